@@ -1,0 +1,76 @@
+# Every target is one line to read: what it does stands behind its name, and `make` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+BIN := bin/nbd-dataplane
+GO ?= go
+
+# The tests run with all that can be told from outside switched off: no cache, and a limit on a test that hangs.
+TEST_FLAGS ?= -count=1 -timeout=15m
+FUZZ_SECONDS ?= 20
+SOAK_MINUTES ?= 30
+BENCH ?=
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## serve an example disk on a unix socket until Ctrl-C, and print how to attach it
+	@scripts/run $(BIN)
+
+.PHONY: build
+build: ## build the program into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/nbd-dataplane
+
+.PHONY: deps
+deps: ## install the Debian packages that the tests need (root or sudo)
+	@scripts/install-deps
+
+.PHONY: test
+test: deps vet build test-plain test-race test-check ## install what is needed, then pass all tests, three ways built
+
+.PHONY: test-plain
+test-plain: ## the tests, interop with real clients among them
+	$(GO) test $(TEST_FLAGS) ./...
+
+.PHONY: test-race
+test-race: ## the tests under the race detector
+	$(GO) test -race $(TEST_FLAGS) ./...
+
+.PHONY: test-check
+test-check: ## the tests with the assertions of the check build
+	$(GO) test -tags check $(TEST_FLAGS) ./...
+
+.PHONY: e2e
+e2e: deps build ## boot virtual machines (TCG) on a disk served by us: nbd-client and QEMU's nbd: drive
+	$(GO) test -tags e2e $(TEST_FLAGS) -v ./e2e
+
+.PHONY: bench
+bench: deps build ## compare with the other servers; BENCH='-quick' or any flag of internal/bench
+	$(GO) run ./internal/bench $(BENCH)
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZ_SECONDS (20)
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+.PHONY: soak
+soak: deps ## repeat the tests in random order, race detector and assertions on, for SOAK_MINUTES (30)
+	@scripts/soak $(SOAK_MINUTES)
+
+.PHONY: vet
+vet: ## go vet and gofmt, for every set of build tags
+	@scripts/vet
+
+.PHONY: lint
+lint: deps vet ## vet, and shellcheck on the scripts
+	@scripts/lint-shell
+
+.PHONY: docs
+docs: ## generate the man pages into docs/man
+	$(GO) generate ./cmd/nbd-dataplane
+
+.PHONY: clean
+clean: ## remove what was built and what make run left; .cache/ stays
+	rm -rf bin run

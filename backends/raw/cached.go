@@ -1,0 +1,32 @@
+package raw
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
+)
+
+var pageSize = int64(os.Getpagesize())
+
+// CachedFile tells whether all of r is in the page cache now and allocated. It implements blockcore.CacheTeller.
+// A page may still be evicted before it is sent: then sendfile waits for the disk, which is rare and bounded.
+func (f *File) CachedFile(r blockcore.Range) (fd int, off int64, ok bool) {
+	pos := f.base + r.Offset
+	if f.direct || f.lacks.cachestat.Load() || pos+r.Length > f.eof {
+		return 0, 0, false
+	}
+	pages := blockcore.Range{Offset: pos, Length: r.Length}.Widen(pageSize)
+	var st unix.Cachestat_t
+	err := unix.Cachestat(uint(f.fd), &unix.CachestatRange{Off: uint64(pages.Offset), Len: uint64(pages.Length)}, &st, 0)
+	if err != nil {
+		f.lacks.cachestat.Store(true) // Linux before 6.5, or a file system that does not say
+		return 0, 0, false
+	}
+	if st.Cache != uint64(pages.Length/pageSize) {
+		return 0, 0, false
+	}
+	hole, err := unix.Seek(f.fd, pos, unix.SEEK_HOLE)
+	return f.fd, pos, err == nil && hole >= pos+r.Length
+}

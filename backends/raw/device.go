@@ -1,0 +1,90 @@
+package raw
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// device is what an open descriptor turned out to be.
+type device struct {
+	block       bool
+	sizeBytes   int64
+	sectorBytes int64 // logical block size; 1 for files
+	inMemory    bool  // a file system without a disk: nothing in it makes a thread wait
+	rotational  bool
+	zeroOffload bool // block devices: the device writes zeroes by itself
+}
+
+// inspect looks at an open descriptor.
+func inspect(fd int) (device, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return device{}, err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return inspectBlock(fd, st.Rdev)
+	}
+	d := device{sizeBytes: st.Size, sectorBytes: 1}
+	var fs unix.Statfs_t
+	if unix.Fstatfs(fd, &fs) == nil {
+		d.inMemory = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
+	}
+	return d, nil
+}
+
+func inspectBlock(fd int, rdev uint64) (device, error) {
+	d := device{block: true}
+	var size uint64
+	if err := ioctl(fd, unix.BLKGETSIZE64, unsafe.Pointer(&size)); err != nil {
+		return d, fmt.Errorf("ask for the size: %w", err)
+	}
+	d.sizeBytes = int64(size)
+	var sector int32
+	if err := ioctl(fd, unix.BLKSSZGET, unsafe.Pointer(&sector)); err != nil {
+		return d, fmt.Errorf("ask for the block size: %w", err)
+	}
+	d.sectorBytes = int64(sector)
+	d.rotational = queueLimit(rdev, "rotational") == 1
+	d.zeroOffload = queueLimit(rdev, "write_zeroes_max_bytes") > 0
+	return d, nil
+}
+
+// queueLimit reads a number from the request queue of a block device, or of the disk that a partition is on; -1 =
+// not known.
+func queueLimit(rdev uint64, name string) int64 {
+	dir := fmt.Sprintf("/sys/dev/block/%d:%d/", unix.Major(rdev), unix.Minor(rdev))
+	for _, queue := range []string{"queue/", "../queue/"} {
+		text, err := os.ReadFile(dir + queue + name)
+		if err != nil {
+			continue
+		}
+		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
+			return n
+		}
+	}
+	return -1
+}
+
+func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}
+
+// discardBlocks is BLKDISCARD: the contents of the range are undefined afterwards.
+func discardBlocks(fd int, off, length int64) error {
+	r := [2]uint64{uint64(off), uint64(length)}
+	return ioctl(fd, unix.BLKDISCARD, unsafe.Pointer(&r))
+}

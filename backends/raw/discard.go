@@ -1,0 +1,41 @@
+package raw
+
+import (
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
+)
+
+// Discard gives up the contents of r. It is advice: where it is switched off, or nobody can take it, it
+// succeeds and does nothing.
+func (f *File) Discard(t *blockcore.Task, r blockcore.Range) error {
+	pos := f.base + r.Offset
+	if f.readOnly {
+		return f.fail("discard", pos, unix.EROFS)
+	}
+	if !f.unmap {
+		return nil
+	}
+	defer f.data.forget()
+	err := inPieces(t, pos, r.Length, func(pos, length int64) error {
+		if f.device.block {
+			return f.discardDevice(t, pos, length)
+		}
+		return f.punch(t, pos, length)
+	})
+	if err == nil || unsupported(err) {
+		return nil
+	}
+	return f.fail("discard", pos, err)
+}
+
+func (f *File) discardDevice(t *blockcore.Task, pos, length int64) error {
+	if f.lacks.discard.Load() {
+		return unix.ENOTSUP
+	}
+	err := t.Block(func() error { return f.system.discard(f.fd, pos, length) })
+	if unsupported(err) {
+		f.lacks.discard.Store(true)
+	}
+	return err
+}

@@ -1,0 +1,129 @@
+package raw
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
+)
+
+// WriteAt stores p at offset off.
+func (f *File) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) error {
+	pos := f.base + off
+	if f.readOnly {
+		return f.fail("write", pos, unix.EROFS)
+	}
+	fua := flags&blockcore.WriteFUA != 0
+	if f.detect != DetectOff && allZero(p) {
+		err := f.writeDetected(t, blockcore.Range{Offset: off, Length: int64(len(p))}, fua)
+		if !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
+	}
+	if f.durable(fua) {
+		return f.writeDurably(t, p, pos)
+	}
+	return f.writePlainly(t, p, pos)
+}
+
+// writeDetected is a write that turned out to be zeroes.
+func (f *File) writeDetected(t *blockcore.Task, r blockcore.Range, fua bool) error {
+	flags := blockcore.ZeroNoFallback
+	if fua {
+		flags |= blockcore.ZeroFUA
+	}
+	if f.detect == DetectUnmap {
+		flags |= blockcore.ZeroMayUnmap
+	}
+	return f.WriteZeroes(t, r, flags)
+}
+
+// allZero compares p with itself, one word on: the library's comparison is the fastest loop there is.
+func allZero(p []byte) bool {
+	const word = 16
+	for i := range min(word, len(p)) {
+		if p[i] != 0 {
+			return false
+		}
+	}
+	return len(p) <= word || bytes.Equal(p[word:], p[:len(p)-word])
+}
+
+func (f *File) writePlainly(t *blockcore.Task, p []byte, pos int64) error {
+	for len(p) > 0 {
+		n, err := f.writeOnce(t, p, pos)
+		if err == nil && n == 0 {
+			err = unix.EIO
+		}
+		if err != nil {
+			return f.fail("write", pos, err)
+		}
+		p, pos = p[n:], pos+int64(n)
+	}
+	return nil
+}
+
+// writeOnce makes one attempt, by whoever is quickest.
+func (f *File) writeOnce(t *blockcore.Task, p []byte, pos int64) (int, error) {
+	if f.direct {
+		n, err := f.system.write(t, f.fd, p, pos, 0)
+		return f.wholeBlocks(n, len(p)), err
+	}
+	if !f.lacks.writeNow.Load() {
+		n, err := f.system.writeNow(f.fd, p, pos, unix.RWF_NOWAIT)
+		switch {
+		case err == nil && n > 0:
+			return n, nil
+		case unsupported(err):
+			f.lacks.writeNow.Store(true)
+		default:
+			return f.system.write(t, f.fd, p, pos, 0)
+		}
+	}
+	begin := t.Context().Now()
+	if !f.pace.inline(begin) {
+		return f.system.write(t, f.fd, p, pos, 0)
+	}
+	n, err := f.system.writeNow(f.fd, p, pos, 0)
+	now := t.Context().Now()
+	f.pace.observe(now, now-begin, len(p))
+	if errors.Is(err, unix.EINTR) {
+		return f.system.write(t, f.fd, p, pos, 0)
+	}
+	return n, err
+}
+
+// writeDurably writes with RWF_DSYNC. See the package's comment for what becomes of errors.
+func (f *File) writeDurably(t *blockcore.Task, p []byte, pos int64) error {
+	if err := f.damage("write (FUA)"); err != nil {
+		return err
+	}
+	for len(p) > 0 {
+		n, err := f.system.write(t, f.fd, p, pos, unix.RWF_DSYNC)
+		if err == nil && n == 0 {
+			err = unix.EIO
+		}
+		if err != nil {
+			return f.durableWriteFailed(t, p, pos, err)
+		}
+		n = f.wholeBlocks(n, len(p))
+		if n == 0 {
+			return f.fail("write (FUA)", pos, unix.EIO)
+		}
+		p, pos = p[n:], pos+int64(n)
+	}
+	// Another one may have met the error that was also about this write.
+	return f.damage("write (FUA)")
+}
+
+func (f *File) durableWriteFailed(t *blockcore.Task, p []byte, pos int64, err error) error {
+	if !errors.Is(err, unix.EIO) {
+		if plain := f.writePlainly(t, p, pos); plain != nil {
+			return fmt.Errorf("FUA: %w", plain)
+		}
+	}
+	return f.syncFailed("write (FUA)", err)
+}

@@ -1,0 +1,31 @@
+package raw
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Goal: allZero finds a single set byte anywhere; method: every position of lengths around the word size.
+func TestAllZero(t *testing.T) {
+	for n := range 70 {
+		p := make([]byte, n)
+		require.True(t, allZero(p), "%d bytes", n)
+		for i := range p {
+			p[i] = 1
+			require.False(t, allZero(p), "byte %d of %d", i, n)
+			p[i] = 0
+		}
+	}
+}
+
+// Goal: looking for zeroes costs little beside the write; method: benchmark over 64 KiB.
+func BenchmarkAllZero(b *testing.B) {
+	p := make([]byte, 64<<10)
+	b.SetBytes(int64(len(p)))
+	for b.Loop() {
+		if !allZero(p) {
+			b.Fatal("not zero")
+		}
+	}
+}

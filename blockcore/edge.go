@@ -1,0 +1,257 @@
+package blockcore
+
+import (
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"nbd-dataplane/internal/check"
+)
+
+// Edge leads from an owner or a node to the node below it and is the only thing with I/O methods: here ranges
+// are checked and widened to the driver's alignment, and requests counted in flight, once for all drivers.
+//
+// Analogous to QEMU's BdrvChild.
+type Edge struct {
+	// Changed only by a Tx.
+	child *Node
+	// Immutable.
+	writable bool // the permission to write was taken
+}
+
+// Node returns the node that e leads to.
+func (e *Edge) Node() *Node { return e.child }
+
+// zeroesPiece is how much is written at once where zeroes must be written as data, in bytes.
+const zeroesPiece = 1 << 20
+
+// Read fills p, which comes from Buffers, from offset off.
+func (e *Edge) Read(t *Task, p []byte, off int64) error {
+	n := e.child
+	r := Range{off, int64(len(p))}
+	if !r.Within(n.Size()) {
+		return outside("read", n, r, syscall.EINVAL)
+	}
+	n.begin()
+	err := n.read(t, p, off)
+	n.end()
+	return err
+}
+
+// Write stores p, which comes from Buffers, at offset off.
+func (e *Edge) Write(t *Task, p []byte, off int64, flags WriteFlags) error {
+	n := e.child
+	r := Range{off, int64(len(p))}
+	if err := e.checkWrite("write", r, syscall.ENOSPC); err != nil {
+		return err
+	}
+	n.begin()
+	err := n.write(t, p, off, flags)
+	n.end()
+	return err
+}
+
+// Flush makes durable all writes that have returned.
+func (e *Edge) Flush(t *Task) error {
+	n := e.child
+	if n.can.flusher == nil {
+		return nil
+	}
+	n.begin()
+	err := n.can.flusher.Flush(t)
+	n.end()
+	return err
+}
+
+// WriteZeroes has the range read as zeroes. See Zeroer for the flags.
+func (e *Edge) WriteZeroes(t *Task, r Range, flags ZeroFlags) error {
+	n := e.child
+	if err := e.checkWrite("write zeroes", r, syscall.ENOSPC); err != nil {
+		return err
+	}
+	n.begin()
+	err := n.writeZeroes(t, r, flags)
+	n.end()
+	return err
+}
+
+// Discard gives up the contents of the range, rounded inwards to what the driver takes. With fua set, what was
+// done is durable on return.
+func (e *Edge) Discard(t *Task, r Range, fua bool) error {
+	n := e.child
+	if err := e.checkWrite("discard", r, syscall.EINVAL); err != nil {
+		return err
+	}
+	n.begin()
+	err := n.discard(t, r)
+	if err == nil && fua && n.can.flusher != nil {
+		err = n.can.flusher.Flush(t)
+	}
+	n.end()
+	return err
+}
+
+// BlockStatus appends to exts at least one and at most max extents that begin at r.Offset and do not go past
+// r.End().
+func (e *Edge) BlockStatus(t *Task, r Range, exts []Extent, max int) ([]Extent, error) {
+	n := e.child
+	if !r.Within(n.Size()) || r.Length == 0 {
+		return exts, outside("block status", n, r, syscall.EINVAL)
+	}
+	if n.can.mapper == nil {
+		return append(exts, Extent{Length: r.Length, Depth: 1}), nil
+	}
+	n.begin()
+	exts, err := n.blockStatus(t, r, exts, max)
+	n.end()
+	return exts, err
+}
+
+// Prefetch brings the range into a cache where the driver has one.
+func (e *Edge) Prefetch(t *Task, r Range) error {
+	n := e.child
+	if !r.Within(n.Size()) {
+		return outside("prefetch", n, r, syscall.EINVAL)
+	}
+	if n.can.prefetcher == nil {
+		return nil
+	}
+	n.begin()
+	err := n.can.prefetcher.Prefetch(t, r)
+	n.end()
+	return err
+}
+
+// CachedFile tells where the kernel holds the range in memory; see CacheTeller.
+func (e *Edge) CachedFile(r Range) (fd int, off int64, ok bool) {
+	n := e.child
+	if n.can.teller == nil || !r.Within(n.Size()) {
+		return 0, 0, false
+	}
+	return n.can.teller.CachedFile(r)
+}
+
+// checkWrite is what all requests that change something have in common.
+func (e *Edge) checkWrite(what string, r Range, past syscall.Errno) error {
+	n := e.child
+	if !e.writable || n.can.writer == nil {
+		return fmt.Errorf("%s to node %s: %w", what, n.name, syscall.EPERM)
+	}
+	if !r.Within(n.Size()) {
+		return outside(what, n, r, past)
+	}
+	return nil
+}
+
+func outside(what string, n *Node, r Range, errno syscall.Errno) error {
+	return fmt.Errorf("%s of %v goes past the end of node %s at %#x: %w", what, r, n.name, n.Size(), errno)
+}
+
+// fits reports whether p can go to the driver as it is.
+func (n *Node) fits(p []byte, off int64) bool {
+	mask := n.limits.Align - 1
+	return mask == 0 || (off|int64(len(p)))&mask == 0 && int64(uintptr(unsafe.Pointer(unsafe.SliceData(p))))&mask == 0
+}
+
+func (n *Node) read(t *Task, p []byte, off int64) error {
+	if !n.fits(p, off) {
+		return n.readUnaligned(t, p, off)
+	}
+	if limit := n.limits.TransferMax; limit > 0 && int64(len(p)) > limit {
+		for len(p) > 0 {
+			piece := p[:min(int64(len(p)), limit)]
+			if err := n.driver.ReadAt(t, piece, off); err != nil {
+				return err
+			}
+			p, off = p[len(piece):], off+int64(len(piece))
+		}
+		return nil
+	}
+	return n.driver.ReadAt(t, p, off)
+}
+
+// readUnaligned reads the blocks around the range, piece by piece, through a buffer of its own.
+func (n *Node) readUnaligned(t *Task, p []byte, off int64) error {
+	for len(p) > 0 {
+		piece := n.piece(Range{off, int64(len(p))})
+		wide := piece.Widen(n.limits.Align)
+		buf := t.Buffers().Get(int(wide.Length))
+		err := n.driver.ReadAt(t, buf, wide.Offset)
+		if err == nil {
+			copy(p[:piece.Length], buf[off-wide.Offset:])
+		}
+		t.Buffers().Put(buf)
+		if err != nil {
+			return err
+		}
+		p, off = p[piece.Length:], off+piece.Length
+	}
+	return nil
+}
+
+// piece returns the beginning of r that one bounce buffer holds: it ends at a multiple of the alignment
+// or at r's own end.
+func (n *Node) piece(r Range) Range {
+	limit := int64(bounceMax)
+	if n.limits.TransferMax > 0 {
+		limit = min(limit, n.limits.TransferMax)
+	}
+	align := n.limits.Align
+	end := min(r.End(), (r.Offset+limit)&^(align-1))
+	if end <= r.Offset {
+		end = r.End()
+	}
+	return Range{r.Offset, end - r.Offset}
+}
+
+// bounceMax bounds one bounce buffer, in bytes.
+const bounceMax = 1 << 20
+
+func (n *Node) discard(t *Task, r Range) error {
+	if n.can.discarder == nil {
+		return nil
+	}
+	align := n.limits.Align
+	begin := (r.Offset + align - 1) &^ (align - 1)
+	end := r.End() &^ (align - 1)
+	if begin >= end {
+		return nil
+	}
+	inner := Range{begin, end - begin}
+	if align > 1 {
+		lock := n.writes.acquire(t, inner, false)
+		defer n.writes.release(lock)
+	}
+	return n.can.discarder.Discard(t, inner)
+}
+
+func (n *Node) blockStatus(t *Task, r Range, exts []Extent, max int) ([]Extent, error) {
+	before := len(exts)
+	wide := r.Widen(n.limits.Align)
+	wide.Length = min(wide.Length, n.Size()-wide.Offset)
+	exts, err := n.can.mapper.BlockStatus(t, wide, exts, max)
+	if err != nil {
+		return exts[:before], err
+	}
+	if check.Enabled {
+		check.Invariant(len(exts) > before && len(exts)-before <= max, "node %s: BlockStatus gave %d extents of at most %d", n.name, len(exts)-before, max)
+	}
+	return trim(exts, before, r.Offset-wide.Offset, r.Length), nil
+}
+
+// trim cuts skip bytes from the beginning of exts[from:] and what is behind length bytes from its end.
+func trim(exts []Extent, from int, skip, length int64) []Extent {
+	for from < len(exts) && exts[from].Length <= skip {
+		skip -= exts[from].Length
+		exts = append(exts[:from], exts[from+1:]...)
+	}
+	exts[from].Length -= skip
+	for i := from; i < len(exts); i++ {
+		if exts[i].Length >= length {
+			exts[i].Length = length
+			return exts[:i+1]
+		}
+		length -= exts[i].Length
+	}
+	return exts
+}

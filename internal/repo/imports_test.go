@@ -1,0 +1,124 @@
+package repo
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// leaves know nothing of blocks or of NBD. They may import one another; Go itself refuses circles.
+var leaves = []string{
+	"internal/check",
+	"internal/keyval",
+	"internal/membuf",
+	"internal/uring",
+}
+
+// mayImport is the map of the house: which packages of ours a package may import. Imports point one way:
+// leaves <- blockcore <- backends, nbd, jobs <- internal/control <- cmd. A package that is not here fails the test: its
+// author decides where it stands. A name that ends in /... stands for everything below it.
+var mayImport = map[string][]string{
+	"internal/check":  leaves,
+	"internal/keyval": leaves,
+	"internal/membuf": leaves,
+	"internal/uring":  leaves,
+	"internal/repo":   nil,
+
+	"blockcore":           leaves,
+	"blockcore/blocktest": with(leaves, "blockcore"),
+	"backends/null":       with(leaves, "blockcore"),
+	"backends/raw":        with(leaves, "blockcore"),
+	"nbd":                 with(leaves, "blockcore"),
+
+	// The program is the only place that knows every package.
+	"cmd/nbd-dataplane/...": {"blockcore", "backends/...", "nbd", "internal/...", "cmd/nbd-dataplane/..."},
+
+	// Outside of the house: they start the program and look at it over a socket.
+	"internal/bench/...": {"internal/bench/..."},
+	"interop":            nil,
+	"interop/subject":    nil,
+	"e2e":                nil,
+}
+
+// testsMayImport is what any test may import besides: the conformance suite, the driver that stores nothing, and the
+// program as a process.
+var testsMayImport = []string{"blockcore", "blockcore/blocktest", "backends/null", "interop/subject"}
+
+func with(list []string, more ...string) []string { return append(slices.Clone(list), more...) }
+
+// Goal: imports point one way. Method: every import of a package of ours is looked up in the table above.
+func TestImportsFollowTheTable(t *testing.T) {
+	for _, file := range sources() {
+		allowed, known := rowOf(file.dir())
+		if !known {
+			t.Errorf("%s: package %s is not in the import table", file.path, file.dir())
+			continue
+		}
+		if file.isTest() {
+			allowed = with(allowed, append(testsMayImport, file.dir())...)
+		}
+		for _, spec := range file.tree.Imports {
+			name, _ := strconv.Unquote(spec.Path.Value)
+			ours, found := strings.CutPrefix(name, module+"/")
+			if found && !covered(allowed, ours) {
+				t.Errorf("%s: %s may not import %s", at(spec), file.dir(), ours)
+			}
+		}
+	}
+}
+
+// Goal: the table names no package that is gone. Method: each row must match a directory with Go files.
+func TestImportTableHasNoDeadRows(t *testing.T) {
+	dirs := map[string]bool{}
+	for _, file := range sources() {
+		dirs[file.dir()] = true
+	}
+	for row := range mayImport {
+		alive := false
+		for dir := range dirs {
+			alive = alive || covers(row, dir)
+		}
+		if !alive {
+			t.Errorf("the import table names %s, which has no Go files", row)
+		}
+	}
+}
+
+// initFunctions are the files that may have an init function, each for the reason given.
+var initFunctions = map[string]string{
+	"nbd/request.go": "the table of commands names functions that look into the table: a literal would be a circle",
+}
+
+// Goal: drivers are registered in a literal of package main. Method: no file declares an init function, but for those
+// listed, which register nothing.
+func TestNoInitFunctions(t *testing.T) {
+	for _, file := range sources() {
+		for _, decl := range functions(file) {
+			if decl.Recv == nil && decl.Name.Name == "init" && initFunctions[file.path] == "" {
+				t.Errorf("%s: an init function hides who registers what", at(decl))
+			}
+		}
+	}
+}
+
+func rowOf(dir string) ([]string, bool) {
+	if row, ok := mayImport[dir]; ok {
+		return row, true
+	}
+	for row, allowed := range mayImport {
+		if covers(row, dir) {
+			return allowed, true
+		}
+	}
+	return nil, false
+}
+
+func covered(list []string, dir string) bool {
+	return slices.ContainsFunc(list, func(entry string) bool { return covers(entry, dir) })
+}
+
+func covers(entry, dir string) bool {
+	base, below := strings.CutSuffix(entry, "/...")
+	return dir == base || below && strings.HasPrefix(dir, base+"/")
+}

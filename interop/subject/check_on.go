@@ -1,0 +1,5 @@
+//go:build check
+
+package subject
+
+const checkOn = true

@@ -1,0 +1,63 @@
+package nbd
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// budget counts bytes held for requests against a bound that several connections share.
+type budget struct {
+	// Immutable.
+	max int64
+
+	// Safe from anywhere.
+	used    atomic.Int64
+	waiting atomic.Bool // waiters is not empty
+
+	// Guarded by mu.
+	mu      sync.Mutex
+	waiters []*Conn
+}
+
+func newBudget(limit int64) *budget { return &budget{max: limit} }
+
+// take reserves n bytes. Without force it reports false, having reserved nothing, when that would
+// exceed the bound.
+func (b *budget) take(n int64, force bool) bool {
+	if b.used.Add(n) <= b.max || force {
+		return true
+	}
+	b.used.Add(-n)
+	return false
+}
+
+// give returns n bytes and wakes the connections that wait for room.
+func (b *budget) give(n int64) {
+	b.used.Add(-n)
+	if b.waiting.Load() {
+		b.wakeAll()
+	}
+}
+
+// await has c woken when there may be room. It looks once more itself, since room may have been
+// made between the refusal and now.
+func (b *budget) await(c *Conn) {
+	b.mu.Lock()
+	b.waiters = append(b.waiters, c)
+	b.waiting.Store(true)
+	b.mu.Unlock()
+	if b.used.Load() < b.max {
+		b.wakeAll()
+	}
+}
+
+func (b *budget) wakeAll() {
+	b.mu.Lock()
+	woken := b.waiters
+	b.waiters = nil
+	b.waiting.Store(false)
+	b.mu.Unlock()
+	for _, c := range woken {
+		c.ctx.Post(c.roomAgain)
+	}
+}

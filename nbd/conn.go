@@ -1,0 +1,236 @@
+package nbd
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
+)
+
+// Conn is a client in the transmission phase. Its socket lives on the AioContext of its export.
+//
+//	socket -> slab -> parse -> request (a Task) -> Root -> ... -> reply -> outbox -> socket
+//
+// It owns what it has received: nothing but its own parser ever takes bytes away. It ends
+// when its input has ended, nothing is in flight and the outbox is empty or useless.
+//
+// Analogous to QEMU's NBDClient.
+type Conn struct {
+	// Immutable.
+	id      uint64
+	server  *Server
+	export  *Export
+	ctx     *blockcore.AioContext
+	lane    *lane
+	fd      int
+	peer    *Peer
+	agreed  negotiated
+	style   replyStyle
+	limits  Limits
+	began   time.Time
+	watcher *blockcore.Watcher // set once on the loop, before the first event
+
+	// Owned by the context.
+	in         *slab    // what is being received into; nil while there is nothing
+	begin, end int      // in.memory[begin:end] is received and not parsed
+	large      *request // a WRITE whose payload is being received into a buffer of its own
+	skip       uint64   // bytes of a refused payload still to be thrown away
+	blocked    bool     // a request waits for room, nothing is received
+	ended      bool     // there will be no more input
+	broken     bool     // the socket takes nothing any more
+	closed     bool
+	cause      Cause
+	err        error
+	inFlight   int   // requests parsed and not finished
+	bytes      int64 // held for requests, until their replies have left
+	reserved   int64 // of the shared budgets, at least bytes
+	out        outbox
+	linger     *blockcore.Timer
+	stats      connStats
+}
+
+// connStats is what is told of a connection at its end.
+type connStats struct{ requests, failed, read, written uint64 }
+
+// start takes up the transmission phase. On the loop.
+func (c *Conn) start() {
+	c.watcher = c.ctx.Watch(c.fd, c)
+	if c.ended { // stopped before it began
+		c.maybeClose()
+		return
+	}
+	c.watcher.Heat()
+}
+
+// ReadyIn receives and parses, at most one burst of requests a call. It implements blockcore.Handler.
+func (c *Conn) ReadyIn() bool {
+	worked := c.parse()
+	if !c.ended && !c.blocked && !worked {
+		if c.receive() {
+			worked = true
+			c.parse()
+		}
+	}
+	if c.ended || c.blocked {
+		c.watcher.Cool()
+	} else {
+		c.watcher.Heat()
+	}
+	c.maybeClose()
+	return worked
+}
+
+// ReadyOut sends what did not fit before. It implements blockcore.Handler.
+func (c *Conn) ReadyOut() {
+	c.out.blocked = false
+	c.TurnEnd()
+}
+
+// TurnEnd sends the replies of the turn. It implements blockcore.TurnEnder.
+func (c *Conn) TurnEnd() {
+	c.flush()
+	c.maybeClose()
+}
+
+// roomAgain lets a request that waited for room try once more. On the loop.
+func (c *Conn) roomAgain() {
+	if !c.blocked || c.closed {
+		return
+	}
+	c.blocked = false
+	c.watcher.Heat()
+}
+
+// endInput ends the reception for good; what is in flight goes on. A write whose payload is not
+// complete is dropped, as if it had never come.
+func (c *Conn) endInput(cause Cause, err error) {
+	if c.ended {
+		return
+	}
+	c.ended, c.cause, c.err = true, cause, err
+	if c.large != nil {
+		c.dropLarge()
+	}
+	if c.in != nil {
+		c.lane.drop(c.in)
+		c.in, c.begin, c.end = nil, 0, 0
+	}
+}
+
+// stop ends the connection after what is in flight. On the loop.
+func (c *Conn) stop() {
+	c.endInput(CauseStopped, nil)
+	if c.watcher != nil {
+		c.watcher.Cool()
+		c.maybeClose()
+	}
+}
+
+// abort ends the connection now; replies are dropped. On the loop.
+func (c *Conn) abort(cause Cause) {
+	c.endInput(cause, nil)
+	c.lose(nil)
+	if c.watcher != nil {
+		c.watcher.Cool()
+		c.maybeClose()
+	}
+}
+
+// lose notes that the socket takes nothing any more.
+func (c *Conn) lose(err error) {
+	if c.broken {
+		return
+	}
+	c.broken = true
+	c.out.discard(c)
+	c.endInput(CauseReset, err)
+}
+
+// maybeClose closes the connection when there is nothing left to wait for.
+func (c *Conn) maybeClose() {
+	if !c.ended || c.inFlight > 0 || c.closed {
+		return
+	}
+	if !c.out.empty() && !c.broken {
+		if c.linger == nil {
+			c.linger = c.ctx.After(lingerMax, func() { c.abort(CauseLinger) })
+		}
+		return
+	}
+	c.close()
+}
+
+func (c *Conn) close() {
+	c.closed = true
+	if c.linger != nil {
+		c.linger.Stop()
+	}
+	c.watcher.Close()
+	unix.Close(c.fd)
+	c.out.release(c)
+	c.release(c.reserved)
+	c.export.remove(c)
+	c.server.connectionClosed(c)
+}
+
+// room reserves n bytes for a request, or has roomAgain called when it is worth trying again.
+//
+// INVARIANT: a request that is alone on its connection is never refused: clients that sit on what they have
+// reserved cannot starve the others.
+func (c *Conn) room(n int64) bool {
+	alone := c.bytes == 0
+	if !alone && c.bytes+n > c.limits.ConnectionBytes {
+		return false
+	}
+	if need := c.bytes + n - c.reserved; need > 0 && !c.reserve(need, alone) {
+		return false
+	}
+	c.bytes += n
+	return true
+}
+
+// reserveStep is what a connection takes from the shared budgets at once, in bytes, so that it comes to them
+// seldom.
+const reserveStep = 1 << 20
+
+func (c *Conn) reserve(need int64, force bool) bool {
+	need = (need + reserveStep - 1) &^ (reserveStep - 1)
+	if !c.export.budget.take(need, force) {
+		c.export.budget.await(c)
+		return false
+	}
+	if !c.server.budget.take(need, force) {
+		c.export.budget.give(need)
+		c.server.budget.await(c)
+		return false
+	}
+	c.reserved += need
+	return true
+}
+
+// unhold gives back the n bytes of a request whose reply has left.
+func (c *Conn) unhold(n int64) {
+	c.bytes -= n
+	if c.bytes == 0 && c.reserved > reserveStep {
+		c.release(c.reserved)
+	}
+	c.unblock()
+}
+
+// release gives n bytes back to the shared budgets.
+func (c *Conn) release(n int64) {
+	if n == 0 {
+		return
+	}
+	c.reserved -= n
+	c.export.budget.give(n)
+	c.server.budget.give(n)
+}
+
+// unblock resumes a reception that waited for this connection's own requests.
+func (c *Conn) unblock() {
+	if c.blocked {
+		c.roomAgain()
+	}
+}

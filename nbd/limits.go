@@ -1,0 +1,70 @@
+package nbd
+
+import "time"
+
+// Limits bound what clients can make the server hold. The zero value of a field takes the default.
+type Limits struct {
+	// Handshake is the time a client has to reach the transmission phase, TLS included.
+	Handshake time.Duration
+	// Connections bounds the clients of the server, those that haggle included; excess clients wait in
+	// the listener's backlog. 0 = ConnectionsDefault, negative = no limit.
+	Connections int
+	// Requests bounds the requests in flight of one connection.
+	Requests int
+	// ConnectionBytes, ExportBytes and ProcessBytes bound the payload held for requests, from the
+	// moment a request's header is known until its reply has left. At the bound the server stops reading
+	// from the socket. A request that is alone on its connection is always let in, so nobody starves.
+	ConnectionBytes, ExportBytes, ProcessBytes int64
+}
+
+// Defaults of Limits, and bounds that are not to be set.
+const (
+	// ConnectionsDefault is QEMU's since CVE-2024-7409.
+	ConnectionsDefault = 1024
+	// RequestsDefault is eight times what QEMU's client sends and what the kernel sends by default.
+	RequestsDefault = 128
+	// ConnectionBytesDefault lets one request of libnbd's largest size, or several of QEMU's,
+	// be in flight, and keeps what a client that never reads can pin below 64 MiB.
+	ConnectionBytesDefault = 32 << 20
+	// ExportBytesDefault and ProcessBytesDefault are a handful of connections at their limit.
+	ExportBytesDefault  = 256 << 20
+	ProcessBytesDefault = 512 << 20
+
+	// payloadMax is the longest payload of a WRITE that is taken and the longest READ that is answered:
+	// what libnbd sends at most. The specification only asks for 32 MiB.
+	payloadMax = 64 << 20
+	// payloadAdvertised is what clients are told: the largest size every client can rely on.
+	payloadAdvertised = 32 << 20
+	// payloadSkipMax is the longest payload of a refused WRITE that is read and thrown away; a longer one ends the
+	// connection.
+	payloadSkipMax = 256 << 20
+	// statusExtentsMax is how many extents one BLOCK_STATUS reply carries per context: as QEMU, 1 MiB.
+	statusExtentsMax = 1 << 17
+	// statusBatch is how many extents a driver is asked for at once.
+	statusBatch = 256
+	// lingerMax is how long a finished connection waits for its client to take the last replies.
+	lingerMax = 10 * time.Second
+)
+
+func (l Limits) withDefaults() Limits {
+	if l.Handshake == 0 {
+		l.Handshake = handshakeDeadlineDefault
+	}
+	if l.Connections == 0 {
+		l.Connections = ConnectionsDefault
+	}
+	if l.Requests == 0 {
+		l.Requests = RequestsDefault
+	}
+	l.ConnectionBytes = orDefault(l.ConnectionBytes, ConnectionBytesDefault)
+	l.ExportBytes = orDefault(l.ExportBytes, ExportBytesDefault)
+	l.ProcessBytes = orDefault(l.ProcessBytes, ProcessBytesDefault)
+	return l
+}
+
+func orDefault(v, otherwise int64) int64 {
+	if v == 0 {
+		return otherwise
+	}
+	return v
+}

@@ -1,0 +1,216 @@
+package nbd
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"nbd-dataplane/blockcore"
+)
+
+// request is one request of a client, from its header to its reply. Owned by the context.
+type request struct {
+	conn   *Conn
+	header header
+
+	payload   []byte
+	slab      *slab // holds payload, or
+	ownBuffer bool  // payload is a buffer of its own,
+	filled    int   // of which this much has been received
+
+	charge  int64  // bytes reserved for it
+	refused Errno  // it is not to be executed,
+	reason  string // for this reason
+}
+
+// commandRule is what the protocol says of one command. NBD proto.md, "Request types".
+type commandRule struct {
+	known     bool
+	flags     CommandFlags // allowed besides FUA
+	changes   bool         // refused on a read-only export
+	ranged    bool         // offset and length are a range of the export
+	pastEnd   Errno
+	lengthMax uint64 // 0 = as the header allows
+	perform   func(*request, *blockcore.Task) error
+}
+
+// commandRules is indexed by Command.
+var commandRules [CmdResize + 1]commandRule
+
+// The table is filled here because its functions refer to it in turn.
+func init() {
+	commandRules = [CmdResize + 1]commandRule{
+		CmdRead:        {known: true, flags: CmdFlagDF, ranged: true, pastEnd: EInval, lengthMax: payloadMax, perform: (*request).read},
+		CmdWrite:       {known: true, flags: CmdFlagPayloadLen, changes: true, ranged: true, pastEnd: ENoSpc, lengthMax: payloadMax, perform: (*request).write},
+		CmdDisc:        {known: true},
+		CmdFlush:       {known: true, perform: (*request).flush},
+		CmdTrim:        {known: true, changes: true, ranged: true, pastEnd: EInval, perform: (*request).trim},
+		CmdCache:       {known: true, ranged: true, pastEnd: EInval, perform: (*request).cache},
+		CmdWriteZeroes: {known: true, flags: CmdFlagNoHole | CmdFlagFastZero, changes: true, ranged: true, pastEnd: ENoSpc, perform: (*request).writeZeroes},
+		CmdBlockStatus: {known: true, flags: CmdFlagReqOne | CmdFlagPayloadLen, ranged: true, pastEnd: EInval, perform: (*request).blockStatus},
+	}
+}
+
+// refuse notes why q is not executed; the first reason counts.
+func (q *request) refuse(e Errno, format string, args ...any) {
+	if q.refused == 0 {
+		q.refused, q.reason = e, fmt.Sprintf(format, args...)
+	}
+}
+
+// check finds what is wrong with a request, in the order: unknown command, flags, read-only, size, range,
+// alignment.
+func (q *request) check(c *Conn) {
+	h := &q.header
+	if int(h.command) >= len(commandRules) || !commandRules[h.command].known {
+		q.refuse(EInval, "%v is not supported", h.command)
+		return
+	}
+	rule := &commandRules[h.command]
+	q.checkFlags(c, rule)
+	if rule.changes && c.agreed.flags&FlagReadOnly != 0 {
+		q.refuse(EPerm, "export is read-only")
+	}
+	if rule.lengthMax != 0 && h.length > rule.lengthMax {
+		q.refuse(EInval, "length %d is above the limit of %d", h.length, rule.lengthMax)
+	}
+	if rule.ranged {
+		q.checkRange(c, rule)
+	}
+}
+
+func (q *request) checkFlags(c *Conn, rule *commandRule) {
+	h := &q.header
+	allowed := rule.flags | CmdFlagFUA
+	if !c.agreed.extended {
+		allowed &^= CmdFlagPayloadLen
+	}
+	if c.agreed.flags&FlagSendDF == 0 {
+		allowed &^= CmdFlagDF
+	}
+	if c.agreed.flags&FlagSendFastZero == 0 {
+		allowed &^= CmdFlagFastZero
+	}
+	if h.command == CmdBlockStatus && c.agreed.flags&FlagBlockStatusPayload == 0 {
+		allowed &^= CmdFlagPayloadLen
+	}
+	if bad := h.flags &^ allowed; bad != 0 {
+		q.refuse(EInval, "%v does not take the flags %v", h.command, bad)
+	}
+	if c.agreed.extended && h.command == CmdWrite && h.flags&CmdFlagPayloadLen == 0 {
+		q.refuse(EInval, "WRITE with extended headers needs the flag PAYLOAD_LEN")
+	}
+}
+
+// checkRange refuses what goes past the end, without overflow, and, from clients that know the block
+// size, what is not aligned to it.
+func (q *request) checkRange(c *Conn, rule *commandRule) {
+	h := &q.header
+	if h.command == CmdBlockStatus && h.flags&CmdFlagPayloadLen != 0 {
+		return // the length is that of the payload; the range is checked with it
+	}
+	size := uint64(c.export.root.Node().Size())
+	if h.offset > size || h.length > size-h.offset {
+		q.refuse(rule.pastEnd, "offset %d, length %d goes past the end at %d", h.offset, h.length, size)
+	}
+	if block := uint64(c.agreed.export.MinBlock); c.agreed.blockSizes && block > 1 && (h.offset|h.length)&(block-1) != 0 {
+		q.refuse(EInval, "offset %d, length %d is not a multiple of the minimum block size %d", h.offset, h.length, block)
+	}
+	if h.command == CmdBlockStatus {
+		q.checkStatus(c)
+	}
+}
+
+func (q *request) checkStatus(c *Conn) {
+	if q.header.length == 0 {
+		q.refuse(EInval, "BLOCK_STATUS of no bytes")
+	}
+	if len(c.agreed.contexts) == 0 {
+		q.refuse(EInval, "no metadata context was negotiated")
+	}
+}
+
+// cost is how many bytes q holds until its reply has left.
+func (q *request) cost(c *Conn) int64 {
+	if q.refused != 0 {
+		return 0
+	}
+	switch q.header.command {
+	case CmdRead, CmdWrite:
+		return int64(q.header.length)
+	case CmdBlockStatus:
+		if q.header.flags&CmdFlagReqOne == 0 {
+			return int64(len(c.agreed.contexts)) * statusExtentsMax * 8
+		}
+	}
+	return 0
+}
+
+// Run executes q and hands over its reply. It implements blockcore.Body.
+//
+// INVARIANT: q is in flight at the Root until its reply is in the outbox, and not until the client has taken it:
+// a client that does not read holds up no drain.
+func (q *request) Run(t *blockcore.Task) {
+	c := q.conn
+	switch {
+	case q.refused != 0:
+		c.stats.failed++
+		c.replyError(q, q.refused, q.reason)
+	case q.header.command == CmdDisc:
+		c.endInput(CauseDisconnect, nil)
+	default:
+		root := c.export.root
+		root.Begin(t)
+		if err := commandRules[q.header.command].perform(q, t); err != nil {
+			q.failed(err)
+		}
+		root.End()
+	}
+	c.finish(q)
+}
+
+// clientError is a fault of the request found while it is executed.
+type clientError struct {
+	errno  Errno
+	reason string
+}
+
+func (e *clientError) Error() string { return e.reason }
+
+// failed answers q with an error.
+func (q *request) failed(err error) {
+	c := q.conn
+	c.stats.failed++
+	var ce *clientError
+	if errors.As(err, &ce) {
+		c.replyError(q, ce.errno, ce.reason)
+		return
+	}
+	c.replyError(q, wireErrno(err, q.header.flags), errorText(err))
+	if q.header.flags&CmdFlagFastZero != 0 && errors.Is(err, syscall.ENOTSUP) {
+		return // an answer, not a fault
+	}
+	c.server.emit(RequestFailed{Export: c.export.Name(), ID: c.id, Command: q.header.command,
+		Offset: q.header.offset, Length: q.header.length, Err: err})
+}
+
+// finish ends q; its reply is in the outbox.
+func (c *Conn) finish(q *request) {
+	switch {
+	case q.slab != nil:
+		c.lane.drop(q.slab)
+	case q.ownBuffer:
+		c.ctx.Buffers().Put(q.payload)
+	}
+	charge := q.charge
+	c.lane.putRequest(q)
+	c.inFlight--
+	if charge > 0 {
+		c.unhold(charge)
+	} else {
+		c.unblock()
+	}
+	if c.ended {
+		c.ctx.AtTurnEnd(c)
+	}
+}

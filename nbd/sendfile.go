@@ -1,0 +1,99 @@
+package nbd
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
+)
+
+// sendfileMin is the shortest READ that is answered by sendfile(2), in bytes: below it two copies cost less
+// than two more system calls.
+const sendfileMin = 64 << 10
+
+// readFromCache answers a READ straight from the page cache, without a copy in this process, when the driver has
+// all of it there and the socket waits for nothing else. It reports whether it has answered.
+//
+// What the client receives is what the pages hold when it takes them out of the socket, which is within the time
+// that its request takes: an overlapping write meanwhile is concurrent with the READ.
+func (q *request) readFromCache(t *blockcore.Task) bool {
+	c := q.conn
+	if q.header.length < sendfileMin || c.broken {
+		return false
+	}
+	fd, pos, ok := q.edge().CachedFile(q.bytes())
+	if !ok {
+		return false
+	}
+	c.flush()
+	if c.broken || !c.out.empty() {
+		return false
+	}
+	c.replyHeader(q)
+	c.push(unix.MSG_MORE)
+	if c.broken || !c.out.empty() {
+		q.readRest(t, 0)
+		return true
+	}
+	sent, err := c.sendfile(fd, pos, int(q.header.length))
+	if err != nil {
+		c.lose(err)
+		return true
+	}
+	c.stats.read += uint64(sent)
+	q.readRest(t, sent)
+	return true
+}
+
+// replyHeader appends what precedes the data of a READ answered in one piece.
+func (c *Conn) replyHeader(q *request) {
+	if c.style == styleSimple {
+		c.simple(q, 0)
+		return
+	}
+	p := c.chunk(q, ChunkFlagDone, ChunkOffsetData, 8+int(q.header.length), 8)
+	binary.BigEndian.PutUint64(p, q.header.offset)
+}
+
+// sendfile sends up to n bytes and returns how many the socket took.
+func (c *Conn) sendfile(fd int, pos int64, n int) (int, error) {
+	sent := 0
+	for sent < n {
+		m, err := unix.Sendfile(c.fd, fd, &pos, n-sent)
+		switch {
+		case err == unix.EAGAIN || err == nil && m == 0:
+			return sent, nil
+		case err == unix.EINTR:
+		case err != nil:
+			return sent, fmt.Errorf("send: %w", err)
+		default:
+			sent += m
+		}
+	}
+	return sent, nil
+}
+
+// readRest reads what the socket has not taken and keeps its place in the outbox meanwhile. The header has left,
+// so a failing read, of pages that were in the cache a moment ago, can only end the connection.
+func (q *request) readRest(t *blockcore.Task, sent int) {
+	c := q.conn
+	rest := int(q.header.length) - sent
+	if rest == 0 {
+		return
+	}
+	buf := t.Buffers().Get(rest)
+	place := c.promise(buf)
+	err := q.edge().Read(t, buf, int64(q.header.offset)+int64(sent))
+	if err != nil {
+		c.lose(fmt.Errorf("read behind the header of a reply: %w", err))
+	}
+	if c.broken {
+		t.Buffers().Put(buf)
+		return
+	}
+	c.stats.read += uint64(rest)
+	c.fulfil(place, buf, q.charge)
+	q.charge = 0
+}

@@ -1,0 +1,260 @@
+package nbd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nbd-dataplane/blockcore"
+)
+
+// ServerOptions configure a Server.
+type ServerOptions struct {
+	Limits    Limits
+	TLS       TLSMode
+	TLSConfig *tls.Config // nil with TLSOff
+	Authz     Authorizer  // who may use the server; nil = everybody
+	// ClientsMax is the number of clients served at once; the next ones wait in the backlog. 0 = no limit
+	// but Limits.Connections.
+	ClientsMax int
+	// OnEvent receives what happens; it must not block. nil = nobody listens.
+	OnEvent func(Event)
+}
+
+// Server offers exports to NBD clients.
+//
+// Analogous to QEMU's NBD server with its exports.
+type Server struct {
+	// Immutable.
+	options ServerOptions
+	limits  Limits
+	budget  *budget // of the process
+	onEvent func(Event)
+	seats   chan struct{} // one token a client, from accept to the end
+
+	// Guarded by mu.
+	mu        sync.Mutex
+	exports   []*Export
+	lanes     map[*blockcore.AioContext]*lane
+	listeners map[net.Listener]struct{}
+	shaking   map[net.Conn]context.CancelFunc // clients in the handshake
+	stopping  bool
+	clients   int           // shaking, and connections
+	allGone   chan struct{} // closed when stopping and the last client is gone
+
+	// Safe from anywhere.
+	lastID atomic.Uint64
+	quit   chan struct{} // closed when stopping
+}
+
+// NewServer returns a server without exports.
+func NewServer(o ServerOptions) *Server {
+	limits := o.Limits.withDefaults()
+	seats := limits.Connections
+	if o.ClientsMax > 0 {
+		seats = o.ClientsMax
+	}
+	s := &Server{
+		options:   o,
+		limits:    limits,
+		budget:    newBudget(limits.ProcessBytes),
+		onEvent:   o.OnEvent,
+		lanes:     map[*blockcore.AioContext]*lane{},
+		listeners: map[net.Listener]struct{}{},
+		shaking:   map[net.Conn]context.CancelFunc{},
+		allGone:   make(chan struct{}),
+		quit:      make(chan struct{}),
+	}
+	if seats > 0 {
+		s.seats = make(chan struct{}, seats)
+	}
+	return s
+}
+
+func (s *Server) emit(e Event) {
+	if s.onEvent != nil {
+		s.onEvent(e)
+	}
+}
+
+// AddExport offers an export from now on. The first one is also the default export, which clients get who
+// name none.
+func (s *Server) AddExport(o ExportOptions) (*Export, error) {
+	if err := checkString(o.Name); err != nil {
+		return nil, fmt.Errorf("export name %s: %w", shown(o.Name), err)
+	}
+	if err := checkString(o.Description); err != nil {
+		return nil, fmt.Errorf("description of export %s: %w", shown(o.Name), err)
+	}
+	e := &Export{options: o, root: o.Root, ctx: o.Root.Context(), budget: newBudget(s.limits.ExportBytes), conns: map[*Conn]struct{}{}}
+	info := e.info()
+	if err := info.checkBlockSizes(); err != nil {
+		return nil, fmt.Errorf("export %s: %w", shown(o.Name), err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, other := range s.exports {
+		if other.options.Name == o.Name {
+			return nil, fmt.Errorf("NBD server already has export named '%s'", o.Name)
+		}
+	}
+	e.lane = s.lanes[e.ctx]
+	if e.lane == nil {
+		e.lane = newLane(e.ctx)
+		s.lanes[e.ctx] = e.lane
+	}
+	s.exports = append(s.exports, e)
+	return e, nil
+}
+
+// list implements catalog.
+func (s *Server) list(p *Peer) []exportInfo {
+	var infos []exportInfo
+	for _, e := range s.snapshot() {
+		if e.allows(p) {
+			infos = append(infos, e.info())
+		}
+	}
+	return infos
+}
+
+// find implements catalog. The default export is the one with the empty name, or else the first.
+func (s *Server) find(name string, p *Peer) (exportInfo, bool) {
+	e := s.lookup(name)
+	if e == nil || !e.allows(p) {
+		return exportInfo{}, false
+	}
+	return e.info(), true
+}
+
+func (s *Server) lookup(name string) *Export {
+	all := s.snapshot()
+	for _, e := range all {
+		if e.options.Name == name {
+			return e
+		}
+	}
+	if name == "" && len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+func (s *Server) snapshot() []*Export {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.exports)
+}
+
+// allows reports whether the export exists for p.
+func (e *Export) allows(p *Peer) bool {
+	return e.options.Authz == nil || e.options.Authz.Authorize(p) == nil
+}
+
+// Stop ends the server in order: no new clients, handshakes cancelled, requests in flight finished and answered,
+// connections closed. Clients are told nothing: they find a closed socket and may come back. When ctx
+// ends first, connections are cut off and the error says so. The exports' nodes are left to the caller.
+func (s *Server) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.stopping {
+		s.stopping = true
+		close(s.quit)
+		for l := range s.listeners {
+			l.Close()
+		}
+		for _, cancel := range s.shaking {
+			cancel()
+		}
+		if s.clients == 0 {
+			close(s.allGone)
+		}
+	}
+	s.mu.Unlock()
+	conns := s.closeExports()
+	for _, c := range conns {
+		c.ctx.Post(c.stop)
+	}
+	select {
+	case <-s.allGone:
+		return nil
+	case <-ctx.Done():
+	}
+	for _, c := range conns {
+		c.ctx.Post(func() { c.abort(CauseStopped) })
+	}
+	return s.awaitCut(ctx.Err())
+}
+
+// awaitCut waits for connections that were cut off. What is still in flight in a backend must finish, since
+// its memory and its node are in use.
+func (s *Server) awaitCut(cause error) error {
+	s.mu.Lock()
+	left := s.clients
+	s.mu.Unlock()
+	if left > 0 {
+		<-s.allGone
+		return fmt.Errorf("stop: %d clients were cut off: %w", left, cause)
+	}
+	return nil
+}
+
+func (s *Server) closeExports() []*Conn {
+	var conns []*Conn
+	for _, e := range s.snapshot() {
+		conns = append(conns, e.close()...)
+	}
+	return conns
+}
+
+// errStopping: the server takes no clients any more.
+var errStopping = errors.New("server is stopping")
+
+// enter counts a client in.
+func (s *Server) enter(conn net.Conn, cancel context.CancelFunc) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return errStopping
+	}
+	s.clients++
+	s.shaking[conn] = cancel
+	return nil
+}
+
+// shaken notes that a client has left the handshake.
+func (s *Server) shaken(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.shaking, conn)
+}
+
+// leave counts a client out.
+func (s *Server) leave() {
+	s.mu.Lock()
+	s.clients--
+	left := s.clients
+	if left == 0 && s.stopping {
+		close(s.allGone)
+	}
+	s.mu.Unlock()
+	if s.seats != nil {
+		<-s.seats
+	}
+	s.emit(ClientGone{Left: left})
+}
+
+// connectionClosed is the end of a connection. On its loop.
+func (s *Server) connectionClosed(c *Conn) {
+	s.emit(ConnectionClosed{
+		Peer: c.peer, Export: c.export.Name(), ID: c.id, Cause: c.cause, Err: c.err,
+		Requests: c.stats.requests, Failed: c.stats.failed, Read: c.stats.read, Written: c.stats.written,
+		Duration: time.Since(c.began),
+	})
+	s.leave()
+}
