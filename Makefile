@@ -7,7 +7,7 @@ BIN := bin/nbd-dataplane
 GO ?= go
 
 # The tests run with all that can be told from outside switched off: no cache, and a limit on a test that hangs.
-TEST_FLAGS ?= -count=1 -timeout=15m
+TEST_FLAGS ?= -count=1 -timeout=10m
 FUZZ_SECONDS ?= 20
 SOAK_MINUTES ?= 30
 BENCH ?=
@@ -48,8 +48,8 @@ e2e: deps build ## boot virtual machines (TCG) on a disk served by us: nbd-clien
 	$(GO) test -tags e2e $(TEST_FLAGS) -v ./e2e
 
 .PHONY: bench
-bench: deps build ## compare with the other servers; BENCH='-quick' or any flag of internal/bench
-	$(GO) run ./internal/bench $(BENCH)
+bench: deps build ## compare with the other servers; BENCH=--quick, or any option of internal/bench
+	$(GO) run ./internal/bench --ours $(BIN) $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZ_SECONDS (20)

@@ -84,6 +84,7 @@ type AioContext struct {
 
 	// Safe from anywhere.
 	hasPosted atomic.Bool
+	wakers    atomic.Int32
 	sleeping  atomic.Bool // the loop is about to wait, or waits: whoever posts must wake it
 }
 
@@ -151,11 +152,14 @@ func (c *AioContext) Now() time.Duration { return c.clock.now() }
 // Close ends the loop after all Tasks have finished and waits for that. New work is refused from
 // now on, so what still runs must not depend on work to be posted later.
 func (c *AioContext) Close() {
-	if c.Post(func() { c.stopping = true }) {
-		c.mu.Lock()
+	c.mu.Lock()
+	if !c.closed {
+		// Under one hold of mu: what was accepted comes before the order to stop, and is run.
 		c.closed = true
-		c.mu.Unlock()
+		c.postLocked(func() { c.stopping = true })
 	}
+	c.mu.Unlock()
+	c.wake()
 	<-c.stopped
 }
 
@@ -167,11 +171,16 @@ func (c *AioContext) Post(fn func()) bool {
 		c.mu.Unlock()
 		return false
 	}
-	c.posted = append(c.posted, fn)
-	c.hasPosted.Store(true)
+	c.postLocked(fn)
 	c.mu.Unlock()
 	c.wake()
 	return true
+}
+
+// postLocked makes fn visible to the loop, which the caller wakes.
+func (c *AioContext) postLocked(fn func()) {
+	c.posted = append(c.posted, fn)
+	c.hasPosted.Store(true)
 }
 
 // wake ends the loop's sleep. Safe from anywhere.
@@ -180,8 +189,19 @@ func (c *AioContext) Post(fn func()) bool {
 // stores sleeping before it looks for work the last time; so either the loop sees the
 // work or wake sees that it sleeps.
 func (c *AioContext) wake() {
+	c.wakers.Add(1)
 	if c.sleeping.Swap(false) {
 		c.engine.wake()
+	}
+	c.wakers.Add(-1)
+}
+
+// awaitWakers waits for those who are inside wake. The loop never sleeps again, so whoever comes later leaves
+// the engine alone, and its file descriptors can be closed without a late wake-up being written to what
+// has their numbers next.
+func (c *AioContext) awaitWakers() {
+	for c.wakers.Load() > 0 {
+		runtime.Gosched()
 	}
 }
 
@@ -234,6 +254,7 @@ func (c *AioContext) release() {
 	}
 	c.idle = nil
 	c.buffers.Drain()
+	c.awaitWakers()
 	c.engine.close()
 }
 

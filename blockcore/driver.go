@@ -6,8 +6,8 @@ package blockcore
 //
 // Methods with a *Task run on the AioContext of the node, may suspend through the
 // Task and must not block in any other way. Ranges passed in lie inside Size and
-// are multiples of Limits.Align; buffers are off the Go heap and aligned to at least 4096
-// bytes when Limits.Align is above 1. Several calls may be in progress at once.
+// are multiples of Limits.Align; buffers are off the Go heap, and their addresses multiples of
+// Limits.Align, or of 4096 where that is less. Several calls may be in progress at once.
 //
 // Errors carry a syscall.Errno (found by errors.As); that number decides what a client sees.
 //
@@ -83,12 +83,12 @@ type Featurer interface {
 
 // Limits of the requests that a driver takes. Immutable once the driver is open.
 type Limits struct {
-	// Align is the power of two, 1 to 65536 bytes, that offsets, lengths and buffer addresses must
-	// be multiples of. The Edge widens what is not.
+	// Align is the power of two, 1 to 65536 bytes, that offsets, lengths and, up to 4096, buffer addresses
+	// must be multiples of. The Edge widens what is not.
 	Align int64
 	// Preferred is the best size of a small request, in bytes; 0 = no preference.
 	Preferred int64
-	// TransferMax is the longest ReadAt or WriteAt, in bytes; 0 = no limit.
+	// TransferMax is the longest ReadAt or WriteAt, in bytes, a multiple of Align; 0 = no limit.
 	TransferMax int64
 }
 

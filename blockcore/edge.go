@@ -147,10 +147,17 @@ func outside(what string, n *Node, r Range, errno syscall.Errno) error {
 	return fmt.Errorf("%s of %v goes past the end of node %s at %#x: %w", what, r, n.name, n.Size(), errno)
 }
 
+// addressAlignMax is the most that is asked of the address of a buffer: what Buffers gives.
+const addressAlignMax = 4096
+
 // fits reports whether p can go to the driver as it is.
 func (n *Node) fits(p []byte, off int64) bool {
-	mask := n.limits.Align - 1
-	return mask == 0 || (off|int64(len(p)))&mask == 0 && int64(uintptr(unsafe.Pointer(unsafe.SliceData(p))))&mask == 0
+	align := n.limits.Align
+	if align == 1 {
+		return true
+	}
+	address := int64(uintptr(unsafe.Pointer(unsafe.SliceData(p))))
+	return (off|int64(len(p)))&(align-1) == 0 && address&(min(align, addressAlignMax)-1) == 0
 }
 
 func (n *Node) read(t *Task, p []byte, off int64) error {
@@ -196,12 +203,11 @@ func (n *Node) piece(r Range) Range {
 	if n.limits.TransferMax > 0 {
 		limit = min(limit, n.limits.TransferMax)
 	}
-	align := n.limits.Align
-	end := min(r.End(), (r.Offset+limit)&^(align-1))
-	if end <= r.Offset {
-		end = r.End()
+	begin := r.Offset &^ (n.limits.Align - 1)
+	if r.End()-begin > limit {
+		r.Length = begin + limit - r.Offset
 	}
-	return Range{r.Offset, end - r.Offset}
+	return r
 }
 
 // bounceMax bounds one bounce buffer, in bytes.
@@ -228,15 +234,34 @@ func (n *Node) discard(t *Task, r Range) error {
 func (n *Node) blockStatus(t *Task, r Range, exts []Extent, max int) ([]Extent, error) {
 	before := len(exts)
 	wide := r.Widen(n.limits.Align)
-	wide.Length = min(wide.Length, n.Size()-wide.Offset)
-	exts, err := n.can.mapper.BlockStatus(t, wide, exts, max)
-	if err != nil {
-		return exts[:before], err
+	for {
+		all, err := n.can.mapper.BlockStatus(t, wide, exts, max)
+		if err != nil {
+			return exts, err
+		}
+		told := total(all[before:])
+		if check.Enabled {
+			check.Invariant(len(all)-before <= max, "node %s: BlockStatus gave %d extents of at most %d", n.name, len(all)-before, max)
+			check.Invariant(told > 0, "node %s: BlockStatus told nothing of %v", n.name, wide)
+		}
+		if told <= 0 {
+			return exts, fmt.Errorf("block status of %v: node %s tells nothing: %w", wide, n.name, syscall.EIO)
+		}
+		if skip := r.Offset - wide.Offset; told > skip {
+			return trim(all, before, skip, r.Length), nil
+		}
+		// All that was told lies before the range.
+		wide = Range{wide.Offset + told, wide.Length - told}
+		exts = all[:before]
 	}
-	if check.Enabled {
-		check.Invariant(len(exts) > before && len(exts)-before <= max, "node %s: BlockStatus gave %d extents of at most %d", n.name, len(exts)-before, max)
+}
+
+// total returns the length of exts together, in bytes.
+func total(exts []Extent) (lengthBytes int64) {
+	for i := range exts {
+		lengthBytes += exts[i].Length
 	}
-	return trim(exts, before, r.Offset-wide.Offset, r.Length), nil
+	return lengthBytes
 }
 
 // trim cuts skip bytes from the beginning of exts[from:] and what is behind length bytes from its end.

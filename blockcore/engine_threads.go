@@ -2,6 +2,7 @@ package blockcore
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,8 +24,10 @@ type threadsEngine struct {
 	pending []*operation
 	fired   []firing // armed for something that had happened before
 	events  [64]unix.EpollEvent
-	ready   int          // events that wait was given and reap has not delivered
-	reaped  []*operation // the batch of done being delivered
+	ready   int           // events that epoll told and reap has not delivered
+	unasked int           // reaps since epoll was asked
+	timeout unix.Timespec // of epollWait; here because a stack, called through a variable, may move
+	reaped  []*operation  // the batch of done being delivered
 
 	// Guarded by mu.
 	mu   sync.Mutex
@@ -110,7 +113,14 @@ func (o *operation) execute() int32 {
 	return -int32(unix.EIO)
 }
 
+// unaskedMax is how often a loop that has no time to wait reaps before it asks epoll all the same: a busy
+// client must not make the others wait.
+const unaskedMax = 16
+
 func (e *threadsEngine) reap() bool {
+	if e.unasked++; e.unasked > unaskedMax && e.ready == 0 {
+		e.ready = e.epollWait(0, false)
+	}
 	worked := e.reapFired()
 	if e.deliverEvents() {
 		worked = true
@@ -122,21 +132,19 @@ func (e *threadsEngine) reap() bool {
 }
 
 func (e *threadsEngine) reapFired() bool {
-	n := len(e.fired)
-	for i := 0; i < len(e.fired); i++ {
+	n := len(e.fired) // what is armed meanwhile waits for the next reap
+	for i := range n {
 		f := e.fired[i]
-		e.fired[i] = firing{}
 		if f.w.armed[f.d] {
 			f.w.fire(f.d)
 		}
 	}
-	e.fired = e.fired[:0]
+	e.fired = slices.Delete(e.fired, 0, n)
 	return n > 0
 }
 
 func (e *threadsEngine) deliverEvents() bool {
 	n := e.ready
-	e.ready = 0
 	for i := range e.events[:n] {
 		ev := &e.events[i]
 		if ev.Fd == -1 {
@@ -151,10 +159,11 @@ func (e *threadsEngine) deliverEvents() bool {
 		if ev.Events&(in|both) != 0 {
 			e.happened(w, directionIn)
 		}
-		if ev.Events&(out|both) != 0 {
+		if ev.Fd != -1 && ev.Events&(out|both) != 0 { // -1: the handler has closed it
 			e.happened(w, directionOut)
 		}
 	}
+	e.ready = 0
 	return n > 0
 }
 
@@ -196,17 +205,18 @@ func (e *threadsEngine) wait(timeout time.Duration, patient bool) {
 
 // epollWait is epoll_pwait2; see docs/decisions/0002-raw-waits.md for the two ways to call it.
 func (e *threadsEngine) epollWait(timeout time.Duration, patient bool) int {
-	var ts *unix.Timespec
+	e.unasked = 0
+	var ts unsafe.Pointer
 	if timeout >= 0 {
-		t := unix.NsecToTimespec(int64(timeout))
-		ts = &t
+		e.timeout = unix.NsecToTimespec(int64(timeout))
+		ts = unsafe.Pointer(&e.timeout)
 	}
 	call := unix.RawSyscall6
 	if patient {
 		call = unix.Syscall6
 	}
 	n, _, errno := call(unix.SYS_EPOLL_PWAIT2, uintptr(e.epollFD),
-		uintptr(unsafe.Pointer(&e.events[0])), uintptr(len(e.events)), uintptr(unsafe.Pointer(ts)), 0, 0)
+		uintptr(unsafe.Pointer(&e.events[0])), uintptr(len(e.events)), uintptr(ts), 0, 0)
 	if errno == unix.ENOSYS {
 		return e.epollWaitMillis(timeout)
 	}

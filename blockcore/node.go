@@ -71,6 +71,9 @@ func (n *Node) checkLimits() error {
 	if align < 1 || align > alignMax || bits.OnesCount64(uint64(align)) != 1 {
 		return fmt.Errorf("node %s: alignment of %d bytes is not a power of two up to %d", n.name, align, alignMax)
 	}
+	if limit := n.limits.TransferMax; limit < 0 || limit%align != 0 {
+		return fmt.Errorf("node %s: longest transfer of %d bytes is not a multiple of its alignment %d", n.name, limit, align)
+	}
 	if n.driver.Size()%align != 0 {
 		return fmt.Errorf("node %s: size of %d bytes is not a multiple of its alignment %d", n.name, n.driver.Size(), align)
 	}

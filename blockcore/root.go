@@ -21,6 +21,7 @@ type Root struct {
 	// Owned by the context.
 	quiesced int               // drained sections that cover this Root
 	held     WaitQueue         // requests that arrived meanwhile
+	resuming int               // requests that were held, are counted in and have not run yet
 	waiting  []chan<- struct{} // closed once nothing is in flight
 
 	// Safe from anywhere.
@@ -65,10 +66,25 @@ func (r *Root) Node() *Node { return r.edge.child }
 // Begin admits one request, which is in flight until End. While a drained section covers r the request is held
 // back here; the held go first afterwards, in order.
 func (r *Root) Begin(t *Task) {
-	for r.quiesced > 0 {
+	for r.resuming > 0 {
+		t.Yield() // they are ready, and so ahead
+	}
+	if r.quiesced > 0 {
 		t.Wait(&r.held)
+		r.resuming--
+		return
 	}
 	r.inFlight.Add(1)
+}
+
+// resume counts in and wakes the requests that were held, in order. A section that begins before they
+// run waits for them, so none is held twice and put behind those that came later.
+func (r *Root) resume() {
+	for !r.held.Empty() {
+		r.inFlight.Add(1)
+		r.resuming++
+		r.held.WakeOne()
+	}
 }
 
 // End ends a request after its result has been handed over.
@@ -138,7 +154,7 @@ func (d *Drained) End() {
 	r.ctx.Post(func() {
 		r.quiesced--
 		if r.quiesced == 0 {
-			r.held.WakeAll()
+			r.resume()
 		}
 	})
 }

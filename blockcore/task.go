@@ -148,8 +148,7 @@ func (t *Task) Block(fn func() error) error {
 // resumeFromWorker has t resumed by its loop. Safe from anywhere.
 func (c *AioContext) resumeFromWorker(t *Task) {
 	c.mu.Lock()
-	c.posted = append(c.posted, t.wakeSoon)
-	c.hasPosted.Store(true)
+	c.postLocked(t.wakeSoon)
 	c.mu.Unlock()
 	c.wake()
 }

@@ -35,6 +35,7 @@ type Watcher struct {
 
 	// Owned by the context.
 	isHot  bool
+	listed bool    // in the context's list of hot ones, where cooled ones stay until the next turn
 	armed  [2]bool // by direction: the engine will call
 	early  [2]bool // by direction: ready while not armed (engines that report edges)
 	known  bool    // the engine has fd in its tables
@@ -55,7 +56,10 @@ func (w *Watcher) Heat() {
 		return
 	}
 	w.isHot = true
-	w.ctx.hot = append(w.ctx.hot, w)
+	if !w.listed {
+		w.listed = true
+		w.ctx.hot = append(w.ctx.hot, w)
+	}
 }
 
 // Cool ends the interest in reading. A call of ReadyIn may still come when the engine is armed.
@@ -112,7 +116,9 @@ func (c *AioContext) runHot() bool {
 		if w.isHot {
 			c.hot[kept] = w
 			kept++
+			continue
 		}
+		w.listed = false
 	}
 	for i := n; i < len(c.hot); i++ {
 		c.hot[kept] = c.hot[i]
@@ -127,6 +133,7 @@ func (c *AioContext) runHot() bool {
 func (c *AioContext) armHot() {
 	for i, w := range c.hot {
 		c.hot[i] = nil
+		w.listed = false
 		if w.isHot {
 			w.isHot = false
 			c.engine.arm(w, directionIn)

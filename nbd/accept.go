@@ -132,12 +132,12 @@ func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer) error {
 	if e == nil {
 		return fmt.Errorf("export %s has gone", shown(agreed.export.Name))
 	}
-	fd, err := s.descriptor(conn)
+	p, fd, err := descriptor(conn)
 	if err != nil {
 		return err
 	}
 	c := &Conn{
-		id: s.lastID.Add(1), server: s, export: e, ctx: e.ctx, lane: e.lane, fd: fd, peer: peer,
+		id: s.lastID.Add(1), server: s, export: e, ctx: e.ctx, lane: e.lane, fd: fd, pump: p, peer: peer,
 		agreed: agreed, style: agreed.style(), limits: s.limits, began: time.Now(),
 	}
 	if err := e.add(c); err != nil {
@@ -154,11 +154,13 @@ func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer) error {
 }
 
 // descriptor returns a non-blocking socket that carries the bytes of conn in clear, and takes conn over.
-func (s *Server) descriptor(conn net.Conn) (int, error) {
+// The pump is nil if conn is in clear.
+func descriptor(conn net.Conn) (*pump, int, error) {
 	if t, ok := conn.(*tls.Conn); ok {
-		return pump(t)
+		return newPump(t)
 	}
-	return detach(conn)
+	fd, err := detach(conn)
+	return nil, fd, err
 }
 
 // detach takes the socket out of conn, which is closed: from now on no goroutine waits for it.

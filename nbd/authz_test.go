@@ -60,7 +60,8 @@ func TestGlobs(t *testing.T) {
 		{"[", "[", true}, {"[a", "[a", true}, {"\\*", "*", true}, {"\\*", "a", false}, {"\\\\", "\\", true}, {"a\\", "a\\", false},
 		{"[[:digit:]]*", "5x", true}, {"[[:alpha:]_]", "_", true}, {"[![:space:]]", " ", false}, {"\u00e4?", "\u00e4\u00f6", true},
 		{"?", "\u00e4", true}, {"[\u00e4-\u00f6]", "\u00e5", true}, {"[\\]]", "]", true}, {"*.example", "a.b.example", true}, {"[*]", "*", true},
-		{"[?]x", "yx", false}, {"CN=[a-z]*,O=*", "CN=host,O=x,y", true}, {"*\\", "a", false}, {"\xff", "\xfe", false},
+		{"[?]x", "yx", false}, {"CN=[a-z]*,O=*", "CN=host,O=x,y", true}, {"*\\", "a", false}, {"[z-a]", "b", false}, {"[[:nope:]]", "a", false}, {"[[:digit:]", "5", false},
+		{"[[:alnum:]][[:xdigit:]][[:punct:]][[:upper:]][[:lower:]][[:blank:]]", "9F!Zz\t", true}, {"\xff", "\xfe", false},
 	}
 	for _, c := range cases {
 		require.Equal(t, c.want, globMatch(c.pattern, c.s), "%q %q", c.pattern, c.s)

@@ -16,7 +16,7 @@ type budget struct {
 
 	// Guarded by mu.
 	mu      sync.Mutex
-	waiters []*Conn
+	waiters map[*Conn]struct{}
 }
 
 func newBudget(limit int64) *budget { return &budget{max: limit} }
@@ -43,7 +43,10 @@ func (b *budget) give(n int64) {
 // made between the refusal and now.
 func (b *budget) await(c *Conn) {
 	b.mu.Lock()
-	b.waiters = append(b.waiters, c)
+	if b.waiters == nil {
+		b.waiters = map[*Conn]struct{}{}
+	}
+	b.waiters[c] = struct{}{}
 	b.waiting.Store(true)
 	b.mu.Unlock()
 	if b.used.Load() < b.max {
@@ -57,7 +60,7 @@ func (b *budget) wakeAll() {
 	b.waiters = nil
 	b.waiting.Store(false)
 	b.mu.Unlock()
-	for _, c := range woken {
+	for c := range woken {
 		c.ctx.Post(c.roomAgain)
 	}
 }

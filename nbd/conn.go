@@ -24,6 +24,7 @@ type Conn struct {
 	ctx     *blockcore.AioContext
 	lane    *lane
 	fd      int
+	pump    *pump // nil in clear
 	peer    *Peer
 	agreed  negotiated
 	style   replyStyle
@@ -130,6 +131,11 @@ func (c *Conn) stop() {
 // abort ends the connection now; replies are dropped. On the loop.
 func (c *Conn) abort(cause Cause) {
 	c.endInput(cause, nil)
+	if !c.closed {
+		c.cause = cause // the end of the input is not what ended the connection
+	} else if c.pump != nil {
+		c.pump.finish(0)
+	}
 	c.lose(nil)
 	if c.watcher != nil {
 		c.watcher.Cool()
@@ -154,7 +160,7 @@ func (c *Conn) maybeClose() {
 	}
 	if !c.out.empty() && !c.broken {
 		if c.linger == nil {
-			c.linger = c.ctx.After(lingerMax, func() { c.abort(CauseLinger) })
+			c.linger = c.ctx.After(c.limits.Linger, func() { c.abort(CauseLinger) })
 		}
 		return
 	}
@@ -168,10 +174,21 @@ func (c *Conn) close() {
 	}
 	c.watcher.Close()
 	unix.Close(c.fd)
+	if c.pump != nil {
+		c.pump.finish(c.grace())
+	}
 	c.out.release(c)
 	c.release(c.reserved)
 	c.export.remove(c)
 	c.server.connectionClosed(c)
+}
+
+// grace is how long a client behind a pump may take over its last replies.
+func (c *Conn) grace() time.Duration {
+	if c.broken {
+		return 0
+	}
+	return c.limits.Linger
 }
 
 // room reserves n bytes for a request, or has roomAgain called when it is worth trying again.

@@ -6,7 +6,8 @@ import (
 )
 
 // wireErrors maps what the block layer reports to the few numbers that the wire has.
-// NBD proto.md, "Error values". What is not here is EIO.
+// NBD proto.md, "Error values". What is not here is EIO as well, but a test fails when the code below
+// names an errno that nobody has thought about.
 var wireErrors = map[syscall.Errno]Errno{
 	syscall.EPERM:     EPerm,
 	syscall.EACCES:    EPerm,
@@ -20,6 +21,15 @@ var wireErrors = map[syscall.Errno]Errno{
 	syscall.EOVERFLOW: EOverflow,
 	syscall.ENOTSUP:   ENotSup,
 	syscall.ESHUTDOWN: EShutdown,
+	// What is wrong with the storage, or with us, is nothing that a client could do something about.
+	syscall.EBADF:     EIO,
+	syscall.EBADMSG:   EIO,
+	syscall.ENODEV:    EIO,
+	syscall.ENOLCK:    EIO,
+	syscall.ENXIO:     EIO,
+	syscall.EREMOTEIO: EIO,
+	syscall.ESTALE:    EIO,
+	syscall.ETIMEDOUT: EIO,
 }
 
 // wireErrno returns the number that tells a client of err. ENOTSUP is only for requests with FAST_ZERO, ENOMEM and

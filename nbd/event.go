@@ -15,6 +15,13 @@ type NegotiationFailed struct {
 	Err  error
 }
 
+// AccessDenied: a client asked for an export that it is not authorised for, and was told that there is none.
+type AccessDenied struct {
+	Peer   *Peer
+	Export string
+	Err    error
+}
+
 // ConnectionOpened: a client has entered the transmission phase.
 type ConnectionOpened struct {
 	Peer   *Peer
@@ -55,6 +62,7 @@ type AcceptFailed struct{ Err error }
 
 func (ConnectionAccepted) isEvent() {}
 func (NegotiationFailed) isEvent()  {}
+func (AccessDenied) isEvent()       {}
 func (ConnectionOpened) isEvent()   {}
 func (ConnectionClosed) isEvent()   {}
 func (ClientGone) isEvent()         {}

@@ -61,7 +61,7 @@ func (e *Export) info() exportInfo {
 		MaxPayload:     payloadAdvertised,
 		Contexts:       contexts,
 		TLSOnly:        e.options.TLSOnly,
-		Generation:     uint64(n.Size()),
+		Generation:     uint64(n.Size()) ^ uint64(e.flags())<<48,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -267,6 +268,36 @@ func TestHandshakeDeadlineOnWrite(t *testing.T) {
 		require.NoError(t, err)
 		require.ErrorIs(t, (<-end).err, ErrDeadline)
 	})
+}
+
+// Goal: clients that dawdle cost a few KiB each. Method: many that have announced the most data that is kept, and stop; the
+// heap and the stacks are measured.
+func TestMemoryOfTheHandshake(t *testing.T) {
+	const clients = 200
+	used := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc + m.StackInuse
+	}
+	before := used()
+	ends := make([]<-chan handshakeEnd, clients)
+	ctx, cancel := context.WithCancel(t.Context())
+	for i := range ends {
+		client, server := net.Pipe()
+		defer client.Close()
+		ends[i] = startHandshake(ctx, server, handshakeOptions{deadline: time.Hour})
+		c, err := NewClient(client)
+		require.NoError(t, err)
+		// A pipe passes bytes on one by one: once the last is written, the server waits for more of them.
+		_, err = c.Conn().Write(append(optionBytes(OptSetMetaContext, make([]byte, 16<<10))[:1000], 0))
+		require.NoError(t, err)
+	}
+	require.Less(t, (used()-before)/clients, uint64(32<<10))
+	cancel()
+	for _, end := range ends {
+		require.ErrorIs(t, (<-end).err, ErrCancelled)
+	}
 }
 
 // Goal: no deadline is left behind for the transmission. Method: a byte is sent long after the handshake's deadline.

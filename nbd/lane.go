@@ -65,6 +65,14 @@ func (l *lane) slab() *slab {
 	return &slab{memory: l.ctx.Buffers().Get(slabSize), refs: 1}
 }
 
+// release gives the memory of free slabs back.
+func (l *lane) release() {
+	for _, s := range l.slabs {
+		l.ctx.Buffers().Put(s.memory)
+	}
+	l.slabs = nil
+}
+
 // drop gives up one hold on s.
 func (l *lane) drop(s *slab) {
 	s.refs--

@@ -15,6 +15,8 @@ type Limits struct {
 	// moment a request's header is known until its reply has left. At the bound the server stops reading
 	// from the socket. A request that is alone on its connection is always let in, so nobody starves.
 	ConnectionBytes, ExportBytes, ProcessBytes int64
+	// Linger is how long a connection that has ended waits for its client to take the last replies.
+	Linger time.Duration
 }
 
 // Defaults of Limits, and bounds that are not to be set.
@@ -30,6 +32,9 @@ const (
 	ExportBytesDefault  = 256 << 20
 	ProcessBytesDefault = 512 << 20
 
+	// LingerDefault is as long as a client has for the handshake.
+	LingerDefault = 10 * time.Second
+
 	// payloadMax is the longest payload of a WRITE that is taken and the longest READ that is answered:
 	// what libnbd sends at most. The specification only asks for 32 MiB.
 	payloadMax = 64 << 20
@@ -38,12 +43,16 @@ const (
 	// payloadSkipMax is the longest payload of a refused WRITE that is read and thrown away; a longer one ends the
 	// connection.
 	payloadSkipMax = 256 << 20
+	// outboxHeadersMax is how many bytes of replies, data of READs apart, may wait for a client that does not read
+	// before nothing more is taken from it.
+	outboxHeadersMax = 256 << 10
 	// statusExtentsMax is how many extents one BLOCK_STATUS reply carries per context: as QEMU, 1 MiB.
 	statusExtentsMax = 1 << 17
 	// statusBatch is how many extents a driver is asked for at once.
 	statusBatch = 256
-	// lingerMax is how long a finished connection waits for its client to take the last replies.
-	lingerMax = 10 * time.Second
+	// statusPayloadMax is the longest list of contexts that a BLOCK_STATUS may bring, in bytes: above a
+	// thousand of them.
+	statusPayloadMax = 4 << 10
 )
 
 func (l Limits) withDefaults() Limits {
@@ -55,6 +64,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Requests == 0 {
 		l.Requests = RequestsDefault
+	}
+	if l.Linger == 0 {
+		l.Linger = LingerDefault
 	}
 	l.ConnectionBytes = orDefault(l.ConnectionBytes, ConnectionBytesDefault)
 	l.ExportBytes = orDefault(l.ExportBytes, ExportBytesDefault)

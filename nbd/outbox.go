@@ -11,8 +11,10 @@ import (
 type outbox struct {
 	segments []segment
 	first    int    // segments before it have left
+	dropped  int    // segments that were in front of segments[0]
 	sent     int    // bytes of segments[first] that have left
 	headers  []byte // room for headers, of which this much is used; nil while empty
+	held     int    // bytes of the segments that are not data of a READ
 	queued   bool   // TurnEnd will be called
 	blocked  bool   // the socket is full, ReadyOut will be called
 }
@@ -22,15 +24,24 @@ type segment struct {
 	memory []byte
 	buffer []byte // given back when the segment has left; nil for headers
 	charge int64  // bytes held for the request
+	header bool   // memory is room of the outbox, not of a buffer
 	// promised: memory is being filled by the request that owns it until then; nothing behind it may be
 	// sent before.
 	promised bool
 }
 
-// headerBlock is the room for headers that is taken at once, in bytes.
-const headerBlock = 8 << 10
+const (
+	// headerBlock is the room for headers that is taken at once, in bytes.
+	headerBlock = 8 << 10
+	// segmentsKeptMax bounds the list that a connection keeps while it has nothing to say.
+	segmentsKeptMax = 256
+)
 
 func (o *outbox) empty() bool { return o.first == len(o.segments) }
+
+// crammed reports that a client which goes on asking has to read first. The data of READs is held to account
+// by the budgets; everything else is small, but there is no end to it.
+func (o *outbox) crammed() bool { return o.held > outboxHeadersMax }
 
 // header appends n bytes to the outbox and returns them to be filled in.
 func (c *Conn) header(n int) []byte {
@@ -45,8 +56,9 @@ func (c *Conn) header(n int) []byte {
 		m := o.segments[last].memory
 		o.segments[last].memory = unsafe.Slice(unsafe.SliceData(m), len(m)+n)
 	} else {
-		o.segments = append(o.segments, segment{memory: p})
+		o.segments = append(o.segments, segment{memory: p, header: true})
 	}
+	o.held += n
 	c.queue()
 	return p
 }
@@ -70,13 +82,13 @@ func (c *Conn) data(memory, buffer []byte, charge int64) {
 // promise keeps a place at the end of the outbox for buf, which fulfil hands over.
 func (c *Conn) promise(buf []byte) (place int) {
 	c.out.segments = append(c.out.segments, segment{memory: buf, promised: true})
-	return len(c.out.segments) - 1
+	return c.out.dropped + len(c.out.segments) - 1
 }
 
 // fulfil makes a promised segment an ordinary one. The outbox was not discarded meanwhile, so the
 // place is still the same.
 func (c *Conn) fulfil(place int, buf []byte, charge int64) {
-	c.out.segments[place] = segment{memory: buf, buffer: buf, charge: charge}
+	c.out.segments[place-c.out.dropped] = segment{memory: buf, buffer: buf, charge: charge}
 	c.queue()
 }
 
@@ -101,6 +113,7 @@ func (c *Conn) push(flags int) {
 		o.discard(c)
 		return
 	}
+	crammed := o.crammed()
 	for !o.empty() && !o.blocked && !o.segments[o.first].promised {
 		n, want, errno := c.lane.send(c.fd, o, flags)
 		switch {
@@ -121,6 +134,9 @@ func (c *Conn) push(flags int) {
 	}
 	if o.empty() {
 		o.reset()
+	}
+	if crammed && !o.crammed() {
+		c.unblock()
 	}
 }
 
@@ -151,13 +167,26 @@ func (o *outbox) advance(c *Conn, n int) {
 		left := len(s.memory) - o.sent
 		if n < left {
 			o.sent += n
-			return
+			break
 		}
 		n -= left
 		o.sent = 0
 		o.done(c, s)
 		o.first++
 	}
+	if o.first >= segmentsKeptMax && o.first >= len(o.segments)/2 {
+		o.compact()
+	}
+}
+
+// compact moves the segments to the front: to a client that always lags a little the outbox may never
+// be empty.
+func (o *outbox) compact() {
+	left := copy(o.segments, o.segments[o.first:])
+	clear(o.segments[left:])
+	o.segments = o.segments[:left]
+	o.dropped += o.first
+	o.first = 0
 }
 
 func (o *outbox) done(c *Conn, s *segment) {
@@ -167,6 +196,9 @@ func (o *outbox) done(c *Conn, s *segment) {
 	if s.charge > 0 {
 		c.unhold(s.charge)
 	}
+	if s.header {
+		o.held -= len(s.memory)
+	}
 	*s = segment{}
 }
 
@@ -175,6 +207,12 @@ func (o *outbox) reset() {
 	o.segments = o.segments[:0]
 	o.first, o.sent = 0, 0
 	o.headers = o.headers[:0]
+	if cap(o.headers) > headerBlock {
+		o.headers = nil
+	}
+	if cap(o.segments) > segmentsKeptMax {
+		o.segments = nil
+	}
 }
 
 // discard drops everything.

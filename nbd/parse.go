@@ -27,6 +27,9 @@ type header struct {
 
 // payload returns how many bytes follow the header.
 func (h *header) payload(extended bool) uint64 {
+	if h.command == CmdDisc {
+		return 0 // nothing behind it is looked at
+	}
 	if extended {
 		if h.flags&CmdFlagPayloadLen != 0 {
 			return h.length
@@ -136,7 +139,7 @@ func (c *Conn) badMagic(m uint32) {
 
 // fits reserves what q needs, or arranges for another try.
 func (c *Conn) fits(q *request) bool {
-	if c.inFlight >= c.limits.Requests {
+	if c.inFlight >= c.limits.Requests || c.out.crammed() {
 		return false
 	}
 	q.charge = q.cost(c)
@@ -153,7 +156,6 @@ func (c *Conn) take(q *request, size int) bool {
 		c.begin += size
 	case q.refused != 0:
 		if length > payloadSkipMax {
-			c.unhold(q.charge)
 			c.lane.putRequest(q)
 			c.endInput(CauseProtocol, fmt.Errorf("%v with a payload of %d bytes, the limit is %d", q.header.command, length, payloadMax))
 			return false

@@ -6,48 +6,73 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // pump gives a TLS connection a socket that carries its bytes in clear, so that there is one transmission engine for
 // all connections. Two goroutines move the bytes between a socket pair and the TLS connection; each ends
-// when its source does or its sink refuses.
-func pump(t *tls.Conn) (int, error) {
+// when its source does or its sink refuses, and takes the other one along.
+type pump struct {
+	// Immutable.
+	secure *tls.Conn
+	clear  *net.UnixConn // our end of the pair; the engine has the other one
+
+	// Safe from anywhere.
+	loops sync.WaitGroup
+}
+
+// newPump starts a pump and returns the engine's end of the pair.
+func newPump(t *tls.Conn) (*pump, int, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return 0, fmt.Errorf("socket pair for TLS: %w", err)
+		return nil, 0, fmt.Errorf("socket pair for TLS: %w", err)
 	}
 	f := os.NewFile(uintptr(pair[1]), "tls")
 	clear, err := net.FileConn(f)
 	f.Close()
 	if err != nil {
 		unix.Close(pair[0])
-		return 0, fmt.Errorf("socket pair for TLS: %w", err)
+		return nil, 0, fmt.Errorf("socket pair for TLS: %w", err)
 	}
-	go decryptLoop(t, clear.(*net.UnixConn))
-	go encryptLoop(t, clear.(*net.UnixConn))
-	return pair[0], nil
+	p := &pump{secure: t, clear: clear.(*net.UnixConn)}
+	p.loops.Add(2)
+	go p.decryptLoop()
+	go p.encryptLoop()
+	return p, pair[0], nil
 }
 
 // decryptLoop moves what the client sends to the engine. A client that closes, politely or not, is an end
 // of file.
-func decryptLoop(t *tls.Conn, clear *net.UnixConn) {
-	_, err := copyBytes(clear, t)
+func (p *pump) decryptLoop() {
+	defer p.loops.Done()
+	_, err := copyBytes(p.clear, p.secure)
 	if err != nil {
 		// What the engine still has to say would reach nobody.
-		t.NetConn().Close()
+		p.secure.NetConn().Close()
 	}
-	clear.CloseWrite()
+	p.clear.CloseWrite()
 }
 
 // encryptLoop moves replies to the client; when the engine has closed its end it says goodbye and closes
 // the connection.
-func encryptLoop(t *tls.Conn, clear *net.UnixConn) {
-	copyBytes(t, clear)
-	t.Close()
-	clear.Close()
+func (p *pump) encryptLoop() {
+	defer p.loops.Done()
+	copyBytes(p.secure, p.clear)
+	p.secure.Close()
+	p.clear.Close()
 }
+
+// finish bounds the time that the client has to take what the engine, which has closed its end, has
+// left in the pump.
+func (p *pump) finish(grace time.Duration) {
+	_ = p.secure.NetConn().SetWriteDeadline(time.Now().Add(grace))
+}
+
+// wait waits for the end of both goroutines.
+func (p *pump) wait() { p.loops.Wait() }
 
 // pumpBuffer is the largest TLS record, in bytes.
 const pumpBuffer = 16 << 10

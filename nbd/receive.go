@@ -35,6 +35,9 @@ func (c *Conn) receive() bool {
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		c.putSlab()
+		if c.bytes == 0 {
+			c.release(c.reserved)
+		}
 		return false
 	case errno != 0:
 		c.endInput(CauseReset, fmt.Errorf("receive: %w", errno))
@@ -83,6 +86,7 @@ func (c *Conn) makeSpace() {
 }
 
 // putSlab gives the slab up while nothing is in it, so that a connection that rests holds no memory.
+// It must not hold any part of the shared budgets either: a thousand of them would leave nothing for the others.
 func (c *Conn) putSlab() {
 	if c.in != nil && c.begin == c.end {
 		c.lane.drop(c.in)

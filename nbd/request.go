@@ -66,6 +66,9 @@ func (q *request) check(c *Conn) {
 		q.refuse(EInval, "%v is not supported", h.command)
 		return
 	}
+	if h.command == CmdDisc {
+		return // it has no reply, so there is no way to refuse it
+	}
 	rule := &commandRules[h.command]
 	q.checkFlags(c, rule)
 	if rule.changes && c.agreed.flags&FlagReadOnly != 0 {
@@ -97,6 +100,9 @@ func (q *request) checkFlags(c *Conn, rule *commandRule) {
 	if bad := h.flags &^ allowed; bad != 0 {
 		q.refuse(EInval, "%v does not take the flags %v", h.command, bad)
 	}
+	if h.command == CmdBlockStatus && h.flags&CmdFlagPayloadLen != 0 && h.length > statusPayloadMax {
+		q.refuse(EInval, "BLOCK_STATUS with a payload of %d bytes", h.length)
+	}
 	if c.agreed.extended && h.command == CmdWrite && h.flags&CmdFlagPayloadLen == 0 {
 		q.refuse(EInval, "WRITE with extended headers needs the flag PAYLOAD_LEN")
 	}
@@ -107,7 +113,11 @@ func (q *request) checkFlags(c *Conn, rule *commandRule) {
 func (q *request) checkRange(c *Conn, rule *commandRule) {
 	h := &q.header
 	if h.command == CmdBlockStatus && h.flags&CmdFlagPayloadLen != 0 {
-		return // the length is that of the payload; the range is checked with it
+		// The length is that of the payload; the range is checked with it.
+		if most := statusPayload(len(c.agreed.contexts)); h.length > most {
+			q.refuse(EInval, "BLOCK_STATUS with a payload of %d bytes, %d name all contexts", h.length, most)
+		}
+		return
 	}
 	size := uint64(c.export.root.Node().Size())
 	if h.offset > size || h.length > size-h.offset {
@@ -135,12 +145,13 @@ func (q *request) cost(c *Conn) int64 {
 	if q.refused != 0 {
 		return 0
 	}
-	switch q.header.command {
+	h := &q.header
+	switch h.command {
 	case CmdRead, CmdWrite:
-		return int64(q.header.length)
+		return int64(h.length)
 	case CmdBlockStatus:
-		if q.header.flags&CmdFlagReqOne == 0 {
-			return int64(len(c.agreed.contexts)) * statusExtentsMax * 8
+		if h.flags&CmdFlagReqOne == 0 {
+			return c.statusCost(h)
 		}
 	}
 	return 0

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -117,7 +118,7 @@ func (s *Server) AddExport(o ExportOptions) (*Export, error) {
 func (s *Server) list(p *Peer) []exportInfo {
 	var infos []exportInfo
 	for _, e := range s.snapshot() {
-		if e.allows(p) {
+		if e.allows(p) == nil {
 			infos = append(infos, e.info())
 		}
 	}
@@ -127,7 +128,11 @@ func (s *Server) list(p *Peer) []exportInfo {
 // find implements catalog. The default export is the one with the empty name, or else the first.
 func (s *Server) find(name string, p *Peer) (exportInfo, bool) {
 	e := s.lookup(name)
-	if e == nil || !e.allows(p) {
+	if e == nil {
+		return exportInfo{}, false
+	}
+	if err := e.allows(p); err != nil {
+		s.emit(AccessDenied{Peer: p, Export: e.Name(), Err: err})
 		return exportInfo{}, false
 	}
 	return e.info(), true
@@ -152,9 +157,12 @@ func (s *Server) snapshot() []*Export {
 	return slices.Clone(s.exports)
 }
 
-// allows reports whether the export exists for p.
-func (e *Export) allows(p *Peer) bool {
-	return e.options.Authz == nil || e.options.Authz.Authorize(p) == nil
+// allows returns nil when the export exists for p, and else why not.
+func (e *Export) allows(p *Peer) error {
+	if e.options.Authz == nil {
+		return nil
+	}
+	return e.options.Authz.Authorize(p)
 }
 
 // Stop ends the server in order: no new clients, handshakes cancelled, requests in flight finished and answered,
@@ -182,6 +190,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	select {
 	case <-s.allGone:
+		s.releaseLanes()
 		return nil
 	case <-ctx.Done():
 	}
@@ -197,11 +206,23 @@ func (s *Server) awaitCut(cause error) error {
 	s.mu.Lock()
 	left := s.clients
 	s.mu.Unlock()
+	<-s.allGone
+	s.releaseLanes()
 	if left > 0 {
-		<-s.allGone
 		return fmt.Errorf("stop: %d clients were cut off: %w", left, cause)
 	}
 	return nil
+}
+
+// releaseLanes gives back the memory that is kept for connections.
+func (s *Server) releaseLanes() {
+	s.mu.Lock()
+	lanes := maps.Clone(s.lanes)
+	s.mu.Unlock()
+	for ctx, l := range lanes {
+		// A context that is closed has taken its memory back.
+		_ = ctx.Do(func(*blockcore.Task) error { l.release(); return nil })
+	}
 }
 
 func (s *Server) closeExports() []*Conn {
@@ -239,14 +260,15 @@ func (s *Server) leave() {
 	s.mu.Lock()
 	s.clients--
 	left := s.clients
-	if left == 0 && s.stopping {
-		close(s.allGone)
-	}
+	last := left == 0 && s.stopping
 	s.mu.Unlock()
 	if s.seats != nil {
 		<-s.seats
 	}
 	s.emit(ClientGone{Left: left})
+	if last {
+		close(s.allGone) // the event of the last one comes before Stop returns
+	}
 }
 
 // connectionClosed is the end of a connection. On its loop.
@@ -256,5 +278,15 @@ func (s *Server) connectionClosed(c *Conn) {
 		Requests: c.stats.requests, Failed: c.stats.failed, Read: c.stats.read, Written: c.stats.written,
 		Duration: time.Since(c.began),
 	})
+	if c.pump != nil {
+		go s.leaveAfter(c.pump)
+		return
+	}
+	s.leave()
+}
+
+// leaveAfter counts a client out when the last bytes of its TLS connection have left.
+func (s *Server) leaveAfter(p *pump) {
+	p.wait()
 	s.leave()
 }

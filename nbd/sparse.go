@@ -25,7 +25,7 @@ func allZero(p []byte) bool {
 func (c *Conn) replySparse(q *request, buf []byte, charge int64) {
 	at := 0
 	for at < len(buf) {
-		end, zero := sameKind(buf, at)
+		end, zero := sameKind(buf, at, q.header.offset)
 		var flags ChunkFlags
 		if end == len(buf) {
 			flags = ChunkFlagDone
@@ -45,18 +45,25 @@ func (c *Conn) replySparse(q *request, buf []byte, charge int64) {
 	c.giveBack(buf, charge)
 }
 
-// sameKind returns the end of the units from at on that are all zeroes or all not.
-func sameKind(buf []byte, at int) (end int, zero bool) {
-	end = min(at+sparseUnit, len(buf))
+// sameKind returns the end of the units from at on that are all zeroes or all not, as far as one chunk may go.
+// offset is that of buf in the export.
+func sameKind(buf []byte, at int, offset uint64) (end int, zero bool) {
+	end = unitEnd(buf, at, offset)
 	zero = allZero(buf[at:end])
 	for end < len(buf) {
-		next := min(end+sparseUnit, len(buf))
-		if allZero(buf[end:next]) != zero {
+		next := unitEnd(buf, end, offset)
+		if next-at > payloadAdvertised || allZero(buf[end:next]) != zero {
 			break
 		}
 		end = next
 	}
 	return end, zero
+}
+
+// unitEnd returns the end of the unit that begins at at. Units end at round places of the export.
+func unitEnd(buf []byte, at int, offset uint64) int {
+	into := int((offset + uint64(at)) % sparseUnit)
+	return min(at+sparseUnit-into, len(buf))
 }
 
 // giveBack has buf given back, and charge ended, when everything that is in the outbox now has left.

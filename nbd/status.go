@@ -3,6 +3,7 @@ package nbd
 import (
 	"encoding/binary"
 	"math"
+	"unsafe"
 
 	"nbd-dataplane/blockcore"
 )
@@ -42,6 +43,25 @@ func (q *request) blockStatus(t *blockcore.Task) error {
 	return nil
 }
 
+// statusPayload is the length of a payload that names n contexts.
+func statusPayload(n int) uint64 { return 8 + 4*uint64(n) }
+
+// extentUsual is the shortest extent to expect, in bytes.
+const extentUsual = 512
+
+// statusCost is what the map of a range and the reply made of it may hold, in bytes.
+func (c *Conn) statusCost(h *header) int64 {
+	extents := int64(statusExtentsMax)
+	if h.flags&CmdFlagPayloadLen == 0 {
+		extents = int64(min(uint64(extents), h.length/extentUsual+1))
+	}
+	each := int64(8)
+	if c.style == styleExtended {
+		each = 16
+	}
+	return extents * (int64(unsafe.Sizeof(blockcore.Extent{})) + each*int64(len(c.agreed.contexts)))
+}
+
 // statusArguments returns the range and the contexts that are asked for: those negotiated, or with PAYLOAD_LEN
 // those in the payload. Extended headers, "NBD_CMD_BLOCK_STATUS".
 func (q *request) statusArguments() (blockcore.Range, []metaContext, error) {
@@ -50,7 +70,7 @@ func (q *request) statusArguments() (blockcore.Range, []metaContext, error) {
 		return q.bytes(), c.agreed.contexts, nil
 	}
 	p := q.payload
-	if len(p) < 12 || (len(p)-8)%4 != 0 {
+	if uint64(len(p)) < statusPayload(1) || (len(p)-8)%4 != 0 {
 		return blockcore.Range{}, nil, &clientError{EInval, "BLOCK_STATUS with a malformed payload"}
 	}
 	length := binary.BigEndian.Uint64(p)

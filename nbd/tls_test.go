@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"io"
 	"math/big"
@@ -277,6 +278,10 @@ func TestDistinguishedName(t *testing.T) {
 		`DC=example,UID=uid1,serialNumber=SN1,EMAIL=a@b,title=title,surName=sur,givenName=given,initials=ini,pseudonym=pseudo,`+
 		`dnQualifier=dnq,name=nm,2.5.4.97=#13056f72676964,postalCode=postal,1.2.3.4.5=#1303756e6b,description=descr,`+
 		`generationQualifier=III,telephoneNumber=tel,businessCategory=bc,CN=cn+UID=multi,CN=nl`+"\nx\x01y", distinguishedName(cert.RawSubject))
+	bmp := []byte{0x30, 15, 0x31, 13, 0x30, 11, 0x06, 3, 0x55, 4, 3, 0x1e, 4, 0, 'h', 0, 'i'}
+	require.Equal(t, "CN=hi", distinguishedName(bmp))
+	bmp[11] = asn1.TagInteger
+	require.Equal(t, "CN=#020400680069", distinguishedName(bmp), "no string")
 	require.Empty(t, distinguishedName(nil))
 	require.Empty(t, distinguishedName([]byte{0x30, 0}))
 	require.Empty(t, distinguishedName([]byte("garbage")))

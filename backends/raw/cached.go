@@ -27,6 +27,22 @@ func (f *File) CachedFile(r blockcore.Range) (fd int, off int64, ok bool) {
 	if st.Cache != uint64(pages.Length/pageSize) {
 		return 0, 0, false
 	}
-	hole, err := unix.Seek(f.fd, pos, unix.SEEK_HOLE)
-	return f.fd, pos, err == nil && hole >= pos+r.Length
+	return f.fd, pos, f.allocated(r)
+}
+
+// allocated reports whether no part of r is a hole, as far as it can be known quickly: pages that are cached had their
+// place looked up not long ago, so the file system seldom has to read metadata to answer; a run of data that was
+// found is remembered.
+func (f *File) allocated(r blockcore.Range) bool {
+	if f.data.covers(r.Offset) >= r.End() {
+		return true
+	}
+	seen := f.data.generation()
+	hole, err := f.system.seek(f.fd, f.base+r.Offset, unix.SEEK_HOLE)
+	if err != nil {
+		return false
+	}
+	data := blockcore.Range{Offset: r.Offset, Length: hole - f.base - r.Offset}
+	f.data.remember(seen, data)
+	return data.End() >= r.End()
 }

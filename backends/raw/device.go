@@ -1,6 +1,7 @@
 package raw
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -26,8 +27,13 @@ func inspect(fd int) (device, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return device{}, err
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFBLK:
 		return inspectBlock(fd, st.Rdev)
+	case unix.S_IFREG:
+	default:
+		// The path named something else when it was looked at.
+		return device{}, errors.New("it is neither a file nor a block device; " + remedyKind)
 	}
 	d := device{sizeBytes: st.Size, sectorBytes: 1}
 	var fs unix.Statfs_t

@@ -18,6 +18,9 @@
 // allocate (harmless, nothing is lost) or to sync. It is repeated without RWF_DSYNC: if it fails again it was
 // the former, otherwise the latter.
 //
+// When two syncs overlap, the kernel gives the error to the one that asks first. So none is acknowledged before all
+// that ran beside it have returned (see syncs).
+//
 // # Sizes
 //
 // The size is rounded up to 512 bytes, as qemu-nbd does, and to the alignment that O_DIRECT needs

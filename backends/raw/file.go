@@ -9,8 +9,7 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// File is an open disk. It has no state that belongs to one context, so any number of
-// contexts may use it at once.
+// File is an open disk. All but its syncs may be used by any number of contexts at once.
 //
 // Analogous to QEMU's file and host_device drivers under its raw format.
 type File struct {
@@ -32,12 +31,17 @@ type File struct {
 	limits       blockcore.Limits
 	features     blockcore.Features
 
+	// Owned by the context.
+	syncs syncs
+
 	// Safe from anywhere.
 	size    atomic.Int64
 	damaged atomic.Pointer[syncFailure] // the first failed sync
 	pace    pace
 	data    dataCache
 	lacks   lacks
+	// allocates: fallocate with mode 0 was seen to work.
+	allocates atomic.Bool
 }
 
 // lacks remembers what the file system turned out not to support, so that each is tried once.

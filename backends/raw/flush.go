@@ -26,11 +26,16 @@ func (f *File) sync(t *blockcore.Task, doing string) error {
 	if err := f.damage(doing); err != nil {
 		return err
 	}
-	if err := f.system.sync(t, f.fd); err != nil {
-		return f.syncFailed(doing, err)
+	y := f.syncs.begin()
+	err := f.system.sync(t, f.fd)
+	if err != nil {
+		err = f.syncFailed(doing, err)
 	}
-	// The kernel reports an error once. When two syncs run at once the other one may have got it although the
-	// lost data was ours.
+	f.syncs.end(y)
+	if err != nil {
+		return err
+	}
+	f.syncs.settle(t)
 	return f.damage(doing)
 }
 

@@ -105,23 +105,24 @@ func openRetry(path string, flags int) (int, error) {
 	}
 }
 
+const remedyKind = "give the path of a disk image or of a block device"
+
 func refuseKind(mode fs.FileMode) error {
-	const remedy = "give the path of a disk image or of a block device"
 	switch {
 	case mode.IsRegular():
 		return nil
 	case mode.IsDir():
-		return fmt.Errorf("it is a directory; %s: %w", remedy, unix.EISDIR)
+		return fmt.Errorf("it is a directory; %s: %w", remedyKind, unix.EISDIR)
 	case mode&fs.ModeNamedPipe != 0:
-		return errors.New("it is a FIFO; " + remedy)
+		return errors.New("it is a FIFO; " + remedyKind)
 	case mode&fs.ModeSocket != 0:
-		return errors.New("it is a socket; " + remedy)
+		return errors.New("it is a socket; " + remedyKind)
 	case mode&fs.ModeCharDevice != 0:
-		return errors.New("it is a character device; " + remedy)
+		return errors.New("it is a character device; " + remedyKind)
 	case mode&fs.ModeDevice != 0:
 		return nil
 	}
-	return errors.New("it is neither a file nor a block device; " + remedy)
+	return errors.New("it is neither a file nor a block device; " + remedyKind)
 }
 
 // explain adds the remedy to errors that have one.

@@ -101,6 +101,17 @@ func (f *File) writeDurably(t *blockcore.Task, p []byte, pos int64) error {
 	if err := f.damage("write (FUA)"); err != nil {
 		return err
 	}
+	y := f.syncs.begin()
+	err := f.writeSynced(t, p, pos)
+	f.syncs.end(y)
+	if err != nil {
+		return err
+	}
+	f.syncs.settle(t)
+	return f.damage("write (FUA)")
+}
+
+func (f *File) writeSynced(t *blockcore.Task, p []byte, pos int64) error {
 	for len(p) > 0 {
 		n, err := f.system.write(t, f.fd, p, pos, unix.RWF_DSYNC)
 		if err == nil && n == 0 {
@@ -115,8 +126,7 @@ func (f *File) writeDurably(t *blockcore.Task, p []byte, pos int64) error {
 		}
 		p, pos = p[n:], pos+int64(n)
 	}
-	// Another one may have met the error that was also about this write.
-	return f.damage("write (FUA)")
+	return nil
 }
 
 func (f *File) durableWriteFailed(t *blockcore.Task, p []byte, pos int64, err error) error {

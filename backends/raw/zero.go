@@ -60,13 +60,16 @@ func (f *File) zeroPiece(t *blockcore.Task, pos, length int64, unmap bool) error
 	if !noWay(err) {
 		return err
 	}
-	// tmpfs: no zero range, but a hole and storage for it again. Allocating first proves that the second
-	// allocation can be done, and changes nothing that can be read.
+	// tmpfs: no zero range, but a hole and storage for it again. Allocating first, which changes nothing that can be
+	// read, proves once that the second step can be done at all.
 	if f.lacks.punch.Load() {
 		return unix.ENOTSUP
 	}
-	if err := f.tryAllocate(t, &f.lacks.allocate, 0, pos, length); err != nil {
-		return notSupported(err)
+	if !f.allocates.Load() {
+		if err := f.tryAllocate(t, &f.lacks.allocate, 0, pos, length); err != nil {
+			return notSupported(err)
+		}
+		f.allocates.Store(true)
 	}
 	if err := f.punch(t, pos, length); err != nil {
 		return notSupported(err)

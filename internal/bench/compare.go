@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,6 +41,10 @@ func compare(ctx context.Context, f flags) error {
 	}
 	p.options.Servers = there
 	p.options.Out, p.options.Progress = os.Stdout, os.Stderr
+	if _, err := exec.LookPath("fio"); err != nil {
+		fmt.Fprintln(os.Stderr, "fio is not installed, and the workloads it drives are left out")
+		p.options.Workloads = slices.DeleteFunc(p.options.Workloads, func(w harness.Workload) bool { return w.Client == harness.Fio })
+	}
 	dir, err := os.MkdirTemp("", "nbd-bench-bin-")
 	if err != nil {
 		return fmt.Errorf("making a directory: %w", err)
@@ -48,7 +53,7 @@ func compare(ctx context.Context, f flags) error {
 	if p.options.Programs, err = build(ctx, dir, f.ours, there); err != nil {
 		return err
 	}
-	r := results{Machine: describe(there), Rounds: f.rounds, Seconds: f.seconds, FileMiB: f.fileMiB}
+	r := results{Machine: describe(there), Rounds: p.options.Rounds, Seconds: p.options.Duration.Seconds(), FileMiB: f.fileMiB}
 	r.Machine.print(os.Stdout)
 	err = measure(ctx, f, p, &r)
 	return errors.Join(err, r.save(f.json))

@@ -36,8 +36,8 @@ func (f *flags) register(set *pflag.FlagSet) {
 	set.BoolVar(&f.list, "list", false, "list the workloads and servers, and measure nothing")
 	set.StringVar(&f.run, "run", "", "measure what matches this `regexp` only (names as in --list)")
 	set.StringSliceVar(&f.servers, "servers", nil, "measure these servers (default: those marked * in --list)")
-	set.IntVar(&f.rounds, "rounds", 5, "samples of each server under each workload")
-	set.Float64Var(&f.seconds, "seconds", 2, "length of a sample")
+	set.IntVar(&f.rounds, "rounds", 0, "samples of each server under each workload (default 5, quick 3)")
+	set.Float64Var(&f.seconds, "seconds", 0, "length of a sample (default 2, quick 1)")
 	set.Int64Var(&f.fileMiB, "file-mib", 1024, "size of the file served")
 	set.StringVar(&f.dir, "dir", "/var/tmp", "directory for the file; on a real file system")
 	set.StringVar(&f.json, "json", "", "write every sample to this `file`")
@@ -60,6 +60,7 @@ type plan struct {
 }
 
 func (f flags) plan() (plan, error) {
+	f = f.withDefaults()
 	name, err := regexp.Compile(f.run)
 	if err != nil {
 		return plan{}, fmt.Errorf("reading --run: %w", err)
@@ -79,6 +80,21 @@ func (f flags) plan() (plan, error) {
 		Syscalls:  !f.noCalls,
 	}
 	return p, nil
+}
+
+// withDefaults fills in what depends on other flags.
+func (f flags) withDefaults() flags {
+	rounds, seconds := 5, 2.0
+	if f.quick {
+		rounds, seconds = 3, 1
+	}
+	if f.rounds == 0 {
+		f.rounds = rounds
+	}
+	if f.seconds == 0 {
+		f.seconds = seconds
+	}
+	return f
 }
 
 func (f flags) matrix() []harness.Workload {

@@ -5,9 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,8 +47,8 @@ func describe(kinds []server.Kind) machine {
 
 func (m machine) print(w io.Writer) {
 	fmt.Fprintf(w, "%s  Linux %s  %d x %s  %s\n", m.Time, m.Kernel, m.CPUs, m.CPU, m.Go)
-	for _, v := range m.Versions {
-		fmt.Fprintf(w, "%s\n", v)
+	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
+		fmt.Fprintln(w, m.Versions[name])
 	}
 }
 

@@ -33,10 +33,14 @@ type Ring struct {
 	args     *waitArgs // a mapping of its own
 	probed   [probeOps]bool
 
-	// RawWait chooses how SubmitAndWait blocks. True: by a raw system call, which keeps the P.
-	// It returns fastest, but a goroutine that becomes ready meanwhile finds one P less, and the runtime's monitor
-	// stays awake and interrupts the wait about every 10 ms; so let it be short, and leave a P for others. False: by
-	// an ordinary one, which hands the P over and may wake the monitor thread on return.
+	// RawWait chooses how SubmitAndWait blocks.
+	//
+	// True: by a raw system call, which keeps the P. It is the cheaper one, but a goroutine that becomes ready meanwhile
+	// finds one P less, with no other P it waits for the runtime's monitor to interrupt us, some 25 ms; and the
+	// monitor stays awake and does interrupt us, some 50 times a second. So let the wait be short and GOMAXPROCS count
+	// the loops on top of what the rest needs.
+	//
+	// False: by an ordinary system call, which hands the P over and takes one back on return.
 	//
 	// Owned by the context.
 	RawWait bool

@@ -38,6 +38,11 @@ refused("EINVAL", h.pwrite, b"y" * 512, 0, nbd.CMD_FLAG_DF)
 refused("EINVAL", h.trim, 512, 0, nbd.CMD_FLAG_FAST_ZERO)
 refused("EINVAL", h.pwrite, b"y" * 512, 0, 1 << 14)
 
+# A refused write is answered behind its payload and not in the middle of it: libnbd, still sending, would find no
+# request that the reply belongs to.
+refused("ENOSPC", h.pwrite, b"z" * (8 << 20), size - 512)
+refused("EINVAL", h.pwrite, b"z" * (8 << 20), 0, nbd.CMD_FLAG_REQ_ONE)
+
 # The longest status request there is does not overflow anything.
 short = []
 try:

@@ -32,6 +32,7 @@ type Result struct {
 	IOPS           float64
 	BytesPerSecond float64
 	P50, P99       time.Duration // of reads and writes together, weighted; see merge
+	CPU            time.Duration // of fio, its start and end included
 }
 
 // Run runs the job.
@@ -42,7 +43,9 @@ func Run(ctx context.Context, j Job) (Result, error) {
 	if err := cmd.Run(); err != nil {
 		return Result{}, fmt.Errorf("running fio: %w: %s %s", err, strings.TrimSpace(errs.String()), strings.TrimSpace(out.String()))
 	}
-	return parse(out.Bytes())
+	r, err := parse(out.Bytes())
+	r.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return r, err
 }
 
 func (j Job) args() []string {

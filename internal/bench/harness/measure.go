@@ -46,17 +46,16 @@ func (m measurement) load() (report.Sample, error) {
 		return report.Sample{}, err
 	}
 	var r loadgen.Result
-	cpu, err := m.cpuDuring(func() (err error) {
+	cost, err := m.costOf(func() (client time.Duration, err error) {
 		r, err = l.Run(loadgen.Limit{Duration: m.duration})
-		return err
+		return r.ClientCPU, err
 	})
 	if err != nil {
 		return report.Sample{}, err
 	}
-	sample := report.Sample{
-		IOPS: r.IOPS(), MBps: r.BytesPerSecond() / 1e6, P50us: us(r.Percentile(50)), P99us: us(r.Percentile(99)),
-		CPUus: perRequest(us(cpu), r.Requests()), ClientUs: perRequest(us(r.ClientCPU), r.Requests()),
-	}
+	sample := cost.sample(r.Requests())
+	sample.IOPS, sample.MBps = r.IOPS(), r.BytesPerSecond()/1e6
+	sample.P50us, sample.P99us = us(r.Percentile(50)), us(r.Percentile(99))
 	sample.Syscalls, err = m.count(func() (int64, error) {
 		r, err := l.Run(loadgen.Limit{Duration: countedTime})
 		return r.Requests(), err
@@ -73,38 +72,24 @@ func (m measurement) fio(ctx context.Context) (report.Sample, error) {
 		Depth: w.Depth, Conns: w.Conns, RangeBytes: m.rangeBytes, Duration: m.duration,
 	}
 	var r fio.Result
-	cpu, err := m.cpuDuring(func() (err error) {
+	cost, err := m.costOf(func() (client time.Duration, err error) {
 		if r, err = fio.Run(ctx, job); err != nil {
-			return err
+			return 0, err
 		}
-		return m.childrenGone()
+		return r.CPU, m.childrenGone()
 	})
 	if err != nil {
 		return report.Sample{}, err
 	}
-	sample := report.Sample{
-		IOPS: r.IOPS, MBps: r.BytesPerSecond / 1e6, P50us: us(r.P50), P99us: us(r.P99),
-		CPUus: perRequest(us(cpu), r.Requests),
-	}
+	sample := cost.sample(r.Requests)
+	sample.IOPS, sample.MBps = r.IOPS, r.BytesPerSecond/1e6
+	sample.P50us, sample.P99us = us(r.P50), us(r.P99)
 	job.Duration = countedTime
 	sample.Syscalls, err = m.count(func() (int64, error) {
 		r, err := fio.Run(ctx, job)
 		return r.Requests, err
 	})
 	return sample, err
-}
-
-// cpuDuring returns the processor time the server used while fn ran.
-func (m measurement) cpuDuring(fn func() error) (time.Duration, error) {
-	before, err := proc.CPU(m.server.PID)
-	if err != nil {
-		return 0, err
-	}
-	if err := fn(); err != nil {
-		return 0, err
-	}
-	after, err := proc.CPU(m.server.PID)
-	return after - before, err
 }
 
 // count returns the server's system calls per request while fn ran, or nil if they are

@@ -52,7 +52,10 @@ func Run(ctx context.Context, o Options) (all []Comparison, err error) {
 			return all, err
 		}
 	}
-	return all, report.PrintVerdicts(o.Out, verdicts)
+	if err := report.PrintVerdicts(o.Out, verdicts); err != nil {
+		return all, err
+	}
+	return all, printScaling(o, all)
 }
 
 func judge(w Workload, c Comparison) []report.Verdict {

@@ -107,3 +107,16 @@ func TestSyscallCounter(t *testing.T) {
 	require.GreaterOrEqual(t, after-before, int64(calls))
 	require.Less(t, after-before, int64(2*calls))
 }
+
+// TestParseBusy checks which fields of /proc/stat count as work.
+func TestParseBusy(t *testing.T) {
+	busy, err := parseBusy("cpu  100 10 40 9000 500 20 20 10 70 7\ncpu0 1 2\n")
+	require.NoError(t, err)
+	require.Equal(t, 2*time.Second, busy)
+	for _, bad := range []string{"", "cpu 1 2 3", "intr 1 2 3 4 5 6 7 8", "cpu 1 2 3 4 5 6 7 x"} {
+		_, err := parseBusy(bad)
+		require.Error(t, err)
+	}
+	_, err = Busy()
+	require.NoError(t, err)
+}

@@ -72,11 +72,11 @@ func TestPrint(t *testing.T) {
 	require.NoError(t, Print(&b, "load/4k", comparison()))
 	require.Equal(t, `
 load/4k
-           IOPS         min..max  MB/s  p50 us  p99 us  cpu us/req  calls/req  x IOPS  x cpu
-ours     200000   180000..260000   800    10.0    20.0        4.00       0.40    2.00   0.40
-fast     100000    90000..130000   400    10.0    20.0        12.0       4.00    1.00   1.20
-thrifty   50000     45000..65000   200    10.0    20.0        10.0          -    0.50   1.00
-ceiling  900000  810000..1170000  3600    10.0    20.0        1.00          -    9.00   0.10
+           IOPS         min..max  MB/s  p50 us  p99 us  cpu us/req  calls/req  x IOPS  x cpu  other%
+ours     200000   180000..260000   800    10.0    20.0        4.00       0.40    2.00   0.40       0
+fast     100000    90000..130000   400    10.0    20.0        12.0       4.00    1.00   1.20       0
+thrifty   50000     45000..65000   200    10.0    20.0        10.0          -    0.50   1.00       0
+ceiling  900000  810000..1170000  3600    10.0    20.0        1.00          -    9.00   0.10       0
 absent        -
 `, b.String())
 }

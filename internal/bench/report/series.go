@@ -11,7 +11,8 @@ type Sample struct {
 	P99us    float64  `json:"p99_us"`
 	CPUus    float64  `json:"server_cpu_us"`      // processor time of the server, per request
 	Syscalls *float64 `json:"syscalls,omitempty"` // of the server, per request; nil: not counted
-	ClientUs float64  `json:"client_cpu_us"`      // processor time of the client, per request; 0: not known
+	ClientUs float64  `json:"client_cpu_us"`      // processor time of the client, per request
+	OtherCPU float64  `json:"other_cpu_percent"`  // of one processor, spent meanwhile by neither
 }
 
 // Series is the samples of one server under one workload.
@@ -46,6 +47,7 @@ type Summary struct {
 	IOPS                    Spread
 	MBps, P50us, P99us      float64 // medians
 	CPUus, ClientUs         float64
+	OtherCPU                float64
 	Syscalls                float64
 	SyscallsKnown, HasValue bool
 }
@@ -66,6 +68,7 @@ func (s Series) Summarize() Summary {
 		P99us:    pick(func(s Sample) float64 { return s.P99us }).Median,
 		CPUus:    pick(func(s Sample) float64 { return s.CPUus }).Median,
 		ClientUs: pick(func(s Sample) float64 { return s.ClientUs }).Median,
+		OtherCPU: pick(func(s Sample) float64 { return s.OtherCPU }).Median,
 		HasValue: len(s.Samples) > 0,
 	}
 	var calls []float64

@@ -40,12 +40,13 @@ func (t *table) print(w io.Writer) error {
 	return err
 }
 
-// Print writes the table of one workload. The two last columns divide by the best peer:
-// more is better for IOPS, less for CPU.
+// Print writes the table of one workload. The columns with an x divide by the best peer:
+// more is better for IOPS, less for CPU. The last is how much of a processor somebody
+// else used meanwhile; where it is large, the rest is worth little.
 func Print(w io.Writer, title string, all []Series) error {
 	best := BestPeer(all)
 	t := &table{}
-	t.add("", "IOPS", "min..max", "MB/s", "p50 us", "p99 us", "cpu us/req", "calls/req", "x IOPS", "x cpu")
+	t.add("", "IOPS", "min..max", "MB/s", "p50 us", "p99 us", "cpu us/req", "calls/req", "x IOPS", "x cpu", "other%")
 	for _, s := range all {
 		sum := s.Summarize()
 		if !sum.HasValue {
@@ -54,7 +55,8 @@ func Print(w io.Writer, title string, all []Series) error {
 		}
 		t.add(s.Server, number(sum.IOPS.Median), number(sum.IOPS.Min)+".."+number(sum.IOPS.Max), number(sum.MBps),
 			number(sum.P50us), number(sum.P99us), known(sum.CPUus, sum.CPUus > 0), known(sum.Syscalls, sum.SyscallsKnown),
-			ratio(sum.IOPS.Median, best.IOPS), ratio(sum.CPUus, best.CPUus))
+			ratio(sum.IOPS.Median, best.IOPS), ratio(sum.CPUus, best.CPUus),
+			fmt.Sprintf("%.0f", sum.OtherCPU))
 	}
 	if _, err := fmt.Fprintf(w, "\n%s\n", title); err != nil {
 		return err

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/nbd"
+)
+
+// loggerOf returns the log; qemu-nbd has none.
+func loggerOf(o *options, to io.Writer) zerolog.Logger {
+	if o.door == doorQEMU {
+		return zerolog.Nop()
+	}
+	return newLogger(o, to)
+}
+
+// newLogger returns the log of our own door. It is made once, before anything that logs is started.
+func newLogger(o *options, to io.Writer) zerolog.Logger {
+	level := map[string]zerolog.Level{
+		"debug": zerolog.DebugLevel, "info": zerolog.InfoLevel, "warn": zerolog.WarnLevel, "error": zerolog.ErrorLevel,
+		"off": zerolog.Disabled,
+	}[o.logLevel]
+	if o.verbose && !o.given["log-level"] {
+		level = zerolog.DebugLevel
+	}
+	if o.logFormat == "text" || o.logFormat == "" && isTerminal(to) {
+		to = zerolog.ConsoleWriter{Out: to, NoColor: !isTerminal(to), TimeFormat: time.TimeOnly}
+	}
+	return zerolog.New(to).Level(level).With().Timestamp().Logger()
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// journal tells people what happens: our own door in a structured log, qemu-nbd in the few lines of QEMU's.
+type journal struct {
+	// Immutable.
+	door door
+	log  zerolog.Logger
+	err  io.Writer
+}
+
+// warn says something that deserves attention and stops nothing.
+func (j *journal) warn(text string) {
+	if j.door == doorQEMU {
+		fmt.Fprintf(j.err, "%s: warning: %s\n", qemuName, text)
+		return
+	}
+	j.log.Warn().Msg(text)
+}
+
+// event writes an event of the server down. It is called on loops, so it only formats and writes.
+func (j *journal) event(e nbd.Event) {
+	if j.door == doorQEMU {
+		j.qemuEvent(e)
+		return
+	}
+	switch e := e.(type) {
+	case nbd.ConnectionAccepted:
+		j.log.Debug().Stringer("peer", e.Peer).Msg("client connected")
+	case nbd.ConnectionOpened:
+		j.log.Info().Stringer("peer", e.Peer).Str("export", e.Export).Uint64("id", e.ID).Msg("export opened")
+	case nbd.ConnectionClosed:
+		j.log.Info().Stringer("peer", e.Peer).Str("export", e.Export).Uint64("id", e.ID).Stringer("cause", e.Cause).AnErr("error", e.Err).
+			Uint64("requests", e.Requests).Uint64("failed", e.Failed).Uint64("read", e.Read).Uint64("written", e.Written).
+			Dur("duration", e.Duration).Msg("export closed")
+	case nbd.NegotiationFailed:
+		j.negotiationFailed(e)
+	case nbd.RequestFailed:
+		j.log.Error().Str("export", e.Export).Uint64("id", e.ID).Stringer("command", e.Command).Uint64("offset", e.Offset).
+			Uint64("length", e.Length).Err(e.Err).Msg("request failed")
+	case nbd.AcceptFailed:
+		j.log.Error().Err(e.Err).Msg("accepting clients failed, will be tried again")
+	}
+}
+
+// negotiationFailed: a client that looked around and left is no news.
+func (j *journal) negotiationFailed(e nbd.NegotiationFailed) {
+	level := zerolog.WarnLevel
+	if hasLeft(e.Err) {
+		level = zerolog.DebugLevel
+	}
+	event := j.log.WithLevel(level)
+	if e.Peer != nil {
+		event = event.Stringer("peer", e.Peer)
+	}
+	event.Err(e.Err).Msg("client did not open an export")
+}
+
+// hasLeft says that nothing went wrong: the client left, which is its right, or the server is going.
+func hasLeft(err error) bool {
+	return errors.Is(err, nbd.ErrClientLeft) || errors.Is(err, nbd.ErrAborted) || errors.Is(err, nbd.ErrCancelled)
+}
+
+// qemuEvent: of what clients do, qemu-nbd only says when one broke the negotiation.
+func (j *journal) qemuEvent(e nbd.Event) {
+	if failed, ok := e.(nbd.NegotiationFailed); ok && !hasLeft(failed.Err) {
+		fmt.Fprintf(j.err, "%s: option negotiation failed: %v\n", qemuName, failed.Err)
+	}
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// programName is what our own door calls itself in messages.
+const programName = "nbd-dataplane"
+
+// version is set by the linker for releases.
+var version = "0.1.0-dev"
+
+// console is where a run of the program speaks to people; tests put buffers here.
+type console struct {
+	out, err io.Writer
+}
+
+func main() {
+	c := console{out: os.Stdout, err: os.Stderr}
+	if filepath.Base(os.Args[0]) == qemuName {
+		os.Exit(qemuMain(c, os.Args[1:]))
+	}
+	os.Exit(ownMain(c, os.Args[1:]))
+}
+
+// exitStatus is an error that is only a status: what there was to say has been said.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// report prints err as door words it and returns the status to exit with.
+func report(c console, d door, err error) int {
+	var status exitStatus
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	case d == doorQEMU:
+		fmt.Fprintln(c.err, qemuName+": "+qemuText(err))
+	default:
+		fmt.Fprintln(c.err, programName+": "+ownText(err))
+	}
+	return 1
+}

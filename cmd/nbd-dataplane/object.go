@@ -1,0 +1,223 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"nbd-dataplane/internal/keyval"
+	"nbd-dataplane/nbd"
+)
+
+// object is one --object: credentials, or an authorization, that other options name by id.
+type object struct {
+	id    string
+	creds *tlsObject     // of tls-creds-x509
+	authz nbd.Authorizer // of authz-simple, authz-list, authz-list-file
+}
+
+// tlsObject is where TLS credentials are and how they are used.
+type tlsObject struct {
+	dir        string
+	verifyPeer bool
+	isClient   bool
+}
+
+// objectKinds are the types that can be made.
+var objectKinds = map[string]func(*object, *keyval.Set) error{
+	"tls-creds-x509":  (*object).readTLS,
+	"authz-simple":    (*object).readSimple,
+	"authz-list":      (*object).readList,
+	"authz-list-file": (*object).readListFile,
+}
+
+// objectsRefused are types of QEMU's that cannot be had here.
+var objectsRefused = map[string]string{
+	"tls-creds-anon": "", // nbd knows why
+	"tls-creds-psk":  "",
+	"secret":         "secrets protect encrypted images and keys, which this version does not have yet; use key files without a password",
+	"secret_keyring": "secrets protect encrypted images and keys, which this version does not have yet; use key files without a password",
+	"authz-pam":      "authorization by PAM is not available; use authz-list with the names that may connect",
+}
+
+// parseObject reads the argument of --object, as key=value list or as JSON.
+func parseObject(text string) (object, error) {
+	parse := func() (*keyval.Set, error) { return keyval.Parse(text, "qom-type") }
+	if strings.HasPrefix(text, "{") {
+		parse = func() (*keyval.Set, error) { return keyval.ParseJSON(text) }
+	}
+	set, err := parse()
+	if err != nil {
+		return object{}, objectError(err)
+	}
+	obj, err := readObject(set)
+	if err != nil {
+		return object{}, objectError(err)
+	}
+	return obj, nil
+}
+
+// objectError says at our door which option is meant; QEMU does not.
+func objectError(err error) error { return wrong("--object: "+err.Error(), qemuText(err)) }
+
+func readObject(set *keyval.Set) (object, error) {
+	kind, err := set.TakeNeeded("qom-type")
+	if err != nil {
+		return object{}, err
+	}
+	read, known := objectKinds[kind]
+	reason, refused := objectsRefused[kind]
+	switch {
+	case refused && reason == "":
+		return object{}, nbd.UnsupportedTLS(kind)
+	case refused:
+		return object{}, fmt.Errorf("%s: %s", kind, reason)
+	case !known:
+		return object{}, &keyval.Error{Parameter: "qom-type", Problem: fmt.Sprintf("does not accept value '%s'", kind)}
+	}
+	obj := object{}
+	if obj.id, err = set.TakeNeeded("id"); err != nil {
+		return obj, err
+	}
+	if err := read(&obj, set); err != nil {
+		return obj, err
+	}
+	return obj, nothingLeft(set)
+}
+
+func nothingLeft(set *keyval.Set) error {
+	if set.Empty() {
+		return nil
+	}
+	return &keyval.Error{Parameter: set.Keys()[0], Problem: "is unexpected"}
+}
+
+func (b *object) readTLS(set *keyval.Set) (err error) {
+	c := &tlsObject{}
+	if c.dir, err = set.TakeNeeded("dir"); err != nil {
+		return err
+	}
+	if c.verifyPeer, err = set.TakeBool("verify-peer", true); err != nil {
+		return err
+	}
+	switch endpoint := set.TakeOr("endpoint", "client"); endpoint {
+	case "client":
+		c.isClient = true
+	case "server":
+	default:
+		return &keyval.Error{Parameter: "endpoint", Problem: fmt.Sprintf("does not accept value '%s'", endpoint)}
+	}
+	if _, found := set.Take("priority"); found {
+		return fmt.Errorf("tls-creds-x509: priority is GnuTLS's; leave it out, TLS 1.2 and 1.3 are spoken with the ciphers that are safe")
+	}
+	if _, found := set.Take("passwordid"); found {
+		return fmt.Errorf("tls-creds-x509: keys with a password cannot be read; store server-key.pem without one")
+	}
+	_, err = set.TakeBool("sanity-check", true)
+	b.creds = c
+	return err
+}
+
+func (b *object) readSimple(set *keyval.Set) error {
+	identity, err := set.TakeNeeded("identity")
+	b.authz = nbd.AuthzSimple{Identity: identity}
+	return err
+}
+
+// authzFile is QEMU's authz-list-file.
+type authzFile struct {
+	Policy string      `json:"policy"`
+	Rules  []authzRule `json:"rules"`
+}
+
+type authzRule struct {
+	Match  string `json:"match"`
+	Policy string `json:"policy"`
+	Format string `json:"format"`
+}
+
+func (b *object) readListFile(set *keyval.Set) error {
+	path, err := set.TakeNeeded("filename")
+	if err != nil {
+		return err
+	}
+	set.Take("refresh") // the list is read once
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("authz-list-file: %w", err)
+	}
+	var list authzFile
+	d := json.NewDecoder(strings.NewReader(string(text)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&list); err != nil {
+		return fmt.Errorf("authz-list-file %s: %w", path, err)
+	}
+	b.authz, err = list.authorizer()
+	return err
+}
+
+func (b *object) readList(set *keyval.Set) (err error) {
+	list := authzFile{Policy: set.TakeOr("policy", "")}
+	for n := 0; ; n++ {
+		rule := set.TakeGroup(fmt.Sprintf("rules.%d", n))
+		if rule.Empty() {
+			break
+		}
+		list.Rules = append(list.Rules, authzRule{Match: rule.TakeOr("match", ""), Policy: rule.TakeOr("policy", ""), Format: rule.TakeOr("format", "")})
+		if err := nothingLeft(rule); err != nil {
+			return err
+		}
+	}
+	b.authz, err = list.authorizer()
+	return err
+}
+
+func (l *authzFile) authorizer() (nbd.Authorizer, error) {
+	list := nbd.AuthzList{}
+	var err error
+	if list.Policy, err = authzPolicy(l.Policy, "deny"); err != nil {
+		return nil, err
+	}
+	for _, r := range l.Rules {
+		rule := nbd.AuthzRule{Match: r.Match}
+		if rule.Policy, err = authzPolicy(r.Policy, ""); err != nil {
+			return nil, err
+		}
+		switch r.Format {
+		case "", "exact":
+		case "glob":
+			rule.Format = nbd.AuthzGlob
+		default:
+			return nil, &keyval.Error{Parameter: "format", Problem: fmt.Sprintf("does not accept value '%s'", r.Format)}
+		}
+		list.Rules = append(list.Rules, rule)
+	}
+	return list, nil
+}
+
+func authzPolicy(v, otherwise string) (nbd.AuthzPolicy, error) {
+	if v == "" {
+		v = otherwise
+	}
+	switch v {
+	case "allow":
+		return nbd.AuthzAllow, nil
+	case "deny":
+		return nbd.AuthzDeny, nil
+	case "":
+		return nbd.AuthzDeny, &keyval.Error{Parameter: "policy", Problem: "is missing"}
+	}
+	return nbd.AuthzDeny, &keyval.Error{Parameter: "policy", Problem: fmt.Sprintf("does not accept value '%s'", v)}
+}
+
+// findObject returns the last object with an id.
+func (o *options) findObject(id string) *object {
+	for n := range slices.Backward(o.objects) {
+		if o.objects[n].id == id {
+			return &o.objects[n]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"time"
+
+	"nbd-dataplane/backends/raw"
+	"nbd-dataplane/blockcore"
+)
+
+// door is the way by which the program was entered.
+type door uint8
+
+const (
+	doorServe door = iota // nbd-dataplane serve, list
+	doorQEMU              // qemu-nbd
+)
+
+// options are the command line, read but not yet checked as a whole.
+type options struct {
+	door door
+	// given holds the long names of the options that were on the command line.
+	given map[string]bool
+
+	// Where to listen, or for --list where to connect.
+	port   string
+	bind   string
+	socket string // "@name" is an abstract one
+	vsock  vsockAddress
+
+	// What is offered to whom.
+	shared          int // clients at once; 0 = unlimited
+	persistent      bool
+	exitLast        bool
+	exportName      string
+	description     string
+	allocationDepth bool
+	readOnly        bool
+
+	// The image.
+	files        []string
+	format       string // empty = find out
+	imageOpts    bool
+	offset       uint64
+	cache        raw.Cache
+	aio          raw.AIO
+	discard      raw.Discard
+	detectZeroes raw.DetectZeroes
+	createBytes  int64
+
+	// Security.
+	objects         []object
+	tlsCreds        string
+	tlsAuthz        string
+	tlsHostname     string
+	tlsCertificates string
+	tlsVerifyPeer   bool
+	tlsMode         string // off, on, require; empty = require if there are certificates
+	selinuxLabel    string
+
+	// The process.
+	list      bool
+	fork      bool
+	pidFile   string
+	verbose   bool
+	printURI  bool
+	run       string
+	logLevel  string
+	logFormat string
+
+	// The engine, and limits. 0 takes the default of the package concerned.
+	ioThreads        int
+	workers          int
+	pollMax          time.Duration
+	handshakeTimeout time.Duration
+	connectionsMax   int
+	memoryLimit      int64
+	exportMemory     int64
+	connectionMemory int64
+}
+
+// defaultsOf returns the options of an empty command line. Our own door differs from qemu-nbd in three ways: it listens
+// on the loopback address, it stays when the last client leaves, and it serves several files at once, which goes with
+// any number of clients.
+func defaultsOf(d door) *options {
+	o := &options{
+		door: d, given: map[string]bool{},
+		port: defaultPort, bind: "127.0.0.1", persistent: true,
+		logLevel: "info",
+	}
+	if d == doorQEMU {
+		o.bind, o.shared, o.persistent = "0.0.0.0", 1, false
+	}
+	return o
+}
+
+// defaultPort is IANA's for NBD.
+const defaultPort = "10809"
+
+// exitsAfterLast says that the server ends with its last client.
+func (o *options) exitsAfterLast() bool { return !o.persistent || o.exitLast }
+
+// engine is the AioContext's engine for --aio.
+func (o *options) engine() blockcore.EngineKind {
+	switch o.aio {
+	case raw.AIOURing, raw.AIONative:
+		return blockcore.EngineURing
+	case raw.AIOThreads:
+		return blockcore.EngineThreads
+	}
+	return blockcore.EngineAuto
+}

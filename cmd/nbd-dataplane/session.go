@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/nbd"
+)
+
+// stopMax is how long a stopping server waits for requests in flight and for clients to take their replies before it
+// cuts the connections.
+const stopMax = 30 * time.Second
+
+// session is one run of the server: what has been started, in the order in which it was. Stopping goes the other way.
+type session struct {
+	// Immutable.
+	o       *options
+	journal *journal
+	ended   chan error // a listener ended, or the last client left (nil); holds one
+
+	// Owned by the goroutine that starts and stops.
+	privateDir string // of the socket of --run; empty = none
+	security   security
+	places     []*place
+	contexts   []*blockcore.AioContext
+	graph      *blockcore.Graph
+	nodes      []*blockcore.Node
+	roots      []*blockcore.Root
+	made       []string // files made by --create
+	server     *nbd.Server
+	exports    []string // names, in the order of the command line
+	images     []image  // in the same order
+	pid        *pidFile
+
+	// Safe from anywhere.
+	served atomic.Bool // a client has opened an export and closed it
+}
+
+func newSession(o *options, j *journal) *session {
+	return &session{o: o, journal: j, ended: make(chan error, 1), graph: blockcore.NewGraph()}
+}
+
+// start brings the server up to the point where clients can connect. When it fails nothing is left behind.
+func (s *session) start() (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stop())
+			s.unmake()
+		}
+	}()
+	for _, step := range s.steps() {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.places {
+		go s.acceptLoop(p)
+	}
+	return nil
+}
+
+// steps are what a start does. qemu-nbd's order decides what it reports if several things are wrong; ours looks at the
+// images before it bothers anybody else.
+func (s *session) steps() []func() error {
+	if s.o.door == doorQEMU {
+		return []func() error{s.secure, s.listen, s.makeServer, s.readImages, s.openImages, s.writePID}
+	}
+	return []func() error{s.secure, s.readImages, s.makeServer, s.openImages, s.listen, s.writePID}
+}
+
+func (s *session) secure() (err error) {
+	s.security, err = s.o.serverSecurity(func(err error) { s.journal.warn(err.Error()) })
+	return err
+}
+
+func (s *session) isTLS() bool { return s.security.mode != nbd.TLSOff }
+
+// listen opens the sockets. --run without a place to listen gets a private one, since only its command needs to find it.
+func (s *session) listen() (err error) {
+	if s.o.run != "" && len(s.o.aboutListening()) == 0 && activatedCount() == 0 {
+		if s.privateDir, err = os.MkdirTemp("", programName+"-"); err != nil {
+			return fmt.Errorf("--run: directory of the socket: %w", err)
+		}
+		s.o.socket = filepath.Join(s.privateDir, "socket")
+	}
+	s.places, err = s.o.listen()
+	return err
+}
+
+func (s *session) makeServer() error {
+	o := s.o
+	connections := o.connectionsMax
+	if o.door == doorQEMU {
+		connections = -1 // -e is its only limit
+	}
+	s.server = nbd.NewServer(nbd.ServerOptions{
+		Limits: nbd.Limits{
+			Handshake: o.handshakeTimeout, Connections: connections,
+			ProcessBytes: o.memoryLimit, ExportBytes: o.exportMemory, ConnectionBytes: o.connectionMemory,
+		},
+		TLS: s.security.mode, TLSConfig: s.security.config, Authz: s.security.authz,
+		ClientsMax: o.shared,
+		OnEvent:    s.onEvent,
+	})
+	return s.makeContexts()
+}
+
+// makeContexts starts the event loops: by default one for each export, as long as each has a CPU.
+func (s *session) makeContexts() error {
+	count := s.o.ioThreads
+	if count == 0 {
+		count = runtime.NumCPU()
+	}
+	for n := range min(count, len(s.o.files)) {
+		c, err := blockcore.NewAioContext(blockcore.ContextOptions{
+			Name: fmt.Sprintf("iothread%d", n), Engine: s.o.engine(), PollMax: s.o.pollMax, Workers: s.o.workers,
+		})
+		if err != nil {
+			return wrong(fmt.Sprintf("event loop: %v; choose another engine with --aio", err), fmt.Sprintf("event loop: %v", err))
+		}
+		s.contexts = append(s.contexts, c)
+	}
+	s.journal.log.Debug().Int("loops", len(s.contexts)).Str("engine", s.contexts[0].EngineName()).Msg("event loops started")
+	return nil
+}
+
+// readImages finds out what the command line says about the images, and in which format they are.
+func (s *session) readImages() error {
+	for _, arg := range s.o.files {
+		name, file := s.o.splitFile(arg)
+		img, err := s.o.imageOf(file)
+		if err != nil {
+			return err
+		}
+		s.exports = append(s.exports, name)
+		s.images = append(s.images, img)
+	}
+	return nil
+}
+
+func (s *session) openImages() error {
+	for n := range s.images {
+		if err := s.addExport(s.exports[n], &s.images[n], s.contexts[n%len(s.contexts)], n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n int) error {
+	creates := img.creates()
+	driver, err := img.open(s.journal.warn)
+	if err != nil {
+		return err
+	}
+	if creates {
+		s.made = append(s.made, img.raw.Path)
+	}
+	node, err := s.graph.AddNode(blockcore.NodeOptions{Name: fmt.Sprintf("disk%d", n), Context: c, Driver: driver})
+	if err != nil {
+		return openError(img.display, errors.Join(err, c.Do(driver.Close)))
+	}
+	s.nodes = append(s.nodes, node)
+	root, err := s.graph.NewRoot(node, blockcore.RootOptions{Name: name, Writable: !img.raw.ReadOnly})
+	if err != nil {
+		return openError(img.display, err)
+	}
+	s.roots = append(s.roots, root)
+	if s.journal.door == doorQEMU {
+		fmt.Fprint(s.journal.err, img.probingWarning())
+	}
+	_, err = s.server.AddExport(nbd.ExportOptions{
+		Name: name, Description: s.o.description, Root: root, Writable: !img.raw.ReadOnly,
+		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth,
+	})
+	s.journal.log.Info().Str("export", name).Str("image", img.display).Int64("size", node.Size()).Bool("writable", !img.raw.ReadOnly).
+		Str("engine", c.EngineName()).Msg("export ready")
+	return err
+}
+
+func (s *session) writePID() (err error) {
+	if s.o.pidFile != "" {
+		s.pid, err = writePIDFile(s.o.pidFile)
+	}
+	return err
+}
+
+// acceptLoop takes clients from one place until the server stops.
+func (s *session) acceptLoop(p *place) {
+	if err := s.server.Serve(p.listener); err != nil {
+		s.end(err)
+	}
+}
+
+// end asks for the session to be stopped. Only the first reason counts.
+func (s *session) end(why error) {
+	select {
+	case s.ended <- why:
+	default:
+	}
+}
+
+// onEvent receives what happens in the server. It is called on loops and does not block.
+func (s *session) onEvent(e nbd.Event) {
+	s.journal.event(e)
+	switch e := e.(type) {
+	case nbd.ConnectionClosed:
+		s.served.Store(true)
+	case nbd.ClientGone:
+		// Who only looked around, or was sent away, is no client whose leaving ends the server.
+		if e.Left == 0 && s.served.Load() && s.o.exitsAfterLast() {
+			s.end(nil)
+		}
+	}
+}
+
+// stop takes everything down in order: no new clients, requests finished and answered, images flushed and closed.
+func (s *session) stop() error {
+	var errs []error
+	for _, p := range s.places {
+		p.close()
+	}
+	if s.server != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
+		errs = append(errs, s.server.Stop(ctx))
+		cancel()
+	}
+	for _, r := range s.roots {
+		r.Close()
+	}
+	for _, n := range s.nodes {
+		errs = append(errs, s.graph.RemoveNode(n))
+	}
+	for _, c := range s.contexts {
+		c.Close()
+	}
+	if s.pid != nil && s.o.door == doorServe {
+		s.pid.remove() // qemu-nbd leaves its own
+	}
+	if s.privateDir != "" {
+		os.RemoveAll(s.privateDir)
+	}
+	return errors.Join(errs...)
+}
+
+// unmake removes what a failed start would leave behind, after stop.
+func (s *session) unmake() {
+	for _, path := range s.made {
+		os.Remove(path)
+	}
+	if s.pid != nil && s.o.door == doorQEMU {
+		s.pid.remove()
+	}
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"nbd-dataplane/internal/keyval"
+)
+
+// usageError is a mistake on the command line, worded for both doors. Ours names the thing and the remedy in one line;
+// the other is QEMU's, which scripts look for.
+type usageError struct {
+	own  string
+	qemu string // empty = as own
+	// see makes our door point at the help, for mistakes that show that somebody looks for an option.
+	see bool
+}
+
+func (e *usageError) Error() string { return e.own }
+
+// wrong returns a usageError.
+func wrong(own, qemu string) error { return &usageError{own: own, qemu: qemu} }
+
+// ownText is err in one line.
+func ownText(err error) string {
+	text := err.Error()
+	var param *keyval.Error
+	if errors.As(err, &param) && param.Hint != "" {
+		text += ". " + param.Hint
+	}
+	var usage *usageError
+	if errors.As(err, &usage) && usage.see {
+		text += "; see '" + programName + " serve --help'"
+	}
+	return strings.ReplaceAll(strings.TrimSpace(text), "\n", " ")
+}
+
+// qemuText is err in QEMU's words, as far as there are such; a hint follows on a line of its own.
+func qemuText(err error) string {
+	var usage *usageError
+	if errors.As(err, &usage) && usage.qemu != "" {
+		return usage.qemu
+	}
+	var param *keyval.Error
+	if errors.As(err, &param) && param.Hint != "" {
+		return err.Error() + "\n" + param.Hint
+	}
+	return err.Error()
+}

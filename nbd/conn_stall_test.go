@@ -1,0 +1,232 @@
+package nbd
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/blockcore/blocktest"
+)
+
+// serveFully is what a client that nobody hinders can do.
+func serveFully(w *wireClient) {
+	w.t.Helper()
+	data := fill(byte(w.cookie), 200_000)
+	w.write(1000, data)
+	sameBytes(w.t, data, w.read(1000, 200_000))
+	w.ok(w.do(CmdWrite, CmdFlagFUA, 500_000, 0, data[:4096]))
+	w.ok(w.do(CmdTrim, 0, 500_000, 4096, nil))
+	w.ok(w.do(CmdWriteZeroes, 0, 1000, 4096, nil))
+	sameBytes(w.t, make([]byte, 4096), w.read(1000, 4096))
+	w.flush()
+}
+
+// Goal: clients that stall cost the others nothing, and little memory (REQ-9, GEN-7). Method: dozens of them, each kind of stall; a client
+// beside them works as if it were alone; on each engine.
+func TestStalledClients(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine})
+		for range 5 {
+			for _, n := range []int{0, 1, 27, 28, 28 + 300, 28 + 40_000} {
+				w := h.dial(dialOptions{})
+				w.send(firstOf(w, n, 60_000))
+			}
+			refused := h.dial(dialOptions{})
+			b, _ := refused.request(CmdWrite, 0, 2*mib, 0, fill(1, 1000))
+			refused.send(b[:500])
+			garbage := h.dial(dialOptions{})
+			garbage.send(fill(1, 5000))
+			garbage.atEnd()
+			unread := h.dial(dialOptions{})
+			unread.send(unread.encode(unread.header(CmdRead, 0, 0, mib), nil))
+		}
+		serveFully(h.dial(dialOptions{style: styleStructured}))
+		require.Less(t, h.pool.Stats().InUse, int64(32*mib))
+	})
+}
+
+// Goal: a client that asks for sixteen times 32 MiB and never reads pins less than 64 MiB, hinders nobody, and is served when it reads
+// after all (REQ-9, SZ-5). Method: the memory that is out while the socket is full and nothing is taken from it any more; on each engine.
+func TestClientThatNeverReads(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine, disk: blocktest.FakeOptions{SizeBytes: 32 * mib}})
+		other := h.dial(dialOptions{})
+		other.write(0, fill(1, 32*mib))
+		w := h.dial(dialOptions{style: styleStructured})
+		for range 16 {
+			w.post(CmdRead, 0, 0, 32*mib, nil)
+		}
+		h.until("nothing moves", func() bool { c := h.conn(2); return c.blocked && c.out.blocked && c.inFlight == 0 })
+		require.Less(t, h.pool.Stats().InUse, int64(64*mib))
+		serveFully(other)
+		other.write(0, fill(1, 32*mib))
+		for _, a := range w.awaitAll() {
+			require.Len(t, w.ok(a).data, 32*mib)
+		}
+		w.disconnect()
+	})
+}
+
+// Goal: replies without data cannot be piled up either (REQ-9). Method: a hundred thousand requests of which none is read, errors with their
+// texts and maps of a fragmented disk; the outbox stays small until the client reads, and then all are answered.
+func TestClientThatNeverReadsErrors(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		for _, c := range []struct {
+			name   string
+			count  int
+			length uint64
+			pile   int
+			header header
+		}{
+			{"errors", 100_000, 0, outboxHeadersMax, header{command: Command(99)}},
+			{"maps", 200, statusExtentsMax * 512, outboxHeadersMax + 8*mib, header{command: CmdBlockStatus}},
+		} {
+			h := newHouse(t, houseOptions{engine: engine, driver: &stripedDisk{stripes: statusExtentsMax}})
+			w := h.dial(dialOptions{style: styleStructured, contexts: []string{ContextAllocation}})
+			var stream []byte
+			for range c.count {
+				stream = append(stream, w.encode(w.header(c.header.command, 0, 0, c.length), nil)...)
+			}
+			h.narrow(1)
+			sent := make(chan error, 1)
+			go func() { _, err := w.conn.Write(stream); sent <- err }()
+			h.until("nothing moves", func() bool { k := h.conn(0); return k.blocked && k.out.blocked && k.out.crammed() && k.inFlight == 0 })
+			h.onLoop(func() { require.Less(t, h.conn(0).out.held, c.pile+8<<10*burstMax) })
+			serve := h.dial(dialOptions{})
+			serve.ok(serve.do(CmdWrite, 0, 0, 0, fill(1, 1000)))
+			require.Len(t, w.awaitAll(), c.count)
+			require.NoError(t, <-sent)
+			w.disconnect()
+		}
+	})
+}
+
+// Goal: requests and bytes in flight are bounded by connection, export and process, and at the bound the server stops reading and
+// nothing is lost (REQ-9). Method: small limits, requests held in the disk; what is there when nothing moves is what the limit allows; then
+// all is let go and answered.
+func TestBounds(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits       Limits
+		first, other int // requests in the disk of the first and of both clients
+	}{
+		"requests":         {Limits{Requests: 3}, 3, 6},
+		"connection bytes": {Limits{ConnectionBytes: 2*mib + 1}, 2, 4},
+		"export bytes":     {Limits{ExportBytes: 4 * mib}, 4, 5},
+		"process bytes":    {Limits{ProcessBytes: 2 * mib}, 2, 3},
+		"one byte":         {Limits{ConnectionBytes: 1, ExportBytes: 1, ProcessBytes: 1}, 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+				h := newHouse(t, houseOptions{engine: engine, server: ServerOptions{Limits: c.limits}, disk: blocktest.FakeOptions{SizeBytes: 16 * mib}})
+				gate := blocktest.NewGate()
+				h.disk.Add(blocktest.Rule{Op: blocktest.OpRead, Gate: gate})
+				var clients []*wireClient
+				for _, want := range []int{c.first, c.other} {
+					w := h.dial(dialOptions{style: styleStructured})
+					clients = append(clients, w)
+					for i := range uint64(10) {
+						w.post(CmdRead, 0, i*mib, mib, nil)
+					}
+					id := uint64(len(clients))
+					h.until("the bound is met", func() bool { return h.conn(id).blocked })
+					require.Equal(t, want, h.disk.Active())
+				}
+				gate.Open()
+				for _, w := range clients {
+					for _, a := range w.awaitAll() {
+						w.ok(a)
+					}
+				}
+				h.until("nothing is held", func() bool { return h.server.budget.used.Load() == 0 && h.export.budget.used.Load() == 0 })
+			})
+		})
+	}
+}
+
+// Goal: payloads that are being received count as well, and long ones from many clients get through one after the other (REQ-9). Method: eight
+// clients write a few MiB at once under limits of less than one of them.
+func TestNobodyStarves(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine, disk: blocktest.FakeOptions{SizeBytes: 32 * mib},
+			server: ServerOptions{Limits: Limits{ConnectionBytes: mib, ExportBytes: mib, ProcessBytes: mib}}})
+		var clients sync.WaitGroup
+		failures := make(chan error, 8)
+		for i := range 8 {
+			w := h.dial(dialOptions{style: styleStructured})
+			clients.Go(func() { failures <- writeAndVerify(w, uint64(i)*4*mib, byte(i)) })
+		}
+		clients.Wait()
+		for range 8 {
+			require.NoError(t, <-failures)
+		}
+	})
+}
+
+// writeAndVerify writes and reads 3 MiB in several sizes. It is for a goroutine of its own.
+func writeAndVerify(w *wireClient, offset uint64, seed byte) error {
+	data := fill(seed, 3*mib)
+	for _, size := range []uint64{3 * mib, 100_000, 4096} {
+		for at := uint64(0); at < uint64(len(data)); at += size {
+			b, cookie := w.request(CmdWrite, 0, offset+at, 0, data[at:min(at+size, uint64(len(data)))])
+			if err := w.exchange(b, cookie, nil); err != nil {
+				return err
+			}
+		}
+		b, cookie := w.request(CmdRead, 0, offset, uint64(len(data)), nil)
+		if err := w.exchange(b, cookie, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exchange sends a request and checks its answer, without the help of a test.
+func (w *wireClient) exchange(b []byte, cookie uint64, want []byte) error {
+	if _, err := w.conn.Write(b); err != nil {
+		return err
+	}
+	for {
+		a, err := w.next()
+		switch {
+		case err != nil:
+			return err
+		case a == nil || a.header.cookie != cookie:
+		case a.errno != 0 || want != nil && string(a.data) != string(want):
+			return fmt.Errorf("%v at %d: %v %s, or wrong data", a.header.command, a.header.offset, a.errno, a.text)
+		default:
+			return nil
+		}
+	}
+}
+
+// Goal: a client that always lags a little, so that the outbox is never empty, costs no more the longer it does (REQ-9). Method: reads kept
+// outstanding while their answers are taken one by one; the list of what is to be sent stays short.
+func TestClientThatLags(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine, server: ServerOptions{Limits: Limits{Requests: 1024}}})
+		w := h.dial(dialOptions{style: styleStructured})
+		h.narrow(1)
+		for range 32 {
+			w.post(CmdRead, CmdFlagDF, 0, 60_000, nil)
+		}
+		h.until("the socket is full", func() bool { return h.conn(0).out.blocked })
+		longest := 0
+		for range 3000 {
+			for {
+				a, err := w.next()
+				require.NoError(t, err)
+				if a != nil {
+					break
+				}
+			}
+			w.post(CmdRead, CmdFlagDF, 0, 60_000, nil)
+		}
+		h.onLoop(func() { longest = len(h.conn(0).out.segments) })
+		require.Less(t, longest, 3*segmentsKeptMax)
+		w.awaitAll()
+		w.disconnect()
+	})
+}
