@@ -52,8 +52,8 @@ type Discarder interface {
 // Mapper tells what is allocated. Default: one extent of data.
 type Mapper interface {
 	// BlockStatus appends to exts the extents from r.Offset on, in order and without gaps, and returns
-	// it. It appends at least one and at most max extents; it may stop short of r.End(); it does not go
-	// past Size. Neighbours may be equal: the caller merges them.
+	// it. It appends at least one and at most max extents, whose lengths are multiples of Limits.Align; it may
+	// stop short of r.End(); it does not go past Size. Neighbours may be equal: the caller merges them.
 	BlockStatus(t *Task, r Range, exts []Extent, max int) ([]Extent, error)
 }
 

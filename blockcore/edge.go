@@ -117,7 +117,7 @@ func (e *Edge) Prefetch(t *Task, r Range) error {
 		return nil
 	}
 	n.begin()
-	err := n.can.prefetcher.Prefetch(t, r)
+	err := n.can.prefetcher.Prefetch(t, r.Widen(n.limits.Align))
 	n.end()
 	return err
 }
@@ -234,26 +234,20 @@ func (n *Node) discard(t *Task, r Range) error {
 func (n *Node) blockStatus(t *Task, r Range, exts []Extent, max int) ([]Extent, error) {
 	before := len(exts)
 	wide := r.Widen(n.limits.Align)
-	for {
-		all, err := n.can.mapper.BlockStatus(t, wide, exts, max)
-		if err != nil {
-			return exts, err
-		}
-		told := total(all[before:])
-		if check.Enabled {
-			check.Invariant(len(all)-before <= max, "node %s: BlockStatus gave %d extents of at most %d", n.name, len(all)-before, max)
-			check.Invariant(told > 0, "node %s: BlockStatus told nothing of %v", n.name, wide)
-		}
-		if told <= 0 {
-			return exts, fmt.Errorf("block status of %v: node %s tells nothing: %w", wide, n.name, syscall.EIO)
-		}
-		if skip := r.Offset - wide.Offset; told > skip {
-			return trim(all, before, skip, r.Length), nil
-		}
-		// All that was told lies before the range.
-		wide = Range{wide.Offset + told, wide.Length - told}
-		exts = all[:before]
+	all, err := n.can.mapper.BlockStatus(t, wide, exts, max)
+	if err != nil {
+		return exts, err
 	}
+	skip := r.Offset - wide.Offset
+	told := total(all[before:])
+	if check.Enabled {
+		check.Invariant(len(all)-before <= max, "node %s: BlockStatus gave %d extents of at most %d", n.name, len(all)-before, max)
+		check.Invariant(told > skip, "node %s: BlockStatus of %v told of %d bytes", n.name, wide, told)
+	}
+	if told <= skip {
+		return exts, fmt.Errorf("block status of %v: node %s tells of %d bytes only: %w", wide, n.name, told, syscall.EIO)
+	}
+	return trim(all, before, skip, r.Length), nil
 }
 
 // total returns the length of exts together, in bytes.

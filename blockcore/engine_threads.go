@@ -253,8 +253,13 @@ func writeEventfd(fd int) {
 
 func (e *threadsEngine) arm(w *Watcher, d direction) {
 	w.armed[d] = true
-	if !w.known {
+	switch {
+	case !w.known:
 		e.introduce(w)
+	case d == directionOut && !w.early[d]:
+		// There may be room already, of which epoll has told before; asking again has it look.
+		ev := interest(w)
+		_ = unix.EpollCtl(e.epollFD, unix.EPOLL_CTL_MOD, w.fd, &ev)
 	}
 	if w.early[d] {
 		w.early[d] = false
@@ -262,14 +267,18 @@ func (e *threadsEngine) arm(w *Watcher, d direction) {
 	}
 }
 
-// introduce tells epoll of w, for both directions and for good: edges that nobody waits for are kept in
-// early. What epoll refuses is simply always ready.
-func (e *threadsEngine) introduce(w *Watcher) {
-	w.known = true
-	ev := unix.EpollEvent{
+// interest is what epoll is told of w: both directions, for good. Edges that nobody waits for are kept in early.
+func interest(w *Watcher) unix.EpollEvent {
+	return unix.EpollEvent{
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
 		Fd:     int32(w.index),
 	}
+}
+
+// introduce tells epoll of w. What epoll refuses is simply always ready.
+func (e *threadsEngine) introduce(w *Watcher) {
+	w.known = true
+	ev := interest(w)
 	if unix.EpollCtl(e.epollFD, unix.EPOLL_CTL_ADD, w.fd, &ev) != nil {
 		w.known = false
 		w.early = [2]bool{true, true}

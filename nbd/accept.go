@@ -97,6 +97,7 @@ func (s *Server) welcome(conn net.Conn) {
 		s.freeSeat()
 		return
 	}
+	s.emit(ConnectionAccepted{Peer: newPeer(conn)})
 	go s.handshakeLoop(ctx, cancel, conn)
 }
 

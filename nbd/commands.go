@@ -25,11 +25,11 @@ func (q *request) read(t *blockcore.Task) error {
 		q.conn.replyDone(q)
 		return nil
 	}
-	if q.readFromCache(t) {
-		return nil
-	}
 	if q.header.flags&CmdFlagDF != 0 && q.header.length > payloadAdvertised {
 		return &clientError{EOverflow, "READ in one piece is longer than a payload may be"}
+	}
+	if q.readFromCache(t) {
+		return nil
 	}
 	buf := t.Buffers().Get(int(q.header.length))
 	if err := q.edge().Read(t, buf, int64(q.header.offset)); err != nil {

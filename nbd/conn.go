@@ -36,7 +36,8 @@ type Conn struct {
 	in         *slab    // what is being received into; nil while there is nothing
 	begin, end int      // in.memory[begin:end] is received and not parsed
 	large      *request // a WRITE whose payload is being received into a buffer of its own
-	skip       uint64   // bytes of a refused payload still to be thrown away
+	skipped    *request // a refused WRITE whose payload is being thrown away
+	skip       uint64   // bytes of it that are still to come
 	blocked    bool     // a request waits for room, nothing is received
 	ended      bool     // there will be no more input
 	broken     bool     // the socket takes nothing any more
@@ -112,6 +113,10 @@ func (c *Conn) endInput(cause Cause, err error) {
 	c.ended, c.cause, c.err = true, cause, err
 	if c.large != nil {
 		c.dropLarge()
+	}
+	if c.skipped != nil {
+		c.lane.putRequest(c.skipped)
+		c.skipped = nil
 	}
 	if c.in != nil {
 		c.lane.drop(c.in)

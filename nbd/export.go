@@ -15,6 +15,9 @@ type ExportOptions struct {
 	Writable    bool
 	// Shared is the number of clients the export is meant for; 1 means that MULTI_CONN is not offered.
 	Shared int
+	// MinBlock is the minimum block size that clients are told and, having asked, are held to; 0 = 1. What the node
+	// below needs is no concern of theirs: requests are widened to it.
+	MinBlock uint32
 	// WriteThrough makes every write durable before it is answered, whatever the client asks.
 	WriteThrough bool
 	// AllocationDepth offers the context qemu:allocation-depth.
@@ -56,8 +59,8 @@ func (e *Export) info() exportInfo {
 		Description:    e.options.Description,
 		Size:           uint64(n.Size()),
 		Flags:          e.flags(),
-		MinBlock:       uint32(limits.Align),
-		PreferredBlock: preferredBlock(limits),
+		MinBlock:       e.options.MinBlock,
+		PreferredBlock: preferredBlock(limits, e.options.MinBlock),
 		MaxPayload:     payloadAdvertised,
 		Contexts:       contexts,
 		TLSOnly:        e.options.TLSOnly,
@@ -66,9 +69,9 @@ func (e *Export) info() exportInfo {
 }
 
 // preferredBlock returns a valid preferred block size: a power of two of 4096 bytes at least.
-func preferredBlock(l blockcore.Limits) uint32 {
+func preferredBlock(l blockcore.Limits, minBlock uint32) uint32 {
 	p := uint32(preferredBlockDefault)
-	for int64(p) < max(l.Align, l.Preferred) && p < payloadAdvertised {
+	for int64(p) < max(l.Align, l.Preferred, int64(minBlock)) && p < payloadAdvertised {
 		p *= 2
 	}
 	return p

@@ -14,7 +14,8 @@ type lane struct {
 	slabs    []*slab    // free
 	iovecs   [iovecsMax]unix.Iovec
 	message  unix.Msghdr
-	extents  []blockcore.Extent
+	last     *Conn // that has parsed
+	streak   int   // turns in which only last has
 }
 
 const (
@@ -86,3 +87,25 @@ func (l *lane) drop(s *slab) {
 	l.ctx.Buffers().Put(s.memory)
 	s.memory = nil
 }
+
+// burst is how many requests c may start in this turn of the loop. Their I/O is submitted, and their replies sent,
+// together: a longer burst costs fewer system calls and wakes the client less often, a shorter one lets
+// client and server work at the same time. Where other connections are busy they fill that time
+// (docs/performance.md has the figures).
+func (l *lane) burst(c *Conn) int {
+	if l.last != c {
+		l.last, l.streak = c, 0
+	}
+	if l.streak < companyMemory {
+		l.streak++
+		return burstInCompany
+	}
+	return burstAlone
+}
+
+const (
+	burstAlone     = 16
+	burstInCompany = 32
+	// companyMemory is after how many turns in a row with one connection only that one counts as alone.
+	companyMemory = 8
+)

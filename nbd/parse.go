@@ -11,11 +11,6 @@ const (
 	extendedHeader = 32
 )
 
-// burstMax is how many requests are started in one turn of the loop. Their I/O is submitted, and their replies
-// sent, together; while the client digests them the next burst runs. A larger burst costs fewer system calls,
-// a smaller one lets client and server work at the same time (docs/performance.md).
-const burstMax = 8
-
 // header is a request as it stands on the wire, of either style.
 type header struct {
 	flags   CommandFlags
@@ -45,7 +40,7 @@ func (h *header) payload(extended bool) uint64 {
 // parse starts the requests that are complete, at most a burst, and reports whether it did anything.
 func (c *Conn) parse() bool {
 	worked := false
-	for range burstMax {
+	for range c.lane.burst(c) {
 		if c.ended || c.blocked || !c.parseOne() {
 			break
 		}
@@ -161,7 +156,8 @@ func (c *Conn) take(q *request, size int) bool {
 			return false
 		}
 		c.begin += size
-		c.skip = length
+		c.skip, c.skipped = length, q
+		return true
 	case have >= length:
 		at := c.begin + size
 		q.payload = c.in.memory[at : at+int(length) : at+int(length)]
@@ -213,11 +209,17 @@ func (c *Conn) dropLarge() {
 	c.lane.putRequest(q)
 }
 
-// skipPayload throws away what has come of a refused payload.
+// skipPayload throws away what has come of a refused payload. Only when all of it has, the request is answered:
+// a client that is still sending expects no reply yet.
 func (c *Conn) skipPayload() bool {
 	n := min(c.skip, uint64(c.end-c.begin))
 	c.skip -= n
 	c.begin += int(n)
+	if c.skip == 0 {
+		q := c.skipped
+		c.skipped = nil
+		c.launch(q)
+	}
 	return n > 0
 }
 

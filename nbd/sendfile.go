@@ -23,6 +23,9 @@ func (q *request) readFromCache(t *blockcore.Task) bool {
 	if q.header.length < sendfileMin || c.broken {
 		return false
 	}
+	if c.style != styleSimple && q.header.length > payloadAdvertised {
+		return false // more than one chunk may carry
+	}
 	fd, pos, ok := q.edge().CachedFile(q.bytes())
 	if !ok {
 		return false

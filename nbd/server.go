@@ -21,6 +21,8 @@ type ServerOptions struct {
 	TLS       TLSMode
 	TLSConfig *tls.Config // nil with TLSOff
 	Authz     Authorizer  // who may use the server; nil = everybody
+	// ExactNames: there is no default export but the one with the empty name, as QEMU has it.
+	ExactNames bool
 	// ClientsMax is the number of clients served at once; the next ones wait in the backlog. 0 = no limit
 	// but Limits.Connections.
 	ClientsMax int
@@ -125,7 +127,8 @@ func (s *Server) list(p *Peer) []exportInfo {
 	return infos
 }
 
-// find implements catalog. The default export is the one with the empty name, or else the first.
+// find implements catalog. The default export is the one with the empty name, or else, but
+// for ExactNames, the first.
 func (s *Server) find(name string, p *Peer) (exportInfo, bool) {
 	e := s.lookup(name)
 	if e == nil {
@@ -145,7 +148,7 @@ func (s *Server) lookup(name string) *Export {
 			return e
 		}
 	}
-	if name == "" && len(all) > 0 {
+	if name == "" && len(all) > 0 && !s.options.ExactNames {
 		return all[0]
 	}
 	return nil

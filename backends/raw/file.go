@@ -28,6 +28,7 @@ type File struct {
 	writethrough bool
 	unmap        bool
 	detect       DetectZeroes
+	guard        func(block0 []byte) error
 	limits       blockcore.Limits
 	features     blockcore.Features
 

@@ -212,7 +212,7 @@ func newFile(o *Options, fd, lockFD int, d device, w window) *File {
 		device: d, base: w.base, eof: d.sizeBytes, directAlign: w.direct,
 		readOnly: o.ReadOnly, direct: o.Cache.Direct,
 		syncless: o.Cache.NoFlush, writethrough: o.Cache.Writethrough,
-		unmap: o.Discard == DiscardUnmap, detect: o.DetectZeroes,
+		unmap: o.Discard == DiscardUnmap, detect: o.DetectZeroes, guard: o.Guard,
 		limits: blockcore.Limits{Align: w.alignment, Preferred: 4096},
 		features: blockcore.Features{
 			FastZero:   !o.ReadOnly && (!d.block || d.zeroOffload),

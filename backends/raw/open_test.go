@@ -95,7 +95,7 @@ func TestExplain(t *testing.T) {
 	require.NoError(t, explain(&Options{}, nil))
 }
 
-// Goal: sizes are rounded as qemu-nbd rounds them and to what O_DIRECT needs; method: a table, with the alignment given.
+// Goal: sizes (SZ-10) are rounded as qemu-nbd rounds them and to what O_DIRECT needs; method: a table, with the alignment given.
 func TestWindow(t *testing.T) {
 	for _, c := range []struct {
 		name       string

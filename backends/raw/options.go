@@ -32,6 +32,9 @@ type Options struct {
 	ShareRW bool
 	// CreateBytes is the size of the file to make when there is none; 0 = do not make one.
 	CreateBytes int64
+	// Guard is asked about what a write would put into the first 512 bytes of the disk; an error refuses the write.
+	// It needs RequireAlign512. QEMU so keeps a guest from giving its disk another format when raw was a guess.
+	Guard func(block0 []byte) error
 	// RequireAlign512 widens the alignment to 512 bytes: what QEMU does when it guessed the format.
 	RequireAlign512 bool
 	// Warn is told, in one line each, what was left out or worked around. May be nil.

@@ -185,3 +185,27 @@ func TestInspectBlockDevice(t *testing.T) {
 	require.Equal(t, sysfs("write_zeroes_max_bytes") != "0", f.Features().FastZero)
 	require.Equal(t, []blockcore.Extent{dataExtent(1 << 20)}, mapOf(t, ctx, f))
 }
+
+// Goal: a disk whose format was guessed cannot be given another one; method: a guard that knows one magic, writes at and
+// beside the first sector.
+func TestGuardOfTheFirstSector(t *testing.T) {
+	r := newRig(t, Options{RequireAlign512: true, Guard: func(block0 []byte) error {
+		require.Len(t, block0, 512)
+		if block0[0] == 1 {
+			return unix.EPERM
+		}
+		return nil
+	}})
+	require.ErrorIs(t, r.write(4096, 0), unix.EPERM)
+	require.ErrorIs(t, r.write(512, blockcore.WriteFUA), unix.EPERM)
+	require.NoError(t, r.ctx.Do(func(t *blockcore.Task) error {
+		p := t.Buffers().Get(1024)
+		defer t.Buffers().Put(p)
+		clear(p)
+		if err := r.f.WriteAt(t, p, 0, 0); err != nil {
+			return err
+		}
+		p[0] = 1
+		return r.f.WriteAt(t, p, 512, 0)
+	}))
+}

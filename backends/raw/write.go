@@ -16,6 +16,11 @@ func (f *File) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.W
 	if f.readOnly {
 		return f.fail("write", pos, unix.EROFS)
 	}
+	if f.guard != nil && off == 0 && len(p) >= sectorBytes {
+		if err := f.guard(p[:sectorBytes]); err != nil {
+			return f.fail("write", pos, err)
+		}
+	}
 	fua := flags&blockcore.WriteFUA != 0
 	if f.detect != DetectOff && allZero(p) {
 		err := f.writeDetected(t, blockcore.Range{Offset: off, Length: int64(len(p))}, fua)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 )
 
 // magic is how an image format is recognised.
@@ -86,4 +87,13 @@ func checkFormat(display, format string) error {
 			fmt.Sprintf("image format '%s' is not supported by this version; convert it with 'qemu-img convert -O raw'", format))
 	}
 	return wrong(fmt.Sprintf("-f/--format %s: there is no such image format; use raw", format), fmt.Sprintf("Unknown driver '%s'", format))
+}
+
+// keepsRaw refuses a first sector that would make a disk, whose format was guessed to be raw, look like another one at the
+// next start. QEMU refuses the same.
+func keepsRaw(block0 []byte) error {
+	if format := sniffIn(bytes.NewReader(block0), int64(len(block0))); format != "raw" {
+		return fmt.Errorf("the image would look like %s, and its format was not given (-f raw allows it): %w", format, syscall.EPERM)
+	}
+	return nil
 }

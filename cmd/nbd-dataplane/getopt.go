@@ -9,14 +9,16 @@ import (
 // bundled, long ones abbreviated as far as they stay unambiguous, "--" ending the options. It exists besides pflag because
 // pflag knows no abbreviations, and because scripts see these very messages.
 type getopt struct {
-	rows []*option
-	o    *options
-	args []string // not yet read
+	rows    []*option
+	o       *options
+	program string   // as it was called; the messages begin with it
+	args    []string // not yet read
 }
 
-// parseQEMU reads qemu-nbd's command line.
-func parseQEMU(args []string) (*options, error) {
-	g := &getopt{rows: optionsAt(doorQEMU), o: defaultsOf(doorQEMU), args: args}
+// parseQEMU reads qemu-nbd's command line, program name and all.
+func parseQEMU(argv []string) (*options, error) {
+	g := &getopt{rows: optionsAt(doorQEMU), o: defaultsOf(doorQEMU), program: argv[0], args: argv[1:]}
+	g.o.calledAs = g.program
 	for len(g.args) > 0 {
 		if err := g.next(); err != nil {
 			return g.o, err
@@ -44,23 +46,23 @@ func (g *getopt) next() error {
 
 func (g *getopt) long(text string) error {
 	name, value, hasValue := strings.Cut(text, "=")
-	row, err := g.find(name)
+	row, err := g.find(name, text)
 	switch {
 	case err != nil:
 		return err
 	case row.arg == "" && hasValue:
-		return getoptError("option '--%s' doesn't allow an argument", row.long)
+		return g.wrong("option '--%s' doesn't allow an argument", row.long)
 	case row.arg != "" && !hasValue:
 		if len(g.args) == 0 {
-			return getoptError("option '--%s' requires an argument", row.long)
+			return g.wrong("option '--%s' requires an argument", row.long)
 		}
 		value, g.args = g.args[0], g.args[1:]
 	}
 	return g.o.store(row, value)
 }
 
-// find looks up a long name or its unambiguous beginning.
-func (g *getopt) find(name string) (*option, error) {
+// find looks up a long name or its unambiguous beginning; text is the whole word, for messages.
+func (g *getopt) find(name, text string) (*option, error) {
 	var found []*option
 	for _, row := range g.rows {
 		if row.long == name {
@@ -74,13 +76,13 @@ func (g *getopt) find(name string) (*option, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return nil, getoptError("unrecognized option '--%s'", name)
+		return nil, g.wrong("unrecognized option '--%s'", text)
 	}
 	var all strings.Builder
 	for _, row := range found {
 		fmt.Fprintf(&all, " '--%s'", row.long)
 	}
-	return nil, getoptError("option '--%s' is ambiguous; possibilities:%s", name, all.String())
+	return nil, g.wrong("option '--%s' is ambiguous; possibilities:%s", text, all.String())
 }
 
 // bundle reads short options. The rest of the word is the argument of one that takes one.
@@ -89,7 +91,7 @@ func (g *getopt) bundle(letters string) error {
 		row := g.letter(letters[n])
 		switch {
 		case row == nil:
-			return getoptError("invalid option -- '%c'", letters[n])
+			return g.wrong("invalid option -- '%c'", letters[n])
 		case row.arg == "":
 			if err := g.o.store(row, ""); err != nil {
 				return err
@@ -98,7 +100,7 @@ func (g *getopt) bundle(letters string) error {
 		case n+1 < len(letters):
 			return g.o.store(row, letters[n+1:])
 		case len(g.args) == 0:
-			return getoptError("option requires an argument -- '%c'", letters[n])
+			return g.wrong("option requires an argument -- '%c'", letters[n])
 		}
 		value := g.args[0]
 		g.args = g.args[1:]
@@ -116,10 +118,15 @@ func (g *getopt) letter(c byte) *option {
 	return nil
 }
 
-// getoptError is the C library's message and QEMU's after it.
-func getoptError(format string, args ...any) error {
+// wrong is the C library's message and QEMU's after it.
+func (g *getopt) wrong(format string, args ...any) error {
 	text := fmt.Sprintf(format, args...)
-	return wrong(text, text+"\n"+qemuName+": Try `"+qemuName+" --help' for more information.")
+	return &usageError{own: text, plain: true, qemu: fmt.Sprintf("%s: %s\n%s: %s", g.program, text, qemuName, g.o.tryHelp())}
+}
+
+// tryHelp is QEMU's advice.
+func (o *options) tryHelp() string {
+	return fmt.Sprintf("Try `%s --help' for more information.", o.calledAs)
 }
 
 // store applies one option.

@@ -84,14 +84,33 @@ func (img *image) open(warn func(string)) (blockcore.Driver, error) {
 	if img.isNull {
 		return img.openNull()
 	}
+	if img.raw.AIO == raw.AIONative && !img.raw.Cache.Direct {
+		return nil, openError(img.display, wrong("--aio=native needs O_DIRECT; add --cache=none or leave it out",
+			"aio=native was specified, but it requires cache.direct=on, which was not specified."))
+	}
 	options := img.raw
 	options.Warn = warn
-	options.RequireAlign512 = img.probe && options.ShareRW
+	if img.minBlock() != 0 {
+		options.RequireAlign512 = true
+		options.Guard = keepsRaw
+	}
 	f, err := raw.Open(options)
 	if err != nil {
 		return nil, openError(img.display, couldNotOpen(img.raw.Path, err))
 	}
 	return f, nil
+}
+
+// guessedBlock is what QEMU makes the minimum block size when it had to guess the format: whole sectors, so that it sees
+// each write that would make the image look like another format.
+const guessedBlock = 512
+
+// minBlock is what clients are told to respect; 0 = anything goes.
+func (img *image) minBlock() uint32 {
+	if img.probe && img.raw.ShareRW {
+		return guessedBlock
+	}
+	return 0
 }
 
 // openNull makes a null disk; an offset takes away from its beginning, of which nobody will miss anything.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"nbd-dataplane/backends/raw"
@@ -19,6 +20,9 @@ func (img *image) readImageOpts(text string) error {
 // readJSON reads a json:{...} file name. format is -f's; the object may say the same.
 func (img *image) readJSON(text, format string) error {
 	set, err := keyval.ParseJSON(text)
+	if errors.Is(err, keyval.ErrNoObject) {
+		return wrong(fmt.Sprintf("%s: the JSON is no object; write json:{\"driver\":\"raw\",...}", img.display), "Invalid JSON object given")
+	}
 	if err != nil {
 		return fmt.Errorf("Could not parse the JSON options: %w", err)
 	}

@@ -62,7 +62,7 @@ func (j *journal) warn(text string) {
 	j.log.Warn().Msg(text)
 }
 
-// event writes an event of the server down. It is called on loops, so it only formats and writes.
+// event writes an event of the server down. It is called by one goroutine.
 func (j *journal) event(e nbd.Event) {
 	if j.door == doorQEMU {
 		j.qemuEvent(e)
@@ -79,6 +79,8 @@ func (j *journal) event(e nbd.Event) {
 			Dur("duration", e.Duration).Msg("export closed")
 	case nbd.NegotiationFailed:
 		j.negotiationFailed(e)
+	case nbd.AccessDenied:
+		j.log.Warn().Stringer("peer", e.Peer).Str("export", e.Export).Err(e.Err).Msg("client was refused an export")
 	case nbd.RequestFailed:
 		j.log.Error().Str("export", e.Export).Uint64("id", e.ID).Stringer("command", e.Command).Uint64("offset", e.Offset).
 			Uint64("length", e.Length).Err(e.Err).Msg("request failed")

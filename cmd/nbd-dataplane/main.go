@@ -22,7 +22,7 @@ type console struct {
 func main() {
 	c := console{out: os.Stdout, err: os.Stderr}
 	if filepath.Base(os.Args[0]) == qemuName {
-		os.Exit(qemuMain(c, os.Args[1:]))
+		os.Exit(qemuMain(c, os.Args))
 	}
 	os.Exit(ownMain(c, os.Args[1:]))
 }
@@ -41,7 +41,7 @@ func report(c console, d door, err error) int {
 	case errors.As(err, &status):
 		return int(status)
 	case d == doorQEMU:
-		fmt.Fprintln(c.err, qemuName+": "+qemuText(err))
+		fmt.Fprintln(c.err, qemuLine(err))
 	default:
 		fmt.Fprintln(c.err, programName+": "+ownText(err))
 	}

@@ -36,10 +36,24 @@ func setupScript(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	e.Defer(func() { os.RemoveAll(dir) })
+	e.Defer(func() { cleanUp(dir) })
 	e.Setenv("S", dir)
 	e.Setenv("STOCK", stockQEMU)
 	return nil
+}
+
+// cleanUp removes a directory, and ends what a test that failed has left running there: every server in the background
+// has its pid file in its directory, and the directory in its command line.
+func cleanUp(dir string) {
+	pidFiles, _ := filepath.Glob(filepath.Join(dir, "pid*"))
+	for _, f := range pidFiles {
+		text, _ := os.ReadFile(f)
+		line, _ := os.ReadFile("/proc/" + strings.TrimSpace(string(text)) + "/cmdline")
+		if strings.Contains(string(line), dir+"/") {
+			_ = terminate(f)
+		}
+	}
+	os.RemoveAll(dir)
 }
 
 // stopServer is "stop PIDFILE": it terminates the process of a pid file and waits for its end.

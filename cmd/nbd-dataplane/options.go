@@ -17,7 +17,8 @@ const (
 
 // options are the command line, read but not yet checked as a whole.
 type options struct {
-	door door
+	door     door
+	calledAs string // argv[0], at QEMU's door
 	// given holds the long names of the options that were on the command line.
 	given map[string]bool
 

@@ -40,7 +40,8 @@ func setVsock(o *options, v string) error {
 	if err != nil || uint32(n) == vsockCIDAny {
 		return vsockWrong(v)
 	}
-	a.port, o.vsock = uint32(n), a
+	a.port = uint32(n)
+	o.vsock = a
 	return nil
 }
 

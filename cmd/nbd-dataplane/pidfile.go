@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -29,12 +30,21 @@ func writePIDFile(path string) (*pidFile, error) {
 		return nil, wrong(fmt.Sprintf("--pid-file %s: another process holds it; stop that one or choose another path", path),
 			"Cannot lock pid file: "+strerror(errnoOf(err)))
 	}
-	p := &pidFile{path: path, file: f}
+	p := &pidFile{path: lasting(path), file: f}
 	if err := p.write(); err != nil {
 		p.remove()
 		return nil, pidError(path, "write", err)
 	}
 	return p, nil
+}
+
+// lasting is a path that stays right when --fork changes the working directory.
+func lasting(path string) string {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	return absolute
 }
 
 func (p *pidFile) write() error {

@@ -11,8 +11,8 @@ import (
 const qemuName = "qemu-nbd"
 
 // qemuMain is the program when called through a link of that name.
-func qemuMain(c console, args []string) int {
-	o, err := parseQEMU(args)
+func qemuMain(c console, argv []string) int {
+	o, err := parseQEMU(argv)
 	switch {
 	case errors.Is(err, errHelp):
 		writeQEMUHelp(c.out)

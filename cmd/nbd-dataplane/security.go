@@ -29,7 +29,7 @@ func (o *options) serverSecurity(warn func(error)) (security, error) {
 	if o.tlsMode == "on" {
 		s.mode = nbd.TLSOptional
 	}
-	loaded, err := nbd.LoadTLS(creds.dir, creds.verifyPeer, warn)
+	loaded, err := nbd.LoadTLS(lasting(creds.dir), creds.verifyPeer, warn)
 	if err != nil {
 		return s, err
 	}

@@ -18,14 +18,9 @@ import (
 // cuts the connections.
 const stopMax = 30 * time.Second
 
-// session is one run of the server: what has been started, in the order in which it was. Stopping goes the other way.
+// session is one run of the server: what has been started, in the order in which it was. Stopping goes the other way. The
+// goroutine that starts and stops owns what stands under no heading.
 type session struct {
-	// Immutable.
-	o       *options
-	journal *journal
-	ended   chan error // a listener ended, or the last client left (nil); holds one
-
-	// Owned by the goroutine that starts and stops.
 	privateDir string // of the socket of --run; empty = none
 	security   security
 	places     []*place
@@ -39,12 +34,21 @@ type session struct {
 	images     []image  // in the same order
 	pid        *pidFile
 
+	// Immutable.
+	o       *options
+	journal *journal
+	events  *eventQueue
+	ended   chan error // a listener ended, or the last client left (nil); holds one
+
 	// Safe from anywhere.
 	served atomic.Bool // a client has opened an export and closed it
 }
 
 func newSession(o *options, j *journal) *session {
-	return &session{o: o, journal: j, ended: make(chan error, 1), graph: blockcore.NewGraph()}
+	lost := func(n uint64) { j.warn(fmt.Sprintf("%d events were not written down: the log is too slow", n)) }
+	return &session{
+		o: o, journal: j, events: newEventQueue(j.event, lost), ended: make(chan error, 1), graph: blockcore.NewGraph(),
+	}
 }
 
 // start brings the server up to the point where clients can connect. When it fails nothing is left behind.
@@ -107,6 +111,7 @@ func (s *session) makeServer() error {
 		},
 		TLS: s.security.mode, TLSConfig: s.security.config, Authz: s.security.authz,
 		ClientsMax: o.shared,
+		ExactNames: o.door == doorQEMU,
 		OnEvent:    s.onEvent,
 	})
 	return s.makeContexts()
@@ -178,7 +183,7 @@ func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n 
 	}
 	_, err = s.server.AddExport(nbd.ExportOptions{
 		Name: name, Description: s.o.description, Root: root, Writable: !img.raw.ReadOnly,
-		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth,
+		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth, MinBlock: img.minBlock(),
 	})
 	s.journal.log.Info().Str("export", name).Str("image", img.display).Int64("size", node.Size()).Bool("writable", !img.raw.ReadOnly).
 		Str("engine", c.EngineName()).Msg("export ready")
@@ -209,7 +214,7 @@ func (s *session) end(why error) {
 
 // onEvent receives what happens in the server. It is called on loops and does not block.
 func (s *session) onEvent(e nbd.Event) {
-	s.journal.event(e)
+	s.events.put(e)
 	switch e := e.(type) {
 	case nbd.ConnectionClosed:
 		s.served.Store(true)
@@ -241,6 +246,7 @@ func (s *session) stop() error {
 	for _, c := range s.contexts {
 		c.Close()
 	}
+	s.events.close()
 	if s.pid != nil && s.o.door == doorServe {
 		s.pid.remove() // qemu-nbd leaves its own
 	}

@@ -26,7 +26,7 @@ type outcome struct {
 }
 
 // commandMax ends a command that should have ended by itself.
-const commandMax = time.Minute
+const commandMax = 20 * time.Second
 
 // run runs a program in dir. "DIR" in arguments and in what comes out stands for that directory, which differs between the
 // programs compared.
@@ -38,15 +38,32 @@ func run(t *testing.T, dir, program string, args ...string) outcome {
 		args[n] = strings.ReplaceAll(args[n], "DIR", dir)
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
+	cmd.Args[0] = qemuName // messages begin with it
+	// Files and not pipes: with -v a server in the background keeps them open.
+	stdout, stderr := scratch(t), scratch(t)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, stdout, stderr
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
 	plain := strings.NewReplacer(dir, "DIR")
-	return outcome{cmd.ProcessState.ExitCode(), plain.Replace(stdout.String()), plain.Replace(stderr.String())}
+	return outcome{cmd.ProcessState.ExitCode(), plain.Replace(contents(t, stdout)), plain.Replace(contents(t, stderr))}
+}
+
+func scratch(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "output")
+	require.NoError(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func contents(t *testing.T, f *os.File) string {
+	t.Helper()
+	text, err := os.ReadFile(f.Name())
+	require.NoError(t, err)
+	return string(text)
 }
 
 // sameDir makes a directory with the files that the command lines below name.
@@ -54,7 +71,7 @@ func sameDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "nbd")
 	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { cleanUp(dir) })
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "d.img"), make([]byte, 1<<20), 0o600))
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "dir"), 0o700))
 	return dir
@@ -174,7 +191,9 @@ func activate(t *testing.T, socket *os.File, program, line string) outcome {
 	dir := sameDir(t)
 	script := `export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"`
 	args := append([]string{"-c", script, "sh", program}, strings.Fields(strings.ReplaceAll(line, "DIR", dir))...)
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", args...)
+	ctx, cancel := context.WithTimeout(t.Context(), commandMax)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
 	var stderr bytes.Buffer
 	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = dir, &stderr, []*os.File{socket}
 	cmd.Run()

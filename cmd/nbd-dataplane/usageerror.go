@@ -14,6 +14,8 @@ type usageError struct {
 	qemu string // empty = as own
 	// see makes our door point at the help, for mistakes that show that somebody looks for an option.
 	see bool
+	// plain is set where qemu begins with the program's name.
+	plain bool
 }
 
 func (e *usageError) Error() string { return e.own }
@@ -33,6 +35,15 @@ func ownText(err error) string {
 		text += "; see '" + programName + " serve --help'"
 	}
 	return strings.ReplaceAll(strings.TrimSpace(text), "\n", " ")
+}
+
+// qemuLine is what qemu-nbd prints for err.
+func qemuLine(err error) string {
+	var usage *usageError
+	if errors.As(err, &usage) && usage.plain {
+		return usage.qemu
+	}
+	return qemuName + ": " + qemuText(err)
 }
 
 // qemuText is err in QEMU's words, as far as there are such; a hint follows on a line of its own.

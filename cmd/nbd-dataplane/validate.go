@@ -57,7 +57,7 @@ func (o *options) checkFiles() error {
 	case o.list:
 		return nil
 	case o.door == doorQEMU && len(o.files) != 1:
-		return wrong("", "Invalid number of arguments\nTry `"+qemuName+" --help' for more information.")
+		return wrong("", "Invalid number of arguments\n"+o.tryHelp())
 	case len(o.files) == 0:
 		return &usageError{own: "no file to serve; name an image, a block device or null-co://", see: true}
 	case len(o.files) > 1 && o.given["export-name"]:

@@ -14,13 +14,20 @@ import (
 // depthMax bounds the nesting of a JSON value: deeper than any graph of images that a person would write.
 const depthMax = 32
 
+// ErrNoObject is returned for JSON that is well formed and no object.
+var ErrNoObject = errors.New("JSON value is not an object")
+
 // ParseJSON reads an object, nested or with dotted keys.
 func ParseJSON(s string) (*Set, error) {
 	d := json.NewDecoder(strings.NewReader(s))
 	d.UseNumber()
-	var object map[string]any
-	if err := d.Decode(&object); err != nil {
+	var value any
+	if err := d.Decode(&value); err != nil {
 		return nil, fmt.Errorf("JSON parse error: %w", err)
+	}
+	object, isObject := value.(map[string]any)
+	if !isObject {
+		return nil, ErrNoObject
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("JSON parse error: something follows the object")
