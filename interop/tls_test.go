@@ -10,8 +10,14 @@ import (
 // serveTLS starts a server that insists on TLS and on a client's certificate; more are further options.
 func serveTLS(t *testing.T, file, certs string, more ...string) *subject.Server {
 	t.Helper()
+	return startTLS(t, file, "verify-peer=on,dir="+certs, more...)
+}
+
+// startTLS starts a server that insists on TLS, with credentials as described.
+func startTLS(t *testing.T, file, credentials string, more ...string) *subject.Server {
+	t.Helper()
 	args := []string{"-f", "raw", "--tls-creds", "tls0",
-		"--object", "tls-creds-x509,id=tls0,endpoint=server,verify-peer=on,dir=" + certs}
+		"--object", "tls-creds-x509,id=tls0,endpoint=server," + credentials}
 	return program.Start(t, subject.Options{File: file, TCP: true, Args: append(args, more...)})
 }
 

@@ -120,7 +120,7 @@ func (s *Server) handshakeLoop(ctx context.Context, cancel context.CancelFunc, c
 func (s *Server) handshakeOptions() handshakeOptions {
 	return handshakeOptions{
 		tls:          s.options.TLS,
-		tlsConfig:    s.options.TLSConfig,
+		credentials:  s.options.Credentials,
 		authorizer:   s.options.Authz,
 		deadline:     s.limits.Handshake,
 		shuttingDown: s.stopped,

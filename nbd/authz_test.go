@@ -74,7 +74,7 @@ func TestGlobs(t *testing.T) {
 func TestServerAuthorization(t *testing.T) {
 	a := newAuthority(t)
 	o := handshakeOptions{
-		tls: TLSOptional, tlsConfig: serverTLS(t, a, true), authorizer: AuthzSimple{`O=Acme\, Inc.,CN=good`},
+		tls: TLSOptional, credentials: serverTLS(t, a, true), authorizer: AuthzSimple{`O=Acme\, Inc.,CN=good`},
 	}
 	_, e, err := connectTLS(t, o, clientTLS(t, a, "good"))
 	require.NoError(t, err)

@@ -47,7 +47,7 @@ func TestListExports(t *testing.T) {
 	}
 	for _, secure := range []bool{false, true} {
 		client, server := socketPair(t, "unix")
-		o := handshakeOptions{tls: TLSOptional, tlsConfig: serverTLS(t, a, false)}
+		o := handshakeOptions{tls: TLSOptional, credentials: serverTLS(t, a, false)}
 		end := startHandshake(t.Context(), server, o)
 		var lo ListOptions
 		want := []string{"disk", "rough"}

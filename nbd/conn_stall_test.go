@@ -63,14 +63,20 @@ func TestClientThatNeverReads(t *testing.T) {
 		require.Less(t, h.pool.Stats().InUse, int64(64*mib))
 		serveFully(other)
 		other.write(0, fill(1, 32*mib))
-		for _, a := range w.awaitAll() {
-			require.Len(t, w.ok(a).data, 32*mib)
+		for range 3 {
+			for a := (*answer)(nil); a == nil; {
+				var err error
+				a, err = w.next()
+				require.NoError(t, err)
+				require.True(t, a == nil || len(a.data) == 32*mib)
+			}
 		}
-		w.disconnect()
+		w.conn.Close()
+		require.Equal(t, CauseReset, h.closed().Cause)
 	})
 }
 
-// Goal: replies without data cannot be piled up either (REQ-9). Method: a hundred thousand requests of which none is read, errors with their
+// Goal: replies without data cannot be piled up either (REQ-9). Method: thousands of requests of which none is read, errors with their
 // texts and maps of a fragmented disk; the outbox stays small until the client reads, and then all are answered.
 func TestClientThatNeverReadsErrors(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -81,8 +87,8 @@ func TestClientThatNeverReadsErrors(t *testing.T) {
 			pile   int
 			header header
 		}{
-			{"errors", 100_000, 0, outboxHeadersMax, header{command: Command(99)}},
-			{"maps", 200, statusExtentsMax * 512, outboxHeadersMax + 8*mib, header{command: CmdBlockStatus}},
+			{"errors", 20_000, 0, outboxHeadersMax, header{command: Command(99)}},
+			{"maps", 10, statusExtentsMax * 512, outboxHeadersMax + 8*mib, header{command: CmdBlockStatus}},
 		} {
 			h := newHouse(t, houseOptions{engine: engine, driver: &stripedDisk{stripes: statusExtentsMax}})
 			w := h.dial(dialOptions{style: styleStructured, contexts: []string{ContextAllocation}})
@@ -94,7 +100,7 @@ func TestClientThatNeverReadsErrors(t *testing.T) {
 			sent := make(chan error, 1)
 			go func() { _, err := w.conn.Write(stream); sent <- err }()
 			h.until("nothing moves", func() bool { k := h.conn(0); return k.blocked && k.out.blocked && k.out.crammed() && k.inFlight == 0 })
-			h.onLoop(func() { require.Less(t, h.conn(0).out.held, c.pile+8<<10*burstMax) })
+			h.onLoop(func() { require.Less(t, h.conn(0).out.held, c.pile+64<<10) })
 			serve := h.dial(dialOptions{})
 			serve.ok(serve.do(CmdWrite, 0, 0, 0, fill(1, 1000)))
 			require.Len(t, w.awaitAll(), c.count)

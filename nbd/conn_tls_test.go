@@ -17,7 +17,7 @@ import (
 func newTLSHouse(t *testing.T, engine blockcore.EngineKind, limits Limits) (*house, dialOptions) {
 	server, client := serverCredentials(t)
 	h := newHouse(t, houseOptions{engine: engine, network: "tcp", disk: blocktest.FakeOptions{SizeBytes: 40 * mib},
-		server: ServerOptions{TLS: TLSRequired, TLSConfig: server, Limits: limits}})
+		server: ServerOptions{TLS: TLSRequired, Credentials: server, Limits: limits}})
 	return h, dialOptions{style: styleStructured, tls: client}
 }
 
@@ -75,14 +75,14 @@ func TestTLSClientGoes(t *testing.T) {
 }
 
 // Goal: what is on its way through TLS when the server stops reaches the client before Stop returns (SHUT-1, TLS-9). Method: Stop while a reply of
-// 32 MiB is on its way and a WRITE is held in the disk.
+// 16 MiB is on its way and a WRITE is held in the disk.
 func TestStopOverTLS(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h, o := newTLSHouse(t, engine, Limits{})
 		gate := blocktest.NewGate()
 		h.disk.Add(blocktest.Rule{Op: blocktest.OpWrite, Gate: gate})
 		w := h.dial(o)
-		w.post(CmdRead, CmdFlagDF, 0, 32*mib, nil)
+		w.post(CmdRead, CmdFlagDF, 0, 16*mib, nil)
 		w.post(CmdWrite, 0, 0, 0, fill(1, 512))
 		gate.WaitHeld(1)
 		stopped := make(chan error, 1)

@@ -17,10 +17,10 @@ import (
 // handshakeOptions is how a listener receives its clients.
 type handshakeOptions struct {
 	tls          TLSMode
-	tlsConfig    *tls.Config   // needed unless tls is TLSOff
-	authorizer   Authorizer    // nil admits everybody
-	deadline     time.Duration // for all of the handshake; 0 means handshakeDeadlineDefault
-	shuttingDown func() bool   // nil means never
+	credentials  *TLSCredentials // needed unless tls is TLSOff
+	authorizer   Authorizer      // nil admits everybody
+	deadline     time.Duration   // for all of the handshake; 0 means handshakeDeadlineDefault
+	shuttingDown func() bool     // nil means never
 }
 
 // handshake speaks with a client until it has chosen an export, and returns the connection to go on with:
@@ -165,7 +165,7 @@ func (h *handshaker) receiveOption() (optionRequest, error) {
 
 // startTLS puts TLS on the connection and asks whether the client's certificate may come in.
 func (h *handshaker) startTLS(ctx context.Context) error {
-	c := tls.Server(h.raw, h.options.tlsConfig)
+	c := tls.Server(h.raw, h.options.credentials.config())
 	if err := c.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("%w: %w", ErrTLSFailed, err)
 	}

@@ -38,12 +38,12 @@ func newPeer(conn net.Conn) *Peer {
 	return p
 }
 
-// secured is the same peer once TLS is on. The certificate counts only if it was verified: with
-// verify-peer off nothing is.
+// secured is the same peer once TLS is on. A certificate in state was verified: with verify-peer off clients
+// are not asked for one, and otherwise TLSCredentials let none pass that was not.
 func (p *Peer) secured(state tls.ConnectionState) *Peer {
 	s := *p
 	s.TLS, s.TLSVersion = true, state.Version
-	if len(state.VerifiedChains) > 0 {
+	if len(state.PeerCertificates) > 0 {
 		s.DN = distinguishedName(state.PeerCertificates[0].RawSubject)
 	}
 	return &s

@@ -245,7 +245,7 @@ func TestHandshakeDeadline(t *testing.T) {
 				defer client.Close()
 				go io.Copy(io.Discard, client)
 				began := time.Now()
-				end := startHandshake(t.Context(), server, handshakeOptions{tls: TLSOptional, tlsConfig: config})
+				end := startHandshake(t.Context(), server, handshakeOptions{tls: TLSOptional, credentials: config})
 				_, err := client.Write(stage.send)
 				require.NoError(t, err)
 				require.ErrorIs(t, (<-end).err, ErrDeadline)
@@ -325,7 +325,7 @@ func TestHandshakeIsCancelled(t *testing.T) {
 	for _, o := range []Option{OptStructuredReply, OptStartTLS} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		client, server := socketPair(t, "unix")
-		end := startHandshake(ctx, server, handshakeOptions{tls: TLSOptional, tlsConfig: config})
+		end := startHandshake(ctx, server, handshakeOptions{tls: TLSOptional, credentials: config})
 		c, err := NewClient(client)
 		require.NoError(t, err)
 		require.NoError(t, c.Ask(o, nil, nil))

@@ -2,7 +2,6 @@ package nbd
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,10 +16,10 @@ import (
 
 // ServerOptions configure a Server.
 type ServerOptions struct {
-	Limits    Limits
-	TLS       TLSMode
-	TLSConfig *tls.Config // nil with TLSOff
-	Authz     Authorizer  // who may use the server; nil = everybody
+	Limits      Limits
+	TLS         TLSMode
+	Credentials *TLSCredentials // nil with TLSOff
+	Authz       Authorizer      // who may use the server; nil = everybody
 	// ExactNames: there is no default export but the one with the empty name, as QEMU has it.
 	ExactNames bool
 	// ClientsMax is the number of clients served at once; the next ones wait in the backlog. 0 = no limit

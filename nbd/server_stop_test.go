@@ -112,8 +112,9 @@ func TestDrainHoldsRequests(t *testing.T) {
 	})
 }
 
-// Goal: clients beyond the limit wait in the backlog, unharmed, and each place that gets free is taken (GEN-7). Method: one place; the second client has
-// connected and hears its greeting when the first one goes.
+// Goal: clients beyond the limit wait in the backlog, unharmed, and each place that gets free is taken (GEN-7); one that only shakes hands has a place as
+// well (HS-6). Method: one place; the second client has connected and hears its greeting when the first one goes, out of transmission or
+// out of the handshake.
 func TestSeats(t *testing.T) {
 	h := newHouse(t, houseOptions{server: ServerOptions{ClientsMax: 1}})
 	first := h.dial(dialOptions{})
@@ -131,4 +132,20 @@ func TestSeats(t *testing.T) {
 		left = append(left, h.events.await(t, func(e Event) bool { _, ok := e.(ClientGone); return ok }).(ClientGone).Left)
 	}
 	require.Equal(t, []int{0, 0}, left)
+
+	h = newHouse(t, houseOptions{server: ServerOptions{Limits: Limits{Connections: 1}}})
+	shaking, err := net.Dial("unix", h.listener.Addr().String())
+	require.NoError(t, err)
+	_, err = NewClient(shaking)
+	require.NoError(t, err)
+	require.Len(t, h.server.seats, cap(h.server.seats), "all places are taken")
+	h.events.await(t, func(e Event) bool { a, ok := e.(ConnectionAccepted); return ok && a.Peer.Unix != nil })
+	third, err := net.Dial("unix", h.listener.Addr().String())
+	require.NoError(t, err)
+	defer third.Close()
+	shaking.Close()
+	w, err = negotiate(third, dialOptions{export: "disk"})
+	require.NoError(t, err)
+	w.t = t
+	w.disconnect()
 }

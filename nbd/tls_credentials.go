@@ -12,6 +12,10 @@ import (
 // TLSCredentials is a directory with the certificates of a server. Certificates are renewed while a
 // server runs: each new connection is met with what the files say then. Analogous to QEMU's
 // tls-creds-x509, which has to be told.
+//
+// INVARIANT: a connection under these credentials has certificates of its peer only if they were verified. This
+// is why a server is given credentials and not a tls.Config: one that asks for certificates and
+// believes any would let everybody choose a name.
 type TLSCredentials struct {
 	// Immutable.
 	dir        string
@@ -49,8 +53,8 @@ func LoadTLS(dir string, verifyPeer bool, report func(error)) (*TLSCredentials, 
 	return c, nil
 }
 
-// Config returns a configuration that follows the files.
-func (c *TLSCredentials) Config() *tls.Config {
+// config returns a configuration that follows the files.
+func (c *TLSCredentials) config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tlsVersionMin,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {

@@ -44,17 +44,11 @@ func loadServerConfig(dir string, verifyPeer bool) (*tls.Config, error) {
 	if !verifyPeer {
 		return c, nil
 	}
-	authorities, err := loadAuthorities(dir)
+	v, err := loadVerifier(dir)
 	if err != nil {
 		return nil, err
 	}
-	revoked, err := loadRevocations(dir, authorities)
-	if err != nil {
-		return nil, err
-	}
-	c.ClientAuth = tls.RequireAndVerifyClientCert
-	c.ClientCAs = poolOf(authorities)
-	c.VerifyConnection = func(s tls.ConnectionState) error { return revoked.check(s.VerifiedChains, time.Now()) }
+	v.protect(c)
 	return c, nil
 }
 
@@ -62,7 +56,7 @@ func loadServerConfig(dir string, verifyPeer bool) (*tls.Config, error) {
 // and a certificate of its own if there is one. The server has to prove that it is hostname.
 func LoadClientTLS(dir, hostname string, verifyPeer bool) (*tls.Config, error) {
 	// The verification that crypto/tls would do knows nothing of names in the subject, which is where
-	// many a certificate made for QEMU has its name. verifyServer does all of it.
+	// many a certificate made for QEMU has its name. verifier.server does all of it.
 	c := &tls.Config{MinVersion: tlsVersionMin, ServerName: hostname, InsecureSkipVerify: true}
 	pair, err := loadPair(dir, fileClientCert, fileClientKey, x509.ExtKeyUsageClientAuth)
 	switch {
@@ -77,37 +71,12 @@ func LoadClientTLS(dir, hostname string, verifyPeer bool) (*tls.Config, error) {
 	if hostname == "" {
 		return nil, fmt.Errorf("TLS: the server's host name is not known: set tls-hostname to the name in its certificate")
 	}
-	authorities, err := loadAuthorities(dir)
+	v, err := loadVerifier(dir)
 	if err != nil {
 		return nil, err
 	}
-	revoked, err := loadRevocations(dir, authorities)
-	if err != nil {
-		return nil, err
-	}
-	c.VerifyConnection = func(s tls.ConnectionState) error {
-		return verifyServer(s.PeerCertificates, hostname, poolOf(authorities), revoked)
-	}
+	c.VerifyConnection = func(s tls.ConnectionState) error { return v.server(s.PeerCertificates, hostname) }
 	return c, nil
-}
-
-// verifyServer checks a server's certificates as crypto/tls does it, but takes the common name for the
-// host's if the certificate has no alternative names at all, as GnuTLS does.
-func verifyServer(certs []*x509.Certificate, hostname string, roots *x509.CertPool, revoked *revocations) error {
-	leaf := certs[0]
-	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), DNSName: hostname}
-	for _, c := range certs[1:] {
-		o.Intermediates.AddCert(c)
-	}
-	unnamed := len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.URIs)+len(leaf.EmailAddresses) == 0
-	if unnamed && leaf.Subject.CommonName == hostname {
-		o.DNSName = ""
-	}
-	chains, err := leaf.Verify(o)
-	if err != nil {
-		return fmt.Errorf("certificate of the server: %w", err)
-	}
-	return revoked.check(chains, time.Now())
 }
 
 // loadPair reads a certificate and its key and looks for the mistakes that would otherwise be noticed by
@@ -170,14 +139,6 @@ func loadAuthorities(dir string) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("TLS: %s: no PEM certificate in it", path)
 	}
 	return authorities, nil
-}
-
-func poolOf(certs []*x509.Certificate) *x509.CertPool {
-	pool := x509.NewCertPool()
-	for _, c := range certs {
-		pool.AddCert(c)
-	}
-	return pool
 }
 
 // readCredential reads one file of a directory and says what to do if it is not there.

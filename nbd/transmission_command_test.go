@@ -3,6 +3,7 @@ package nbd
 import (
 	"math"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -12,7 +13,8 @@ import (
 	"nbd-dataplane/blockcore/blocktest"
 )
 
-// Goal: a READ brings each byte of its range once, whatever its size (RD-1, CH-4, CH-5, CH-9, CH-16, SR-1, SZ-5, SZ-9). Method:
+// Goal: a READ brings each byte of its range once, whatever its size (RD-1, CH-4, CH-5, CH-9, CH-16, SR-1, SZ-5, SZ-9), in chunks of
+// the negotiated kind of which the last one is DONE (SR-5, CH-2; the client of these tests checks it in all of them). Method:
 // ranges around every limit inside the server, of a disk with data and holes, in each style and on each engine.
 func TestReads(t *testing.T) {
 	const size = payloadMax + 3*mib
@@ -100,7 +102,8 @@ func TestWrites(t *testing.T) {
 	sameBytes(t, fill(3, 512), h.disk.Contents(blockcore.Range{Length: 512}))
 }
 
-// Goal: commands become what the specification says of them, and nothing else (WZ-1, WZ-2, WZ-4, TR-1, CA-1, FL-1). Method: one of
+// Goal: commands become what the specification says of them, and nothing else (WZ-1, WZ-2, WZ-4, TR-1, CA-1, FL-1, TF-B2,
+// TF-B5, TF-B6, TF-B10). Method: one of
 // each with each flag; the log of a disk that can zero fast.
 func TestCommandsReachTheDisk(t *testing.T) {
 	h := newHouse(t, houseOptions{disk: blocktest.FakeOptions{Features: blockcore.Features{FastZero: true}}})
@@ -162,9 +165,9 @@ func TestLongRanges(t *testing.T) {
 	w := h.dial(dialOptions{style: styleStructured, contexts: []string{ContextAllocation}})
 	for _, length := range []uint64{4<<30 - 512, math.MaxUint32} {
 		w.ok(w.do(CmdTrim, 0, 512, length, nil))
-		require.Equal(t, blockcore.Range{Offset: 512, Length: int64(length)}, d.last)
+		require.Equal(t, blockcore.Range{Offset: 512, Length: int64(length)}, d.take())
 		w.ok(w.do(CmdWriteZeroes, 0, 1024, length, nil))
-		require.Equal(t, blockcore.Range{Offset: 1024, Length: int64(length)}, d.last)
+		require.Equal(t, blockcore.Range{Offset: 1024, Length: int64(length)}, d.take())
 		w.ok(w.do(CmdCache, 0, 0, length, nil))
 	}
 	// BS-8: the sum of what is told does not wrap.
@@ -180,18 +183,39 @@ type vastDisk struct {
 	// Immutable.
 	size int64
 
-	// Owned by the context, and read by the test between requests.
-	last blockcore.Range
+	// Guarded by mu.
+	mu   sync.Mutex
+	last blockcore.Range // that was discarded or zeroed
 }
 
-func (d *vastDisk) Size() int64                                                        { return d.size }
-func (d *vastDisk) ReadAt(_ *blockcore.Task, p []byte, _ int64) error                  { clear(p); return nil }
+func (d *vastDisk) Size() int64 { return d.size }
+
+func (d *vastDisk) ReadAt(_ *blockcore.Task, p []byte, _ int64) error { clear(p); return nil }
+
 func (d *vastDisk) WriteAt(*blockcore.Task, []byte, int64, blockcore.WriteFlags) error { return nil }
-func (d *vastDisk) Close(*blockcore.Task) error                                        { return nil }
-func (d *vastDisk) Discard(_ *blockcore.Task, r blockcore.Range) error                 { d.last = r; return nil }
+
+func (d *vastDisk) Close(*blockcore.Task) error { return nil }
+
+func (d *vastDisk) Discard(_ *blockcore.Task, r blockcore.Range) error { return d.note(r) }
+
 func (d *vastDisk) WriteZeroes(_ *blockcore.Task, r blockcore.Range, _ blockcore.ZeroFlags) error {
+	return d.note(r)
+}
+
+func (d *vastDisk) note(r blockcore.Range) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.last = r
 	return nil
+}
+
+// take returns the last range and forgets it.
+func (d *vastDisk) take() blockcore.Range {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.last
+	d.last = blockcore.Range{}
+	return r
 }
 
 // Goal: NBD's contexts tell what the disk knows, one chunk each, merged and bounded (BS-1, BS-2, BS-3, BS-4, BS-5, CTX-1, CTX-2, CTX-3,

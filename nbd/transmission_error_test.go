@@ -19,7 +19,7 @@ import (
 )
 
 // Goal: an error of the backend is an error reply in few words, and the connection goes on (CH-7, CH-13, CH-14, CH-17, SR-3, SR-4, CH-10,
-// CH-11, CH-12, ERR-1, GEN-9). Method: each operation of the disk fails once, in each style and on each engine; the event tells all of it.
+// CH-11, CH-12, ERR-1, GEN-9), and one for the whole request, so that no offset can be wrong (CH-8). Method: each operation of the disk fails once, in each style and on each engine; the event tells all of it.
 func TestBackendErrors(t *testing.T) {
 	rows := []struct {
 		op      blocktest.Op

@@ -20,9 +20,8 @@ func TestExtendedLengths(t *testing.T) {
 	require.NotZero(t, w.remote.Flags&FlagBlockStatusPayload)
 	all := blockcore.Range{Offset: 1, Length: size - 1}
 	for _, command := range []Command{CmdTrim, CmdWriteZeroes} {
-		d.last = blockcore.Range{}
 		w.ok(w.do(command, 0, 1, size-1, nil))
-		require.Equal(t, all, d.last)
+		require.Equal(t, all, d.take())
 	}
 	w.ok(w.do(CmdCache, 0, 1, size-1, nil))
 	for _, flags := range []CommandFlags{0, CmdFlagReqOne} {

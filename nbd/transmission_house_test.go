@@ -245,7 +245,7 @@ func (l *eventLog) take(match func(Event) bool) (Event, <-chan struct{}) {
 }
 
 // serverCredentials are TLS configurations of a server and of a client that trusts it.
-func serverCredentials(t testing.TB) (server, client *tls.Config) {
+func serverCredentials(t testing.TB) (server *TLSCredentials, client *tls.Config) {
 	a := newAuthority(t)
 	return serverTLS(t, a, false), clientTLS(t, a, "")
 }

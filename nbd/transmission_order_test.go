@@ -41,7 +41,7 @@ func TestOutOfOrder(t *testing.T) {
 }
 
 // Goal: MULTI_CONN is told where it is true: a FLUSH on one connection comes after the writes answered on all others, and a read sees them
-// (ORD-2, ORD-4, ORD-7, FL-1, TF-1, TF-2). Method: four connections take turns to write, another one reads and flushes; the log of the disk
+// (ORD-2, ORD-4, ORD-7, FL-1, TF-1, TF-2, TF-B8). Method: four connections take turns to write, another one reads and flushes; the log of the disk
 // has the flush behind all writes and none left to come.
 func TestSeveralConnections(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {

@@ -243,7 +243,7 @@ func TestRefusals(t *testing.T) {
 }
 
 // Goal: what changes an export that is read-only is refused with EPERM, before anything but its flags is looked at, and all
-// else works (WR-2, TR-2, WZ-5, ERR-4, ERR-5, TF-1, TF-2). Method: a table and the flags of a read-only export.
+// else works (WR-2, TR-2, WZ-5, ERR-4, ERR-5, TF-1, TF-2, TF-B1). Method: a table and the flags of a read-only export.
 func TestReadOnly(t *testing.T) {
 	h := newHouse(t, houseOptions{locked: true, disk: blocktest.FakeOptions{Features: blockcore.Features{FastZero: true}}})
 	w := h.dial(dialOptions{style: styleStructured})
@@ -285,7 +285,7 @@ func TestEmptyRequests(t *testing.T) {
 	})
 }
 
-// Goal: FUA may stand on every command and no other flag is needed for it (TF-1). Method: a table of all commands.
+// Goal: FUA may stand on every command and no other flag is needed for it (TF-1, TF-B3). Method: a table of all commands.
 func TestFUAOnEverything(t *testing.T) {
 	eachStyle(t, func(t *testing.T, style replyStyle) {
 		h := newHouse(t, houseOptions{})
@@ -332,7 +332,7 @@ func TestBadMagic(t *testing.T) {
 // Goal: clients that know the block sizes are held to the minimum, others are helped (SZ-1, SZ-6, SZ-7, SZ-8, ERR-4, WR-2).
 // Method: a disk with blocks of 4096 bytes; the same requests with and without INFO_BLOCK_SIZE, and by EXPORT_NAME.
 func TestUnalignedRequests(t *testing.T) {
-	h := newHouse(t, houseOptions{disk: blocktest.FakeOptions{Limits: blockcore.Limits{Align: 4096}}})
+	h := newHouse(t, houseOptions{disk: blocktest.FakeOptions{Limits: blockcore.Limits{Align: 4096}}, export: ExportOptions{MinBlock: 4096}})
 	w := h.dial(dialOptions{style: styleStructured, contexts: []string{ContextAllocation}})
 	require.Equal(t, uint32(4096), w.remote.MinBlock)
 	judge(t, w, []verdictRow{
@@ -356,22 +356,26 @@ func TestUnalignedRequests(t *testing.T) {
 	}
 }
 
-// Goal: the sizes that clients may rely on are told and kept (SZ-2, SZ-3, SZ-4, SZ-5, SZ-8, SZ-9, TF-1). Method: INFO_BLOCK_SIZE
+// Goal: the sizes that clients may rely on are told and kept (SZ-2, SZ-3, SZ-4, SZ-5, SZ-8, SZ-9, TF-1,
+// TF-B4, TF-B9). Method: INFO_BLOCK_SIZE
 // and flags of exports with several limits.
 func TestAdvertisedSizes(t *testing.T) {
 	for name, c := range map[string]struct {
 		limits         blockcore.Limits
 		features       blockcore.Features
+		asked          uint32
 		minimum, prefs uint32
 		flags          TransmissionFlags
 	}{
-		"plain":  {blockcore.Limits{}, blockcore.Features{}, 1, 4096, 0},
-		"disk":   {blockcore.Limits{Align: 512}, blockcore.Features{Rotational: true}, 512, 4096, FlagRotational},
-		"flash":  {blockcore.Limits{Align: 4096, Preferred: 16384}, blockcore.Features{FastZero: true}, 4096, 16384, FlagSendFastZero},
-		"uneven": {blockcore.Limits{Align: 65536}, blockcore.Features{}, 65536, 65536, 0},
+		"plain":  {blockcore.Limits{}, blockcore.Features{}, 0, 1, 4096, 0},
+		"disk":   {blockcore.Limits{Align: 512}, blockcore.Features{Rotational: true}, 512, 512, 4096, FlagRotational},
+		"helped": {blockcore.Limits{Align: 512}, blockcore.Features{}, 0, 1, 4096, 0},
+		"flash":  {blockcore.Limits{Align: 4096, Preferred: 16384}, blockcore.Features{FastZero: true}, 4096, 4096, 16384, FlagSendFastZero},
+		"coarse": {blockcore.Limits{}, blockcore.Features{}, 65536, 65536, 65536, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t, houseOptions{disk: blocktest.FakeOptions{Limits: c.limits, Features: c.features}})
+			h := newHouse(t, houseOptions{export: ExportOptions{MinBlock: c.asked},
+				disk: blocktest.FakeOptions{Limits: c.limits, Features: c.features}})
 			w := h.dial(dialOptions{})
 			require.Equal(t, []uint32{c.minimum, c.prefs, 32 << 20}, []uint32{w.remote.MinBlock, w.remote.PreferredBlock, w.remote.MaxPayload})
 			always := FlagHasFlags | FlagSendFlush | FlagSendFUA | FlagSendTrim | FlagSendWriteZeroes | FlagSendCache | FlagCanMultiConn

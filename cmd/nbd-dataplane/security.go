@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"fmt"
 
 	"nbd-dataplane/nbd"
@@ -9,9 +8,9 @@ import (
 
 // security is how the server tells who may come in.
 type security struct {
-	mode   nbd.TLSMode
-	config *tls.Config
-	authz  nbd.Authorizer
+	mode        nbd.TLSMode
+	credentials *nbd.TLSCredentials
+	authz       nbd.Authorizer
 }
 
 // serverSecurity loads the credentials that the command line names. warn is told later of files that turned bad.
@@ -29,11 +28,10 @@ func (o *options) serverSecurity(warn func(error)) (security, error) {
 	if o.tlsMode == "on" {
 		s.mode = nbd.TLSOptional
 	}
-	loaded, err := nbd.LoadTLS(lasting(creds.dir), creds.verifyPeer, warn)
+	s.credentials, err = nbd.LoadTLS(lasting(creds.dir), creds.verifyPeer, warn)
 	if err != nil {
 		return s, err
 	}
-	s.config = loaded.Config()
 	if o.tlsAuthz == "" {
 		return s, nil
 	}

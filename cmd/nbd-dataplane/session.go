@@ -109,7 +109,7 @@ func (s *session) makeServer() error {
 			Handshake: o.handshakeTimeout, Connections: connections,
 			ProcessBytes: o.memoryLimit, ExportBytes: o.exportMemory, ConnectionBytes: o.connectionMemory,
 		},
-		TLS: s.security.mode, TLSConfig: s.security.config, Authz: s.security.authz,
+		TLS: s.security.mode, Credentials: s.security.credentials, Authz: s.security.authz,
 		ClientsMax: o.shared,
 		ExactNames: o.door == doorQEMU,
 		OnEvent:    s.onEvent,
