@@ -75,7 +75,7 @@ type AioContext struct {
 	backlog  bool // more requests are at hand than the one being started
 	polling  pollPolicy
 	stopping bool
-	turns    uint64
+	latest   time.Duration // the clock when it was last read on the loop
 
 	// Guarded by mu.
 	mu     sync.Mutex

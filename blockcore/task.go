@@ -112,6 +112,15 @@ func (t *Task) wakeSoon() { t.ctx.ready = append(t.ctx.ready, t) }
 // Context returns the AioContext that t runs on.
 func (t *Task) Context() *AioContext { return t.ctx }
 
+// Now reads the context's clock.
+func (t *Task) Now() time.Duration {
+	t.ctx.latest = t.ctx.clock.now()
+	return t.ctx.latest
+}
+
+// Latest is what the clock last said to somebody on this loop: not before the turn began, and for nothing.
+func (t *Task) Latest() time.Duration { return t.ctx.latest }
+
 // Buffers returns the I/O memory of the Task's context.
 func (t *Task) Buffers() *membuf.Cache { return t.ctx.buffers }
 

@@ -6,7 +6,7 @@ import "time"
 //
 //	posted work -> timers -> hot sockets -> ready Tasks -> submit -> completions -> turn ends
 func (c *AioContext) turn() bool {
-	c.turns++
+	c.latest = c.clock.now()
 	worked := c.runPosted()
 	if len(c.timers) > 0 && c.runTimers() {
 		worked = true

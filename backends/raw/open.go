@@ -80,7 +80,19 @@ func openPath(o *Options) (fd int, created bool, err error) {
 		return -1, false, err
 	}
 	fd, err = openRetry(o.Path, openFlags(o))
+	if err == nil {
+		forgetAccess(fd)
+	}
 	return fd, false, explain(o, err)
+}
+
+// forgetAccess has reads leave the access time alone: nobody asks when a disk was last read, and each READ would pay for
+// it. Only the owner of a file may ask for that; others do without.
+func forgetAccess(fd int) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_NOATIME)
+	}
 }
 
 func openFlags(o *Options) int {

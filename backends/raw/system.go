@@ -49,7 +49,11 @@ func (kernel) readNow(fd int, p []byte, off int64, flags int) (int, error) {
 	return int(n), nil
 }
 
+// writeNow takes the plain call where it can: the vectored one costs some 50 ns more.
 func (kernel) writeNow(fd int, p []byte, off int64, flags int) (int, error) {
+	if flags == 0 {
+		return unix.Pwrite(fd, p, off)
+	}
 	iov := unix.Iovec{Base: unsafe.SliceData(p)}
 	iov.SetLen(len(p))
 	n, _, errno := unix.Syscall6(unix.SYS_PWRITEV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1,

@@ -71,6 +71,11 @@ func (f *File) writePlainly(t *blockcore.Task, p []byte, pos int64) error {
 	return nil
 }
 
+// awayMin is the shortest buffered write, in bytes, that the engine makes although the loop could: the copy then takes
+// so long that receiving the next payload beside it is worth a wake-up. Measured in
+// docs/decisions/0003-buffered-writes.md.
+const awayMin = 128 << 10
+
 // writeOnce makes one attempt, by whoever is quickest.
 func (f *File) writeOnce(t *blockcore.Task, p []byte, pos int64) (int, error) {
 	if f.direct {
@@ -88,12 +93,12 @@ func (f *File) writeOnce(t *blockcore.Task, p []byte, pos int64) (int, error) {
 			return f.system.write(t, f.fd, p, pos, 0)
 		}
 	}
-	begin := t.Context().Now()
-	if !f.pace.inline(begin) {
+	begin := t.Latest()
+	if len(p) >= awayMin && !t.Alone() || !f.pace.inline(begin) {
 		return f.system.write(t, f.fd, p, pos, 0)
 	}
 	n, err := f.system.writeNow(f.fd, p, pos, 0)
-	now := t.Context().Now()
+	now := t.Now()
 	f.pace.observe(now, now-begin, len(p))
 	if errors.Is(err, unix.EINTR) {
 		return f.system.write(t, f.fd, p, pos, 0)
