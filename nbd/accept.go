@@ -33,18 +33,19 @@ func (s *Server) Serve(l net.Listener) error {
 	return err
 }
 
-// acceptLoop accepts one client for each free seat; the others wait in the backlog, as QEMU has it.
+// acceptLoop accepts clients and gives each a seat. One that finds none waits for it without a greeting, and those behind it
+// in the backlog, as QEMU has it. No seat is held for a client that is still to come: another listener may have one.
 func (s *Server) acceptLoop(l net.Listener) error {
 	for {
-		if !s.takeSeat() {
-			return nil
-		}
 		conn, err := l.Accept()
 		if err == nil {
+			if !s.takeSeat() {
+				conn.Close()
+				return nil
+			}
 			s.welcome(conn)
 			continue
 		}
-		s.freeSeat()
 		if s.stopped() {
 			return nil
 		}

@@ -21,14 +21,20 @@ type budget struct {
 
 func newBudget(limit int64) *budget { return &budget{max: limit} }
 
-// take reserves n bytes. Without force it reports false, having reserved nothing, when that would
-// exceed the bound.
+// take reserves n bytes. Without force it reports false when that would exceed the bound.
+//
+// INVARIANT: what is refused was never counted, not even for a moment: another connection could be refused because of it,
+// and nobody would wake that one.
 func (b *budget) take(n int64, force bool) bool {
-	if b.used.Add(n) <= b.max || force {
-		return true
+	for {
+		used := b.used.Load()
+		if used+n > b.max && !force {
+			return false
+		}
+		if b.used.CompareAndSwap(used, used+n) {
+			return true
+		}
 	}
-	b.used.Add(-n)
-	return false
 }
 
 // give returns n bytes and wakes the connections that wait for room.
@@ -39,9 +45,9 @@ func (b *budget) give(n int64) {
 	}
 }
 
-// await has c woken when there may be room. It looks once more itself, since room may have been
-// made between the refusal and now.
-func (b *budget) await(c *Conn) {
+// await has c woken when there may be room for the n bytes that it was refused. It looks once more itself, since
+// room may have been made between the refusal and now. It looks for n bytes: for less c would come again and again.
+func (b *budget) await(c *Conn, n int64) {
 	b.mu.Lock()
 	if b.waiters == nil {
 		b.waiters = map[*Conn]struct{}{}
@@ -49,7 +55,7 @@ func (b *budget) await(c *Conn) {
 	b.waiters[c] = struct{}{}
 	b.waiting.Store(true)
 	b.mu.Unlock()
-	if b.used.Load() < b.max {
+	if b.used.Load()+n <= b.max {
 		b.wakeAll()
 	}
 }

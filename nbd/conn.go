@@ -219,12 +219,12 @@ const reserveStep = 1 << 20
 func (c *Conn) reserve(need int64, force bool) bool {
 	need = (need + reserveStep - 1) &^ (reserveStep - 1)
 	if !c.export.budget.take(need, force) {
-		c.export.budget.await(c)
+		c.export.budget.await(c, need)
 		return false
 	}
 	if !c.server.budget.take(need, force) {
 		c.export.budget.give(need)
-		c.server.budget.await(c)
+		c.server.budget.await(c, need)
 		return false
 	}
 	c.reserved += need

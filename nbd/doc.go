@@ -4,7 +4,7 @@
 //
 // # The life of a connection
 //
-//	Serve          a seat is taken, then a client accepted: who finds no seat waits in the backlog
+//	Serve          a client is accepted and takes a seat; who finds none waits, and who comes later in the backlog
 //	handshakeLoop  greeting, options, TLS; the state machine is negotiation, without I/O and without a clock
 //	transmit       the socket leaves Go's poller and moves to the AioContext of the export; behind TLS
 //	               it is one end of a socket pair whose other end is pumped

@@ -6,8 +6,8 @@ import "time"
 type Limits struct {
 	// Handshake is the time a client has to reach the transmission phase, TLS included.
 	Handshake time.Duration
-	// Connections bounds the clients of the server, those that haggle included; excess clients wait in
-	// the listener's backlog. 0 = ConnectionsDefault, negative = no limit.
+	// Connections bounds the clients of the server, those that haggle included; excess clients wait,
+	// all but one of each listener in its backlog. 0 = ConnectionsDefault, negative = no limit.
 	Connections int
 	// Requests bounds the requests in flight of one connection.
 	Requests int

@@ -79,6 +79,13 @@ func (c *Conn) data(memory, buffer []byte, charge int64) {
 	c.queue()
 }
 
+// charge leaves up to n bytes of what q has reserved with what was appended last, until that has left.
+func (c *Conn) charge(q *request, n int64) {
+	n = min(n, q.charge)
+	q.charge -= n
+	c.out.segments[len(c.out.segments)-1].charge += n
+}
+
 // promise keeps a place at the end of the outbox for buf, which fulfil hands over.
 func (c *Conn) promise(buf []byte) (place int) {
 	c.out.segments = append(c.out.segments, segment{memory: buf, promised: true})

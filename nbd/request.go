@@ -148,7 +148,7 @@ func (q *request) cost(c *Conn) int64 {
 	h := &q.header
 	switch h.command {
 	case CmdRead, CmdWrite:
-		return int64(h.length)
+		return wholePages(int64(h.length))
 	case CmdBlockStatus:
 		if h.flags&CmdFlagReqOne == 0 {
 			return c.statusCost(h)
@@ -156,6 +156,13 @@ func (q *request) cost(c *Conn) int64 {
 	}
 	return 0
 }
+
+// pageBytes is the least memory that any payload takes: buffers are made of pages.
+const pageBytes = 4096
+
+// wholePages is the memory that n bytes of payload take. Counting the bytes alone would let a client that asks for single
+// ones hold thousands of times what it is charged for.
+func wholePages(n int64) int64 { return (n + pageBytes - 1) &^ (pageBytes - 1) }
 
 // Run executes q and hands over its reply. It implements blockcore.Body.
 //

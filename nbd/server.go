@@ -22,7 +22,7 @@ type ServerOptions struct {
 	Authz       Authorizer      // who may use the server; nil = everybody
 	// ExactNames: there is no default export but the one with the empty name, as QEMU has it.
 	ExactNames bool
-	// ClientsMax is the number of clients served at once; the next ones wait in the backlog. 0 = no limit
+	// ClientsMax is the number of clients served at once; the next ones wait. 0 = no limit
 	// but Limits.Connections.
 	ClientsMax int
 	// OnEvent receives what happens; it must not block. nil = nobody listens.

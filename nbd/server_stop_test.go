@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"net"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -148,4 +149,33 @@ func TestSeats(t *testing.T) {
 	require.NoError(t, err)
 	w.t = t
 	w.disconnect()
+}
+
+// Goal: one seat serves clients at every listener (GEN-7). Method: two listeners, one seat; a client at the one is greeted when the client
+// at the other has gone, in both directions; a client that still waits when the server stops is let go.
+func TestOneSeatForTwoListeners(t *testing.T) {
+	h := newHouse(t, houseOptions{server: ServerOptions{ClientsMax: 1}})
+	other, err := net.Listen("unix", filepath.Join(t.TempDir(), "other"))
+	require.NoError(t, err)
+	served := make(chan error, 1)
+	go func() { served <- h.server.Serve(other) }()
+	for _, l := range []net.Listener{other, h.listener, other, h.listener} {
+		conn, err := net.Dial("unix", l.Addr().String())
+		require.NoError(t, err)
+		w, err := negotiate(conn, dialOptions{export: "disk"})
+		require.NoError(t, err)
+		w.t = t
+		w.disconnect()
+		conn.Close()
+	}
+	h.dialed += 4
+	h.dial(dialOptions{})
+	waiting, err := net.Dial("unix", other.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, h.stop())
+	require.NoError(t, <-served)
+	n, err := waiting.Read(make([]byte, 1))
+	require.Zero(t, n)
+	require.Error(t, err)
+	waiting.Close()
 }

@@ -33,6 +33,7 @@ func (q *request) blockStatus(t *blockcore.Task) error {
 	if c.broken {
 		return nil
 	}
+	before := c.out.held
 	for i, m := range contexts {
 		var flags ChunkFlags
 		if i == len(contexts)-1 {
@@ -40,6 +41,7 @@ func (q *request) blockStatus(t *blockcore.Task) error {
 		}
 		c.replyStatus(q, flags, m, exts, limit)
 	}
+	c.charge(q, int64(c.out.held-before))
 	return nil
 }
 
@@ -106,13 +108,13 @@ func findContext(contexts []metaContext, id uint32) (metaContext, bool) {
 	return metaContext{}, false
 }
 
-// mapRange returns the extents of r, in order, neighbours different, at most limit of them. They belong to the lane
-// and are valid until the Task suspends.
+// mapRange returns the extents of r, in order, neighbours different: all of them, or one more than limit, which shows where
+// the last one that counts ends.
 func (q *request) mapRange(t *blockcore.Task, r blockcore.Range, limit int) ([]blockcore.Extent, error) {
 	var exts []blockcore.Extent
 	var batch [statusBatch]blockcore.Extent
 	for r.Length > 0 && len(exts) <= limit {
-		got, err := q.edge().BlockStatus(t, r, batch[:0], len(batch))
+		got, err := q.edge().BlockStatus(t, r, batch[:0], min(len(batch), limit+1-len(exts)))
 		if err != nil {
 			return nil, err
 		}

@@ -42,7 +42,10 @@ func (f *File) allocated(r blockcore.Range) bool {
 	if err != nil {
 		return false
 	}
-	data := blockcore.Range{Offset: r.Offset, Length: hole - f.base - r.Offset}
-	f.data.remember(seen, data)
-	return data.End() >= r.End()
+	hole -= f.base
+	// What is remembered serves BlockStatus too, whose extents are whole blocks. A file may end inside of one.
+	if end, ok := roundUp(hole, f.limits.Align); ok && hole > r.Offset {
+		f.data.remember(seen, blockcore.Range{Offset: r.Offset, Length: end - r.Offset})
+	}
+	return hole >= r.End()
 }

@@ -72,7 +72,7 @@ func openPath(o *Options) (fd int, created bool, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && o.CreateBytes > 0:
 		fd, err = openRetry(o.Path, openFlags(o)|unix.O_CREAT|unix.O_EXCL)
-		return fd, err == nil, explain(o, err)
+		return fd, err == nil, explainMaking(o, err)
 	case err != nil:
 		return -1, false, explain(o, err)
 	}
@@ -152,12 +152,25 @@ func explain(o *Options, err error) error {
 		return fmt.Errorf("%w; open it read-only", err)
 	case (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) && !o.ReadOnly:
 		return fmt.Errorf("%w; change its mode, or open it read-only", err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w; change its mode, or that of its directory", err)
 	case errors.Is(err, unix.EINVAL) && o.Cache.Direct:
 		return fmt.Errorf("%w: %w", errNoDirect, err)
 	case errors.Is(err, unix.EBUSY):
 		return fmt.Errorf("%w; something else holds it exclusively, is it mounted", err)
 	}
 	return err
+}
+
+// explainMaking adds the remedy to errors of making the file, where it is the directory that matters.
+func explainMaking(o *Options, err error) error {
+	switch {
+	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%w to make the file; choose a directory that may be written", err)
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("%w; it is a link that leads nowhere, or has just been made by somebody else: look at it", err)
+	}
+	return explain(o, err)
 }
 
 // window is the part of the file that is the disk.

@@ -26,6 +26,7 @@ func TestOpenRefuses(t *testing.T) {
 	require.NoError(t, err)
 	defer listener.Close()
 	require.NoError(t, os.WriteFile(at("text"), make([]byte, 1000), 0o500))
+	require.NoError(t, os.Symlink(at("nowhere"), at("loose")))
 	for _, c := range []struct {
 		name string
 		o    Options
@@ -41,6 +42,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"force-share", Options{Path: disk, ForceShare: true}, "only be used with read-only"},
 		{"native", Options{Path: disk, AIO: AIONative}, "use cache=none"},
 		{"detect-zeroes", Options{Path: disk, DetectZeroes: DetectUnmap}, "discard operation to unmap"},
+		{"link that leads nowhere", Options{Path: at("loose"), CreateBytes: 512}, "file exists; it is a link that leads nowhere"},
 		{"new and read-only", Options{Path: at("none"), CreateBytes: 512, ReadOnly: true}, "cannot be read-only"},
 		{"no directory for a new file", Options{Path: at("no/file"), CreateBytes: 512}, "no such file"},
 		{"new file too large", Options{Path: at("large"), CreateBytes: 1 << 62}, "set the size"},
@@ -84,7 +86,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{unix.EACCES, Options{}, "open it read-only"},
 		{unix.EPERM, Options{}, "open it read-only"},
-		{&fs.PathError{Op: "stat", Path: "x", Err: unix.EACCES}, Options{ReadOnly: true}, "permission denied"},
+		{&fs.PathError{Op: "stat", Path: "x", Err: unix.EACCES}, Options{ReadOnly: true}, "permission denied; change its mode, or that of its directory"},
 		{unix.EROFS, Options{}, "read-only file system; open it read-only"},
 		{unix.EINVAL, Options{Cache: Cache{Direct: true}}, "use cache=writeback"},
 		{unix.EBUSY, Options{}, "is it mounted"},
@@ -93,6 +95,15 @@ func TestExplain(t *testing.T) {
 		require.ErrorContains(t, explain(&c.o, c.err), c.want)
 	}
 	require.NoError(t, explain(&Options{}, nil))
+	for err, want := range map[error]string{
+		unix.EACCES: "permission denied to make the file; choose a directory",
+		unix.EROFS:  "read-only file system to make the file; choose a directory",
+		unix.EEXIST: "a link that leads nowhere",
+		unix.ENOSPC: "no space left on device",
+	} {
+		require.ErrorContains(t, explainMaking(&Options{CreateBytes: 1}, err), want)
+	}
+	require.NoError(t, explainMaking(&Options{}, nil))
 }
 
 // Goal: sizes (SZ-10) are rounded as qemu-nbd rounds them and to what O_DIRECT needs; method: a table, with the alignment given.

@@ -16,6 +16,7 @@ import (
 // connect:
 //
 //	parent                          child (own session, stdin /dev/null)
+//	  | its own stdout ----------- 1: the same, until it is ready: --print-uri writes there
 //	  | read stderr -------------- 2: a pipe to the parent, until it is ready
 //	  | read ready  -------------- n: a pipe; one byte says that it is ready
 //	  |                           n+1: the parent's stderr, for -v
@@ -37,6 +38,7 @@ func goToBackground(c console, d door) error {
 	cmd.Args[0] = os.Args[0]
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	handed := activatedFiles()
+	cmd.Stdout = os.Stdout
 	cmd.ExtraFiles = append(handed, readyWrite, os.Stderr)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", envBackground, firstActivated+len(handed)))
 	stderr, err := cmd.StderrPipe()

@@ -21,6 +21,7 @@ func ownMain(c console, args []string) int {
 }
 
 func newRoot(c console) *cobra.Command {
+	wantsVersion := new(bool)
 	root := &cobra.Command{
 		Use:   programName,
 		Short: "Serve disk images and block devices over NBD",
@@ -31,6 +32,9 @@ func newRoot(c console) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if *wantsVersion {
+				return errVersion
+			}
 			if len(args) > 0 {
 				return fmt.Errorf("%s: there is no such command; see '%s --help'", args[0], programName)
 			}
@@ -40,6 +44,7 @@ func newRoot(c console) *cobra.Command {
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	root.SetFlagErrorFunc(flagError)
+	root.Flags().BoolVarP(wantsVersion, "version", "V", false, "show the version and exit")
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(newServe(c), newList(c), newVersion(c))
 	addManPages(root)

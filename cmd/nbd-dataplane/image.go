@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -96,7 +97,7 @@ func (img *image) open(warn func(string)) (blockcore.Driver, error) {
 	}
 	f, err := raw.Open(options)
 	if err != nil {
-		return nil, openError(img.display, couldNotOpen(img.raw.Path, err))
+		return nil, openError(img.display, couldNotOpen(&img.raw, err))
 	}
 	return f, nil
 }
@@ -126,12 +127,15 @@ func (img *image) openNull() (blockcore.Driver, error) {
 }
 
 // couldNotOpen adds QEMU's wording to an error of the file system.
-func couldNotOpen(path string, err error) error {
+func couldNotOpen(o *raw.Options, err error) error {
+	path := o.Path
 	var lock *raw.LockError
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &lock):
-		return wrong(err.Error(), lock.Message()+"\n"+lock.Hint())
+		return wrong(err.Error()+" Stop that one first, or serve a copy", lock.Message()+"\n"+lock.Hint())
+	case errors.Is(err, fs.ErrNotExist) && o.CreateBytes > 0:
+		return wrong(fmt.Sprintf("%s: there is no directory %s; make it first", path, filepath.Dir(path)), "")
 	case errors.Is(err, fs.ErrNotExist):
 		return wrong(path+": there is no such file; create it first, or let --create=SIZE make it", fmt.Sprintf("Could not open '%s': %s", path, strerror(syscall.ENOENT)))
 	case errors.As(err, &errno):

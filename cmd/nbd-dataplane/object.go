@@ -97,7 +97,7 @@ func nothingLeft(set *keyval.Set) error {
 func (b *object) readTLS(set *keyval.Set) (err error) {
 	c := &tlsObject{}
 	if c.dir, err = set.TakeNeeded("dir"); err != nil {
-		return err
+		return wrong("tls-creds-x509: "+err.Error()+"; add dir=DIR", "Missing 'dir' property value")
 	}
 	if c.verifyPeer, err = set.TakeBool("verify-peer", true); err != nil {
 		return err

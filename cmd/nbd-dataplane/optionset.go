@@ -66,7 +66,9 @@ func setOffset(o *options, v string) error {
 		if o.offset <= math.MaxInt64 {
 			return nil
 		}
-		return &keyval.Error{Parameter: "offset", Problem: offsetProblem, Hint: offsetHint}
+		if o.door == doorQEMU {
+			return &keyval.Error{Parameter: "offset", Problem: offsetProblem, Hint: offsetHint}
+		}
 	}
 	if n, err := keyval.Size("offset", v); o.door == doorServe && err == nil {
 		o.offset = uint64(n)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -143,10 +144,17 @@ func (p *place) qemuName(export string) string {
 	if export != "" {
 		suffix = ":exportname=" + export
 	}
-	switch p.network {
-	case "unix":
+	name, isAbstract := strings.CutPrefix(p.path, "@")
+	switch {
+	case isAbstract:
+		// The short spelling knows no abstract sockets. Marshalling strings cannot go wrong.
+		text, _ := json.Marshal(map[string]any{
+			"driver": "nbd", "export": export, "server": map[string]any{"type": "unix", "path": name, "abstract": true},
+		})
+		return "json:" + string(text)
+	case p.network == "unix":
 		return "nbd:unix:" + p.path + suffix
-	case "tcp":
+	case p.network == "tcp":
 		return "nbd:" + net.JoinHostPort(p.host, p.port) + suffix
 	}
 	return ""

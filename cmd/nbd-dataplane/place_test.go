@@ -23,7 +23,7 @@ func TestURI(t *testing.T) {
 		{place{network: "tcp", host: "::1", port: "1"}, "a/b c", true, "nbds://[::1]:1/a%2Fb%20c", "nbd:[::1]:1:exportname=a/b c"},
 		{place{network: "unix", path: "/run/a b&c"}, "x", false, "nbd+unix:///x?socket=/run/a%20b%26c", "nbd:unix:/run/a b&c:exportname=x"},
 		{place{network: "unix", path: "/s"}, "", true, "nbds+unix:///?socket=/s", "nbd:unix:/s"},
-		{place{network: "unix", path: "@name"}, "", false, "nbd+unix:///?socket=%00name", "nbd:unix:@name"},
+		{place{network: "unix", path: "@name"}, "", false, "nbd+unix:///?socket=%00name", `json:{"driver":"nbd","export":"","server":{"abstract":true,"path":"name","type":"unix"}}`},
 		{place{network: "vsock", host: "3", port: "10809"}, "x", false, "nbd+vsock://3:10809/x", ""},
 	} {
 		require.Equal(t, row.want, row.place.uri(row.export, row.isTLS))

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
 
 	"nbd-dataplane/nbd"
 )
@@ -30,7 +34,7 @@ func (o *options) serverSecurity(warn func(error)) (security, error) {
 	}
 	s.credentials, err = nbd.LoadTLS(lasting(creds.dir), creds.verifyPeer, warn)
 	if err != nil {
-		return s, err
+		return s, tlsError(creds.dir, err)
 	}
 	if o.tlsAuthz == "" {
 		return s, nil
@@ -41,6 +45,18 @@ func (o *options) serverSecurity(warn func(error)) (security, error) {
 	}
 	s.authz = rule.authz
 	return s, nil
+}
+
+// tlsError adds QEMU's wording where a file cannot be read.
+func tlsError(dir string, err error) error {
+	for _, name := range []string{"ca-cert.pem", "server-cert.pem", "server-key.pem"} {
+		path := filepath.Join(dir, name)
+		var errno syscall.Errno
+		if _, missing := os.Stat(path); errors.As(missing, &errno) {
+			return wrong(err.Error(), fmt.Sprintf("Unable to access credentials %s: %s", path, strerror(errno)))
+		}
+	}
+	return err
 }
 
 // credentials returns what --tls-creds or --tls-certificates name; nil = no TLS.

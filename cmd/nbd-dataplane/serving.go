@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // serve runs the server that the options describe, from start to stop.
@@ -27,8 +28,8 @@ func serve(c console, o *options) error {
 	if err := s.announce(c.out, child); err != nil {
 		return firstOf(err, s.stop())
 	}
-	err := s.wait(signals)
-	go s.abandonLoop(signals)
+	go s.signalLoop(signals)
+	err := s.wait()
 	return firstOf(err, s.stop())
 }
 
@@ -43,6 +44,11 @@ func firstOf(errs ...error) error {
 
 // announce tells everybody who waits for it that clients can connect.
 func (s *session) announce(out io.Writer, child *background) error {
+	for n, node := range s.nodes {
+		img := &s.images[n]
+		s.journal.log.Info().Str("export", s.exports[n]).Str("image", img.display).Int64("size", node.Size()).
+			Bool("writable", !img.raw.ReadOnly).Str("engine", node.Context().EngineName()).Msg("export ready")
+	}
 	for _, p := range s.places {
 		for _, name := range s.exports {
 			uri := p.uri(name, s.isTLS())
@@ -55,48 +61,66 @@ func (s *session) announce(out io.Writer, child *background) error {
 	return child.announce(s.o.verbose)
 }
 
-// takeSignals subscribes to the signals that stop the server. A reader of our output that goes away is no reason to die.
+// takeSignals subscribes to the signals that stop the server. A reader of our output that goes away is no reason to die;
+// SIGPIPE is taken and not ignored, since the command of --run would inherit that.
 func takeSignals() chan os.Signal {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	signal.Ignore(syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return signals
 }
 
-// wait returns when there is a reason to stop: a signal, the last client, the end of --run's command, or trouble.
-func (s *session) wait(signals <-chan os.Signal) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	finished := make(chan error, 1)
-	if s.o.run != "" {
-		go func() { finished <- s.runChild(ctx, s.o.run) }()
-	}
-	select {
-	case sig := <-signals:
-		s.journal.log.Info().Str("signal", sig.String()).Msg("stopping")
-		cancel()
-		if s.o.run != "" {
-			return <-finished
+// signalLoop has the first signal stop the server in order, unless it is stopping already. A second one ends the process
+// at once, for people who cannot wait for clients, storage and the command of --run; what was promised to be durable is.
+// qemu-nbd does not hear a second one.
+func (s *session) signalLoop(signals <-chan os.Signal) {
+	s.signalled <- <-signals
+	for sig := range signals {
+		if s.o.door == doorServe {
+			s.abandon(sig)
 		}
-		return nil
-	case err := <-s.ended:
-		s.journal.log.Info().AnErr("error", err).Msg("stopping: no clients left")
-		if s.o.run != "" {
-			return firstOf(err, <-finished)
-		}
-		return err
-	case err := <-finished:
-		return err
 	}
 }
 
-// abandonLoop ends the process at a second signal, for people who cannot wait for clients and storage. What was promised to
-// be durable is.
-func (s *session) abandonLoop(signals <-chan os.Signal) {
-	sig := <-signals
-	s.journal.warn(fmt.Sprintf("second signal (%v): stopped without waiting", sig))
+// lastWordMax is how long a process that is abandoned waits for somebody to take its last line: what holds up the stop may
+// be just the reader of the log.
+const lastWordMax = time.Second
+
+func (s *session) abandon(sig os.Signal) {
 	for _, p := range s.places {
 		p.close()
 	}
+	if s.privateDir != "" {
+		os.RemoveAll(s.privateDir)
+	}
+	time.AfterFunc(lastWordMax, func() { os.Exit(1) })
+	s.journal.warn(fmt.Sprintf("second signal (%v): stopped without waiting", sig))
 	os.Exit(1)
+}
+
+// wait returns when there is a reason to stop: a signal, the last client, the end of --run's command, or trouble. With --run
+// the command is waited for in any case, since its status is ours; a signal tells it to terminate.
+func (s *session) wait() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var finished chan error // nil = there is no command
+	if s.o.run != "" {
+		finished = make(chan error, 1)
+		go func() { finished <- s.runChild(ctx, s.o.run) }()
+	}
+	var trouble error
+	for {
+		select {
+		case sig := <-s.signalled:
+			s.journal.log.Info().Str("signal", sig.String()).Msg("stopping")
+			cancel()
+		case trouble = <-s.ended:
+			s.journal.log.Info().AnErr("error", trouble).Msg("stopping: no clients left")
+		case err := <-finished:
+			return firstOf(trouble, err)
+		}
+		if finished == nil {
+			return trouble
+		}
+	}
 }

@@ -39,6 +39,8 @@ type session struct {
 	journal *journal
 	events  *eventQueue
 	ended   chan error // a listener ended, or the last client left (nil); holds one
+	// signalled gets the first signal that asks for the end; holds it.
+	signalled chan os.Signal
 
 	// Safe from anywhere.
 	served atomic.Bool // a client has opened an export and closed it
@@ -47,7 +49,7 @@ type session struct {
 func newSession(o *options, j *journal) *session {
 	lost := func(n uint64) { j.warn(fmt.Sprintf("%d events were not written down: the log is too slow", n)) }
 	return &session{
-		o: o, journal: j, events: newEventQueue(j.event, lost), ended: make(chan error, 1), graph: blockcore.NewGraph(),
+		o: o, journal: j, events: newEventQueue(j.event, lost), ended: make(chan error, 1), signalled: make(chan os.Signal, 1), graph: blockcore.NewGraph(),
 	}
 }
 
@@ -185,8 +187,6 @@ func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n 
 		Name: name, Description: s.o.description, Root: root, Writable: !img.raw.ReadOnly,
 		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth, MinBlock: img.minBlock(),
 	})
-	s.journal.log.Info().Str("export", name).Str("image", img.display).Int64("size", node.Size()).Bool("writable", !img.raw.ReadOnly).
-		Str("engine", c.EngineName()).Msg("export ready")
 	return err
 }
 

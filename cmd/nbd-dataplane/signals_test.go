@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -11,8 +12,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/nbd"
 )
@@ -82,6 +85,93 @@ func TestSecondSignalAbandons(t *testing.T) {
 	require.Error(t, s.cmd.Wait())
 	require.Equal(t, 1, s.cmd.ProcessState.ExitCode())
 	require.NoFileExists(t, s.socket)
+}
+
+// Goal: the first signal to a server that is stopping already abandons nothing. Method: --run's command has ended and a client
+// that has read a part of its reply keeps the stop waiting; after the signal it gets the rest, and the status is the command's.
+func TestFirstSignalAbandonsNothing(t *testing.T) {
+	s := startOwn(t, "null-co://", "--run", "while ! test -e go; do :; done; exit 5")
+	conn, err := net.Dial("unix", s.socket)
+	require.NoError(t, err)
+	defer conn.Close()
+	client, err := nbd.NewClient(conn)
+	require.NoError(t, err)
+	_, err = client.Go("")
+	require.NoError(t, err)
+	_, err = conn.Write(readRequest(32 << 20))
+	require.NoError(t, err)
+	_, err = io.ReadFull(conn, make([]byte, 16))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(s.cmd.Dir, "go"), nil, 0o600))
+	require.Eventually(t, func() bool { _, err := os.Stat(s.socket); return err != nil }, time.Minute, time.Millisecond, "it is stopping")
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	rest, err := io.Copy(io.Discard, conn)
+	require.NoError(t, err)
+	require.Equal(t, int64(32<<20), rest)
+	require.Error(t, s.cmd.Wait())
+	require.Equal(t, 5, s.cmd.ProcessState.ExitCode())
+}
+
+// Goal: a second signal ends a server whose --run command does not listen to the first. Method: a command that ignores SIGTERM;
+// the log tells when the first has arrived. The private socket goes.
+func TestSecondSignalAbandonsCommand(t *testing.T) {
+	dir := sameDir(t)
+	cmd := exec.CommandContext(t.Context(), asProgram(t, programName), "serve", "--log-format=text", "d.img", "--run",
+		`trap '' TERM; echo "$unixsocket"; while read line; do :; done`)
+	cmd.Dir = dir
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	defer stdin.Close() // which ends the command
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	socket, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	for log := bufio.NewReader(stderr); ; {
+		line, err := log.ReadString('\n')
+		require.NoError(t, err)
+		if strings.Contains(line, "stopping") {
+			break
+		}
+	}
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	state, err := cmd.Process.Wait()
+	require.NoError(t, err)
+	require.Equal(t, 1, state.ExitCode())
+	require.NoDirExists(t, filepath.Dir(strings.TrimSpace(socket)))
+}
+
+// Goal: a second signal ends a server whose log nobody reads. Method: a pipe that the test fills up after the start, so that
+// the server waits with its first word about the first signal.
+func TestSecondSignalAbandonsLog(t *testing.T) {
+	dir := sameDir(t)
+	unread, log, err := os.Pipe()
+	require.NoError(t, err)
+	defer unread.Close()
+	defer log.Close()
+	cmd := exec.CommandContext(t.Context(), asProgram(t, programName), "serve", "--print-uri", "-k", filepath.Join(dir, "s"), "d.img")
+	cmd.Dir, cmd.Stderr = dir, log
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	// A description of its own: the server's stays a blocking one.
+	filler, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", log.Fd()), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(filler)
+	for err == nil {
+		_, err = unix.Write(filler, []byte{'x'})
+	}
+	require.ErrorIs(t, err, unix.EAGAIN)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	require.Error(t, cmd.Wait())
+	require.Equal(t, 1, cmd.ProcessState.ExitCode())
+	require.NoFileExists(t, filepath.Join(dir, "s"))
 }
 
 // readRequest is an NBD_CMD_READ at offset 0.

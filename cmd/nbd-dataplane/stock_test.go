@@ -95,6 +95,7 @@ var mistakes = []string{
 	"-k DIR/none/s --tls-creds x -f raw d.img",
 	// Objects.
 	"--object foo d.img", "--object foo,id=x d.img", "--object authz-simple,identity=x d.img", "--object authz-simple,id=x,identity=y,bogus=1 d.img",
+	"--object tls-creds-x509,id=t d.img", "--object tls-creds-x509,id=t,dir=DIR/none,endpoint=server --tls-creds t -k DIR/s -f raw d.img",
 	// Sockets.
 	"-k DIR/none/s -f raw d.img", "-k DIR/none/s missing.img", "-b 192.0.2.1 -p 0 -f raw d.img", "-p -1 -f raw d.img", "-p abc -f raw d.img",
 	"-k DIR/" + strings.Repeat("a", 120) + " d.img",

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"nbd-dataplane/backends/null"
 	"nbd-dataplane/backends/raw"
 )
 
@@ -87,6 +88,19 @@ func (o *options) checkNames() error {
 		}
 		seen[name] = path
 	}
+	return o.checkTwice()
+}
+
+// checkTwice explains what would otherwise end in a complaint about the lock of "another process": our own.
+func (o *options) checkTwice() error {
+	seen := map[string]bool{}
+	for _, f := range o.files {
+		_, path := o.splitFile(f)
+		if seen[path] && !o.readOnly && !null.IsURL(path) {
+			return wrong(fmt.Sprintf("%s: the image would have two exports that write to it; leave out one of them, or add --read-only", path), "")
+		}
+		seen[path] = true
+	}
 	return nil
 }
 
@@ -114,6 +128,8 @@ func (o *options) checkTLS() error {
 		return wrong("--tls-creds and --tls-certificates both name credentials; leave out one of them", "")
 	case (o.tlsMode == "on" || o.tlsMode == "require") && o.tlsCreds == "" && o.tlsCertificates == "":
 		return wrong("--tls "+o.tlsMode+" needs certificates; add --tls-certificates DIR", "")
+	case o.tlsAuthz != "" && o.tlsCertificates != "" && !o.tlsVerifyPeer:
+		return wrong("--tls-authz looks at the certificates of clients, which nobody asks them for; add --tls-verify-peer", "")
 	case o.tlsVerifyPeer && o.tlsCertificates == "":
 		return wrong("--tls-verify-peer needs certificates; add --tls-certificates DIR", "")
 	}
