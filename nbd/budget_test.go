@@ -18,11 +18,11 @@ func TestBudgetWaitsForEnoughRoom(t *testing.T) {
 	b := newBudget(10)
 	require.True(t, b.take(8, false))
 	require.False(t, b.take(5, false))
-	b.await(c, 5)
+	b.await(c, 5, false)
 	require.True(t, b.waiting.Load())
 	b.give(3)
 	require.False(t, b.waiting.Load())
-	b.await(c, 5) // there is room by now
+	b.await(c, 5, false) // there is room by now
 	require.False(t, b.waiting.Load())
 }
 
@@ -30,6 +30,7 @@ func TestBudgetWaitsForEnoughRoom(t *testing.T) {
 // is refused without end, another takes and gives what there is room for.
 func TestBudgetRefusalCountsNothing(t *testing.T) {
 	b := newBudget(10)
+	require.True(t, b.take(1, false))
 	quit := make(chan struct{})
 	var refused sync.WaitGroup
 	refused.Go(func() {
@@ -38,7 +39,7 @@ func TestBudgetRefusalCountsNothing(t *testing.T) {
 			case <-quit:
 				return
 			default:
-				b.take(11, false)
+				b.take(10, false)
 			}
 		}
 	})
@@ -51,5 +52,25 @@ func TestBudgetRefusalCountsNothing(t *testing.T) {
 	}
 	close(quit)
 	refused.Wait()
-	require.Zero(t, b.used.Load())
+	require.EqualValues(t, 1, b.used.Load())
+}
+
+// Goal: the rule of admission. Method: a table around the bound, twice the bound, and a request longer than the bound.
+func TestBudgetAdmits(t *testing.T) {
+	b := newBudget(10 * mib)
+	for _, c := range []struct {
+		used, n      int64
+		company, all bool // admitted in company, admitted alone
+	}{
+		{0, 10 * mib, true, true},
+		{1, 10 * mib, false, true},
+		{10 * mib, 10 * mib, false, true},
+		{10*mib + 1, 10 * mib, false, false},
+		{100 * mib, mib, false, true},
+		{100 * mib, mib + 1, false, false},
+		{100 * mib, 10*mib + 1, false, true},
+	} {
+		require.Equal(t, c.company, b.admits(c.used, c.n, false), "%+v", c)
+		require.Equal(t, c.all, b.admits(c.used, c.n, true), "%+v", c)
+	}
 }

@@ -49,6 +49,8 @@ type Conn struct {
 	reserved   int64 // of the shared budgets, at least bytes
 	out        outbox
 	linger     *blockcore.Timer
+	retry      *blockcore.Timer // asks for room again; nil when nothing shared is waited for
+	progress   time.Duration    // when the client last took or gave something that holds memory, by the context's clock
 	stats      connStats
 }
 
@@ -174,8 +176,10 @@ func (c *Conn) maybeClose() {
 
 func (c *Conn) close() {
 	c.closed = true
-	if c.linger != nil {
-		c.linger.Stop()
+	for _, timer := range []*blockcore.Timer{c.linger, c.retry} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	c.watcher.Close()
 	unix.Close(c.fd)
@@ -198,8 +202,8 @@ func (c *Conn) grace() time.Duration {
 
 // room reserves n bytes for a request, or has roomAgain called when it is worth trying again.
 //
-// INVARIANT: a request that is alone on its connection is never refused: clients that sit on what they have
-// reserved cannot starve the others.
+// INVARIANT: clients that sit on what they have reserved cannot starve the others: a request that is alone on its
+// connection goes beyond the bounds, or waits for those who stall to be cut off.
 func (c *Conn) room(n int64) bool {
 	alone := c.bytes == 0
 	if !alone && c.bytes+n > c.limits.ConnectionBytes {
@@ -216,15 +220,15 @@ func (c *Conn) room(n int64) bool {
 // seldom.
 const reserveStep = 1 << 20
 
-func (c *Conn) reserve(need int64, force bool) bool {
+func (c *Conn) reserve(need int64, alone bool) bool {
 	need = (need + reserveStep - 1) &^ (reserveStep - 1)
-	if !c.export.budget.take(need, force) {
-		c.export.budget.await(c, need)
+	if !c.export.budget.take(need, alone) {
+		c.awaitShared(c.export.budget, need, alone)
 		return false
 	}
-	if !c.server.budget.take(need, force) {
+	if !c.server.budget.take(need, alone) {
 		c.export.budget.give(need)
-		c.server.budget.await(c, need)
+		c.awaitShared(c.server.budget, need, alone)
 		return false
 	}
 	c.reserved += need

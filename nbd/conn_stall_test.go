@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -261,4 +262,45 @@ func TestClientThatLags(t *testing.T) {
 		w.awaitAll()
 		w.disconnect()
 	})
+}
+
+// Goal: the bound of the process holds against clients that pin long requests, who are cut off when somebody waits, and not before
+// (REQ-9). Method: clients that ask for 2 MiB and never read, or send half of a payload, until the budget is full; then one that wants
+// as much and is served.
+func TestStalledClientsMakeRoom(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		const limit = 4 * mib
+		h := newHouse(t, houseOptions{engine: engine, disk: blocktest.FakeOptions{SizeBytes: 32 * mib},
+			server: ServerOptions{Limits: Limits{ProcessBytes: limit, Stall: 20 * time.Millisecond}}})
+		const clients = 8
+		for n := range clients {
+			w := h.dial(dialOptions{})
+			h.narrow(h.dialed)
+			if n%2 == 0 {
+				w.post(CmdRead, 0, 0, 2*mib, nil)
+			} else {
+				b, _ := w.request(CmdWrite, 0, 0, 2*mib, fill(1, 2*mib))
+				w.send(b[:mib])
+			}
+		}
+		require.Equal(t, CauseStalled, h.closed().Cause)
+		require.LessOrEqual(t, h.server.budget.used.Load(), int64(2*limit+clients*reserveStep))
+		w := h.dial(dialOptions{})
+		w.write(0, fill(3, 4*mib))
+		sameBytes(t, fill(3, 4*mib), w.read(0, 4*mib))
+		w.disconnect()
+	})
+}
+
+// Goal: a slow client is left alone while its time is not over. Method: the look for stalled connections that others would cause, at one
+// whose socket has just become full; it is served when it reads.
+func TestStallIsNoCrime(t *testing.T) {
+	h := newHouse(t, houseOptions{disk: blocktest.FakeOptions{SizeBytes: 4 * mib}, server: ServerOptions{Limits: Limits{Stall: time.Hour}}})
+	w := h.dial(dialOptions{})
+	h.narrow(0)
+	w.post(CmdRead, 0, 0, 2*mib, nil)
+	h.until("the socket is full", func() bool { return h.conn(0).out.blocked })
+	h.onLoop(func() { h.conn(0).cutIfStalled() })
+	w.awaitAll()
+	w.disconnect()
 }

@@ -80,6 +80,7 @@ const (
 	CauseProtocol                // the client broke the protocol beyond repair
 	CauseStopped                 // the server or the export is going
 	CauseLinger                  // the client did not take its last replies
+	CauseStalled                 // the client held memory that others waited for, and did nothing
 )
 
 func (c Cause) String() string {
@@ -96,6 +97,8 @@ func (c Cause) String() string {
 		return "server stopped"
 	case CauseLinger:
 		return "replies not taken"
+	case CauseStalled:
+		return "stalled while others waited"
 	}
 	return "unknown"
 }

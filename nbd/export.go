@@ -2,6 +2,8 @@ package nbd
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"nbd-dataplane/blockcore"
@@ -119,11 +121,14 @@ func (e *Export) remove(c *Conn) {
 // close lets no connection in any more and returns those that are there.
 func (e *Export) close() []*Conn {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.gone = true
-	all := make([]*Conn, 0, len(e.conns))
-	for c := range e.conns {
-		all = append(all, c)
-	}
-	return all
+	e.mu.Unlock()
+	return e.connections()
+}
+
+// connections returns those that are there.
+func (e *Export) connections() []*Conn {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Keys(e.conns))
 }

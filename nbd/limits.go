@@ -13,10 +13,14 @@ type Limits struct {
 	Requests int
 	// ConnectionBytes, ExportBytes and ProcessBytes bound the payload held for requests, from the
 	// moment a request's header is known until its reply has left. At the bound the server stops reading
-	// from the socket. A request that is alone on its connection is always let in, so nobody starves.
+	// from the socket. A request that is alone on its connection may exceed the shared bounds, a long one up to twice
+	// the bound: nobody starves. Beyond the bound clients that stall are cut off.
 	ConnectionBytes, ExportBytes, ProcessBytes int64
 	// Linger is how long a connection that has ended waits for its client to take the last replies.
 	Linger time.Duration
+	// Stall is how long a connection may hold more than 1 MiB for a client that neither reads nor goes on with its
+	// payload, while others wait for memory.
+	Stall time.Duration
 }
 
 // Defaults of Limits, and bounds that are not to be set.
@@ -34,6 +38,8 @@ const (
 
 	// LingerDefault is as long as a client has for the handshake.
 	LingerDefault = 10 * time.Second
+	// StallDefault is longer than any client takes that is alive, and short enough for a guest's patience.
+	StallDefault = 10 * time.Second
 
 	// payloadMax is the longest payload of a WRITE that is taken and the longest READ that is answered:
 	// what libnbd sends at most. The specification only asks for 32 MiB.
@@ -67,6 +73,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Linger == 0 {
 		l.Linger = LingerDefault
+	}
+	if l.Stall == 0 {
+		l.Stall = StallDefault
 	}
 	l.ConnectionBytes = orDefault(l.ConnectionBytes, ConnectionBytesDefault)
 	l.ExportBytes = orDefault(l.ExportBytes, ExportBytesDefault)

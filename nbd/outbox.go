@@ -125,8 +125,7 @@ func (c *Conn) push(flags int) {
 		n, want, errno := c.lane.send(c.fd, o, flags)
 		switch {
 		case errno == unix.EAGAIN:
-			o.blocked = true
-			c.watcher.ArmOut()
+			c.awaitClient()
 		case errno == unix.EINTR:
 		case errno != 0:
 			c.lose(fmt.Errorf("send: %w", errno))
@@ -134,8 +133,7 @@ func (c *Conn) push(flags int) {
 		default:
 			o.advance(c, n)
 			if n < want {
-				o.blocked = true
-				c.watcher.ArmOut()
+				c.awaitClient()
 			}
 		}
 	}
@@ -145,6 +143,13 @@ func (c *Conn) push(flags int) {
 	if crammed && !o.crammed() {
 		c.unblock()
 	}
+}
+
+// awaitClient has ReadyOut called when the client has taken something.
+func (c *Conn) awaitClient() {
+	c.out.blocked = true
+	c.progress = c.ctx.Now()
+	c.watcher.ArmOut()
 }
 
 // send sends the first segments in one system call, which does not wait. It returns how much was taken of how

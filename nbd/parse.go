@@ -187,6 +187,7 @@ func (c *Conn) beginLarge(q *request, length int) {
 	q.filled = copy(q.payload, c.in.memory[c.begin:c.end])
 	c.begin += q.filled
 	c.large = q
+	c.progress = c.ctx.Now()
 }
 
 // startLarge starts the large write when its payload is complete.

@@ -103,6 +103,7 @@ func (c *Conn) receiveLarge() (int, syscall.Errno) {
 		return n, errno
 	}
 	c.large.filled += min(n, len(rest))
+	c.progress = c.ctx.Now()
 	c.end += max(n-len(rest), 0)
 	return n, 0
 }

@@ -51,8 +51,9 @@ type Server struct {
 	allGone   chan struct{} // closed when stopping and the last client is gone
 
 	// Safe from anywhere.
-	lastID atomic.Uint64
-	quit   chan struct{} // closed when stopping
+	lastID   atomic.Uint64
+	relieved atomic.Int64  // when stalled connections were last looked for, in ns since 1970
+	quit     chan struct{} // closed when stopping
 }
 
 // NewServer returns a server without exports.
