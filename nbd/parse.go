@@ -76,19 +76,22 @@ func (c *Conn) parseOne() bool {
 	return true
 }
 
-// peek decodes the header at the beginning of what was received and returns its length.
+// peek decodes the header at the beginning of what was received and returns its length. The two styles differ in their
+// magic and in the width of their last field.
 func (c *Conn) peek(h *header) (size int, ok bool) {
 	if c.in == nil {
 		return 0, false
 	}
-	p := c.in.memory[c.begin:c.end]
+	magic := MagicRequest
+	size = compactHeader
 	if c.agreed.extended {
-		return c.peekExtended(p, h)
+		magic, size = MagicExtendedRequest, extendedHeader
 	}
-	if len(p) < compactHeader {
-		return 0, c.magicFits(p, MagicRequest)
+	p := c.in.memory[c.begin:c.end]
+	if len(p) < size {
+		return 0, c.magicFits(p, magic)
 	}
-	if m := binary.BigEndian.Uint32(p); m != MagicRequest {
+	if m := binary.BigEndian.Uint32(p); m != magic {
 		c.badMagic(m)
 		return 0, false
 	}
@@ -96,24 +99,12 @@ func (c *Conn) peek(h *header) (size int, ok bool) {
 	h.command = Command(binary.BigEndian.Uint16(p[6:]))
 	h.cookie = binary.BigEndian.Uint64(p[8:])
 	h.offset = binary.BigEndian.Uint64(p[16:])
-	h.length = uint64(binary.BigEndian.Uint32(p[24:]))
-	return compactHeader, true
-}
-
-func (c *Conn) peekExtended(p []byte, h *header) (size int, ok bool) {
-	if len(p) < extendedHeader {
-		return 0, c.magicFits(p, MagicExtendedRequest)
+	if c.agreed.extended {
+		h.length = binary.BigEndian.Uint64(p[24:])
+	} else {
+		h.length = uint64(binary.BigEndian.Uint32(p[24:]))
 	}
-	if m := binary.BigEndian.Uint32(p); m != MagicExtendedRequest {
-		c.badMagic(m)
-		return 0, false
-	}
-	h.flags = CommandFlags(binary.BigEndian.Uint16(p[4:]))
-	h.command = Command(binary.BigEndian.Uint16(p[6:]))
-	h.cookie = binary.BigEndian.Uint64(p[8:])
-	h.offset = binary.BigEndian.Uint64(p[16:])
-	h.length = binary.BigEndian.Uint64(p[24:])
-	return extendedHeader, true
+	return size, true
 }
 
 // magicFits ends the connection when an incomplete header already has the wrong magic: the client would
