@@ -65,13 +65,12 @@ func TestSignalStops(t *testing.T) {
 	}
 }
 
-// Goal: a second signal ends a server that waits for a client. Method: a client that asks for much and takes little; the
-// status is that of an abandoned stop, and the socket is gone nevertheless.
-func TestSecondSignalAbandons(t *testing.T) {
-	s := startOwn(t, "null-co://")
-	conn, err := net.Dial("unix", s.socket)
+// askForMuch returns a client that has asked for more than a socket holds and has taken the header of the reply.
+func askForMuch(t *testing.T, socket string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
 	require.NoError(t, err)
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
 	client, err := nbd.NewClient(conn)
 	require.NoError(t, err)
 	_, err = client.Go("")
@@ -80,6 +79,14 @@ func TestSecondSignalAbandons(t *testing.T) {
 	require.NoError(t, err)
 	_, err = io.ReadFull(conn, make([]byte, 16))
 	require.NoError(t, err)
+	return conn
+}
+
+// Goal: a second signal ends a server that waits for a client. Method: a client that asks for much and takes little; the
+// status is that of an abandoned stop, and the socket is gone nevertheless.
+func TestSecondSignalAbandons(t *testing.T) {
+	s := startOwn(t, "null-co://")
+	askForMuch(t, s.socket)
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGINT))
 	require.Error(t, s.cmd.Wait())
@@ -91,17 +98,7 @@ func TestSecondSignalAbandons(t *testing.T) {
 // that has read a part of its reply keeps the stop waiting; after the signal it gets the rest, and the status is the command's.
 func TestFirstSignalAbandonsNothing(t *testing.T) {
 	s := startOwn(t, "null-co://", "--run", "while ! test -e go; do :; done; exit 5")
-	conn, err := net.Dial("unix", s.socket)
-	require.NoError(t, err)
-	defer conn.Close()
-	client, err := nbd.NewClient(conn)
-	require.NoError(t, err)
-	_, err = client.Go("")
-	require.NoError(t, err)
-	_, err = conn.Write(readRequest(32 << 20))
-	require.NoError(t, err)
-	_, err = io.ReadFull(conn, make([]byte, 16))
-	require.NoError(t, err)
+	conn := askForMuch(t, s.socket)
 	require.NoError(t, os.WriteFile(filepath.Join(s.cmd.Dir, "go"), nil, 0o600))
 	require.Eventually(t, func() bool { _, err := os.Stat(s.socket); return err != nil }, time.Minute, time.Millisecond, "it is stopping")
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
