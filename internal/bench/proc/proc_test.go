@@ -65,10 +65,12 @@ func shell(t *testing.T, script string) int {
 const burn = `i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done;`
 
 // TestCPUOfTree checks that the time of a living child and of one that has ended both
-// count, with a shell that does nothing but start children which burn some.
+// count, with a shell that does nothing but start children which burn some. A shell gives
+// its children in the background /dev/null to read, so the living one gets our pipe under
+// another number: otherwise it ends at once and the shell with it.
 func TestCPUOfTree(t *testing.T) {
 	for _, c := range []struct{ name, script string }{
-		{"living", `(` + burn + ` echo; cat >/dev/null; :) 0<&0 & exec 1>&-; wait`},
+		{"living", `exec 3<&0; (` + burn + ` echo; cat <&3 >/dev/null; :) & exec 1>&-; wait`},
 		{"ended", `(` + burn + `); echo; read x; :`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
