@@ -221,6 +221,23 @@ func (c *AioContext) Do(fn func(*Task) error) error {
 // twice calls twice. On the loop only.
 func (c *AioContext) AtTurnEnd(e TurnEnder) { c.turnEnds = append(c.turnEnds, e) }
 
+// NotAtTurnEnd takes e back, however often it was registered, and reports whether it was. On the loop only.
+func (c *AioContext) NotAtTurnEnd(e TurnEnder) bool {
+	found := false
+	for i := range c.turnEnds {
+		if c.turnEnds[i] == e {
+			c.turnEnds[i] = nobody{}
+			found = true
+		}
+	}
+	return found
+}
+
+// nobody stands in for a TurnEnder that was taken back.
+type nobody struct{}
+
+func (nobody) TurnEnd() {}
+
 // Backlog tells the context whether more requests are at hand behind the one that is about to be
 // started. Drivers learn it by Task.Alone. On the loop only.
 func (c *AioContext) Backlog(more bool) { c.backlog = more }

@@ -70,6 +70,52 @@ type CacheTeller interface {
 	CachedFile(r Range) (fd int, off int64, ok bool)
 }
 
+// Resizer changes the size. Default: the size is fixed, ENOTSUP.
+type Resizer interface {
+	// Resize makes the storage sizeBytes long, a multiple of Limits.Align; what is new reads as zeroes. The node is
+	// drained. On an error the size is what Size says.
+	Resize(t *Task, sizeBytes int64) error
+}
+
+// Quiescer takes part in drains. Default: the driver does nothing by itself, so there is nothing to stop.
+//
+// Work of its own that a driver registers as a Chore is stopped without this.
+type Quiescer interface {
+	// Quiesce has the driver let go what it keeps back, and start nothing by itself. It neither waits nor suspends: what is to
+	// be waited for is counted (Node.Background). On the loop, in no Task.
+	Quiesce()
+	// Resume undoes Quiesce.
+	Resume()
+}
+
+// ContextFollower is told when its node changes the AioContext. Default: the driver keeps nothing that belongs to one.
+type ContextFollower interface {
+	// Detach gives up timers and watchers. The node is drained. On the old loop, in no Task.
+	Detach()
+	// Attach takes them up again. On the new loop, in no Task.
+	Attach(ctx *AioContext)
+}
+
+// ChildPermitter says what a driver needs of its children. Default: what is asked of itself, and it shares what its
+// parents share, as a filter does.
+type ChildPermitter interface {
+	// ChildPermissions returns the permissions to be taken on a child in role and those to be shared, when the parents
+	// of the node take perm and all share shared. Safe from anywhere.
+	ChildPermissions(role Role, perm, shared Permissions) (takes, shares Permissions)
+}
+
+// Parent is a Driver that has children. Default: it has none.
+type Parent interface {
+	// SetChild hands over the edge through which the driver reaches its child in a role, before the first request. What is behind
+	// the edge may change while the node is drained. A nil edge: the child is gone.
+	SetChild(role Role, e *Edge)
+}
+
+// Adopter is told which Node a Driver has become. Default: it need not know.
+type Adopter interface {
+	SetNode(n *Node)
+}
+
 // Limiter states what requests a driver takes. Default: Limits{Align: 1}.
 type Limiter interface {
 	Limits() Limits
@@ -81,7 +127,7 @@ type Featurer interface {
 	Features() Features
 }
 
-// Limits of the requests that a driver takes. Immutable once the driver is open.
+// Limits of the requests that a driver takes. They change only with its children.
 type Limits struct {
 	// Align is the power of two, 1 to 65536 bytes, that offsets, lengths and, up to 4096, buffer addresses
 	// must be multiples of. The Edge widens what is not.
@@ -92,7 +138,7 @@ type Limits struct {
 	TransferMax int64
 }
 
-// Features of a driver. Immutable once the driver is open.
+// Features of a driver. They change only with its children.
 type Features struct {
 	// FastZero: a WriteZeroes with ZeroNoFallback has a chance to succeed.
 	FastZero bool
@@ -100,6 +146,10 @@ type Features struct {
 	Rotational bool
 	// ReadOnly: opened without the right to write, whatever interfaces there are.
 	ReadOnly bool
+	// MainOnly: the driver runs on the graph's main AioContext and on no other.
+	MainOnly bool
+	// Filter: the node shows what is below it, unchanged; it is passed through where a chain of images is looked at.
+	Filter bool
 }
 
 // WriteFlags modify a write.

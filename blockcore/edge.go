@@ -2,10 +2,22 @@ package blockcore
 
 import (
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
 	"nbd-dataplane/internal/check"
+)
+
+// Role says what a node uses a child for, in QEMU's words: "file", "backing". An owner's edge is "root".
+type Role string
+
+// The roles that there are.
+const (
+	RoleRoot    Role = "root"
+	RoleFile    Role = "file"
+	RoleBacking Role = "backing"
+	RoleTarget  Role = "target"
 )
 
 // Edge leads from an owner or a node to the node below it and is the only thing with I/O methods: here ranges
@@ -13,118 +25,157 @@ import (
 //
 // Analogous to QEMU's BdrvChild.
 type Edge struct {
-	// Changed only by a Tx.
-	child *Node
 	// Immutable.
-	writable bool // the permission to write was taken
+	name   string // of the child in its parent, as QEMU has it
+	role   Role
+	parent *Node // who uses the child: a node,
+	root   *Root // or an owner
+
+	// Changed only by a Tx.
+	quietParent bool // the child is quiesced, and has had the parent quiesced through this edge
+
+	// Safe from anywhere.
+	child  atomic.Pointer[Node] // changes only while the parent is drained
+	perm   atomic.Uint32        // Permissions taken
+	shared atomic.Uint32        // Permissions left to others
 }
 
-// Node returns the node that e leads to.
-func (e *Edge) Node() *Node { return e.child }
+func newEdge(role Role, name string, child *Node) *Edge {
+	e := &Edge{name: name, role: role}
+	e.child.Store(child)
+	e.shared.Store(uint32(PermAll))
+	return e
+}
+
+// Node returns the node that e leads to. Safe from anywhere.
+func (e *Edge) Node() *Node { return e.child.Load() }
+
+// Role returns what the child is used for. Safe from anywhere.
+func (e *Edge) Role() Role { return e.role }
+
+// Name returns what the parent calls the child. Safe from anywhere.
+func (e *Edge) Name() string { return e.name }
+
+// Permissions returns what the parent may do. Safe from anywhere.
+func (e *Edge) Permissions() Permissions { return Permissions(e.perm.Load()) }
+
+// Shared returns what the parent lets others do. Safe from anywhere.
+func (e *Edge) Shared() Permissions { return Permissions(e.shared.Load()) }
 
 // zeroesPiece is how much is written at once where zeroes must be written as data, in bytes.
 const zeroesPiece = 1 << 20
 
 // Read fills p, which comes from Buffers, from offset off.
 func (e *Edge) Read(t *Task, p []byte, off int64) error {
-	n := e.child
+	n := e.child.Load()
 	r := Range{off, int64(len(p))}
 	if !r.Within(n.Size()) {
 		return outside("read", n, r, syscall.EINVAL)
 	}
-	n.begin()
-	err := n.read(t, p, off)
-	n.end()
+	above := n.begin(t)
+	n.stats.Reads++
+	n.stats.ReadBytes += uint64(len(p))
+	err := n.stats.result(n.read(t, p, off))
+	n.end(t, above)
 	return err
 }
 
 // Write stores p, which comes from Buffers, at offset off.
 func (e *Edge) Write(t *Task, p []byte, off int64, flags WriteFlags) error {
-	n := e.child
+	n := e.child.Load()
 	r := Range{off, int64(len(p))}
 	if err := e.checkWrite("write", r, syscall.ENOSPC); err != nil {
 		return err
 	}
-	n.begin()
-	err := n.write(t, p, off, flags)
-	n.end()
+	above := n.begin(t)
+	n.stats.Writes++
+	n.stats.WriteBytes += uint64(len(p))
+	n.stats.written(r)
+	err := n.stats.result(n.write(t, p, off, flags))
+	n.end(t, above)
 	return err
 }
 
 // Flush makes durable all writes that have returned.
 func (e *Edge) Flush(t *Task) error {
-	n := e.child
+	n := e.child.Load()
 	if n.can.flusher == nil {
 		return nil
 	}
-	n.begin()
-	err := n.can.flusher.Flush(t)
-	n.end()
+	above := n.begin(t)
+	n.stats.Flushes++
+	err := n.stats.result(n.can.flusher.Flush(t))
+	n.end(t, above)
 	return err
 }
 
 // WriteZeroes has the range read as zeroes. See Zeroer for the flags.
 func (e *Edge) WriteZeroes(t *Task, r Range, flags ZeroFlags) error {
-	n := e.child
+	n := e.child.Load()
 	if err := e.checkWrite("write zeroes", r, syscall.ENOSPC); err != nil {
 		return err
 	}
-	n.begin()
-	err := n.writeZeroes(t, r, flags)
-	n.end()
+	above := n.begin(t)
+	n.stats.Zeroes++
+	n.stats.written(r)
+	err := n.stats.result(n.writeZeroes(t, r, flags))
+	n.end(t, above)
 	return err
 }
 
 // Discard gives up the contents of the range, rounded inwards to what the driver takes. With fua set, what was
 // done is durable on return.
 func (e *Edge) Discard(t *Task, r Range, fua bool) error {
-	n := e.child
+	n := e.child.Load()
 	if err := e.checkWrite("discard", r, syscall.EINVAL); err != nil {
 		return err
 	}
-	n.begin()
+	above := n.begin(t)
+	n.stats.Discards++
+	n.stats.DiscardBytes += uint64(r.Length)
 	err := n.discard(t, r)
 	if err == nil && fua && n.can.flusher != nil {
 		err = n.can.flusher.Flush(t)
 	}
-	n.end()
+	n.stats.result(err)
+	n.end(t, above)
 	return err
 }
 
 // BlockStatus appends to exts at least one and at most max extents that begin at r.Offset and do not go past
 // r.End().
 func (e *Edge) BlockStatus(t *Task, r Range, exts []Extent, max int) ([]Extent, error) {
-	n := e.child
+	n := e.child.Load()
 	if !r.Within(n.Size()) || r.Length == 0 {
 		return exts, outside("block status", n, r, syscall.EINVAL)
 	}
 	if n.can.mapper == nil {
 		return append(exts, Extent{Length: r.Length, Depth: 1}), nil
 	}
-	n.begin()
+	above := n.begin(t)
 	exts, err := n.blockStatus(t, r, exts, max)
-	n.end()
+	n.end(t, above)
 	return exts, err
 }
 
 // Prefetch brings the range into a cache where the driver has one.
 func (e *Edge) Prefetch(t *Task, r Range) error {
-	n := e.child
+	n := e.child.Load()
 	if !r.Within(n.Size()) {
 		return outside("prefetch", n, r, syscall.EINVAL)
 	}
 	if n.can.prefetcher == nil {
 		return nil
 	}
-	n.begin()
-	err := n.can.prefetcher.Prefetch(t, r.Widen(n.limits.Align))
-	n.end()
+	above := n.begin(t)
+	err := n.can.prefetcher.Prefetch(t, r.Widen(n.align()))
+	n.end(t, above)
 	return err
 }
 
 // CachedFile tells where the kernel holds the range in memory; see CacheTeller.
 func (e *Edge) CachedFile(r Range) (fd int, off int64, ok bool) {
-	n := e.child
+	n := e.child.Load()
 	if n.can.teller == nil || !r.Within(n.Size()) {
 		return 0, 0, false
 	}
@@ -133,8 +184,8 @@ func (e *Edge) CachedFile(r Range) (fd int, off int64, ok bool) {
 
 // checkWrite is what all requests that change something have in common.
 func (e *Edge) checkWrite(what string, r Range, past syscall.Errno) error {
-	n := e.child
-	if !e.writable || n.can.writer == nil {
+	n := e.child.Load()
+	if e.Permissions()&PermWrite == 0 || n.can.writer == nil {
 		return fmt.Errorf("%s to node %s: %w", what, n.name, syscall.EPERM)
 	}
 	if !r.Within(n.Size()) {
@@ -152,7 +203,7 @@ const addressAlignMax = 4096
 
 // fits reports whether p can go to the driver as it is.
 func (n *Node) fits(p []byte, off int64) bool {
-	align := n.limits.Align
+	align := n.align()
 	if align == 1 {
 		return true
 	}
@@ -164,7 +215,7 @@ func (n *Node) read(t *Task, p []byte, off int64) error {
 	if !n.fits(p, off) {
 		return n.readUnaligned(t, p, off)
 	}
-	if limit := n.limits.TransferMax; limit > 0 && int64(len(p)) > limit {
+	if limit := n.Limits().TransferMax; limit > 0 && int64(len(p)) > limit {
 		for len(p) > 0 {
 			piece := p[:min(int64(len(p)), limit)]
 			if err := n.driver.ReadAt(t, piece, off); err != nil {
@@ -181,7 +232,7 @@ func (n *Node) read(t *Task, p []byte, off int64) error {
 func (n *Node) readUnaligned(t *Task, p []byte, off int64) error {
 	for len(p) > 0 {
 		piece := n.piece(Range{off, int64(len(p))})
-		wide := piece.Widen(n.limits.Align)
+		wide := piece.Widen(n.align())
 		buf := t.Buffers().Get(int(wide.Length))
 		err := n.driver.ReadAt(t, buf, wide.Offset)
 		if err == nil {
@@ -200,10 +251,10 @@ func (n *Node) readUnaligned(t *Task, p []byte, off int64) error {
 // or at r's own end.
 func (n *Node) piece(r Range) Range {
 	limit := int64(bounceMax)
-	if n.limits.TransferMax > 0 {
-		limit = min(limit, n.limits.TransferMax)
+	if n.Limits().TransferMax > 0 {
+		limit = min(limit, n.Limits().TransferMax)
 	}
-	begin := r.Offset &^ (n.limits.Align - 1)
+	begin := r.Offset &^ (n.align() - 1)
 	if r.End()-begin > limit {
 		r.Length = begin + limit - r.Offset
 	}
@@ -217,7 +268,7 @@ func (n *Node) discard(t *Task, r Range) error {
 	if n.can.discarder == nil {
 		return nil
 	}
-	align := n.limits.Align
+	align := n.align()
 	begin := (r.Offset + align - 1) &^ (align - 1)
 	end := r.End() &^ (align - 1)
 	if begin >= end {
@@ -233,7 +284,7 @@ func (n *Node) discard(t *Task, r Range) error {
 
 func (n *Node) blockStatus(t *Task, r Range, exts []Extent, max int) ([]Extent, error) {
 	before := len(exts)
-	wide := r.Widen(n.limits.Align)
+	wide := r.Widen(n.align())
 	all, err := n.can.mapper.BlockStatus(t, wide, exts, max)
 	if err != nil {
 		return exts, err

@@ -1,64 +1,236 @@
 package blockcore
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"slices"
 	"sync"
 )
 
 // Graph is the set of nodes of the process and the edges between them and their owners.
 //
+// The control plane is whoever holds the graph's control: one at a time. It changes the graph, and begins and ends drained
+// sections; the wait for what is in flight happens without it.
+//
 // Analogous to the graph that QEMU keeps in global lists of BlockDriverStates.
 type Graph struct {
+	// Immutable.
+	onEvent func(Event)
+	control chan struct{} // holds one token while somebody is the control plane
+
 	// Guarded by mu.
-	mu    sync.Mutex
-	nodes map[string]*Node
+	mu       sync.Mutex
+	nodes    map[string]*Node
+	roots    map[*Root]struct{}
+	sections map[*Drained]struct{}
+	ending   []*Drained  // sections that ended, for the control plane to resume
+	drainAll int         // sections that cover everything
+	main     *AioContext // where drivers run that cannot leave it
+	unnamed  uint64      // nodes that got their name from us
+
+	// Safe from anywhere.
+	bell bell
 }
 
 // NewGraph returns an empty graph.
-func NewGraph() *Graph { return &Graph{nodes: map[string]*Node{}} }
+func NewGraph() *Graph { return NewGraphWith(GraphOptions{}) }
 
-// NodeOptions describe a new Node.
-type NodeOptions struct {
-	Name    string // unique in the graph
-	Context *AioContext
-	Driver  Driver // opened; the node owns it from now on
+// GraphOptions configure a Graph.
+type GraphOptions struct {
+	// Main is the AioContext for drivers that run on no other; nil = there is none, and they run anywhere.
+	Main *AioContext
+	// OnEvent receives what happens in the graph; it must not block. nil = nobody listens.
+	OnEvent func(Event)
 }
 
-// AddNode puts an opened driver into the graph. On error the driver remains the caller's.
-func (g *Graph) AddNode(o NodeOptions) (*Node, error) {
-	n := newNode(g, o)
-	if err := n.checkLimits(); err != nil {
-		return nil, err
+// NewGraphWith returns an empty graph.
+func NewGraphWith(o GraphOptions) *Graph {
+	return &Graph{
+		onEvent: o.OnEvent, main: o.Main, control: make(chan struct{}, 1),
+		nodes: map[string]*Node{}, roots: map[*Root]struct{}{}, sections: map[*Drained]struct{}{},
 	}
+}
+
+// lock makes the caller the control plane.
+func (g *Graph) lock(ctx context.Context) error {
+	select {
+	case g.control <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case g.control <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for another change of the graph: %w", ctx.Err())
+	}
+}
+
+func (g *Graph) tryLock() bool {
+	select {
+	case g.control <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// unlock resumes the sections that have ended meanwhile, on behalf of those who did not wait for us.
+func (g *Graph) unlock() {
+	for {
+		g.resumeEnded()
+		<-g.control
+		g.mu.Lock()
+		more := len(g.ending) > 0
+		g.mu.Unlock()
+		if !more || !g.tryLock() {
+			return
+		}
+	}
+}
+
+func (g *Graph) resumeEnded() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, taken := g.nodes[o.Name]; taken {
-		return nil, fmt.Errorf("Duplicate nodes with node-name='%s'", o.Name)
+	for _, d := range g.ending {
+		g.resume(d)
 	}
-	g.nodes[o.Name] = n
-	return n, nil
+	g.ending = nil
 }
 
-// Nodes returns all nodes, in no order.
+// AddNode puts an opened driver into the graph, in an Update of its own. On error the driver remains the caller's.
+func (g *Graph) AddNode(o NodeOptions) (n *Node, err error) {
+	err = g.Update(context.Background(), "add node "+o.Name, func(tx *Tx) error {
+		n, err = tx.AddNode(o)
+		return err
+	})
+	return n, err
+}
+
+// RemoveNode flushes and closes n, which nobody may use any more, in an Update of its own. Not on a loop. The node is gone
+// from the graph even when flushing or closing fails; the error says what.
+func (g *Graph) RemoveNode(n *Node) error {
+	return g.Update(context.Background(), "remove node "+n.name, func(tx *Tx) error { return tx.RemoveNode(n) })
+}
+
+// Node returns the node of that name, or nil. Safe from anywhere.
+func (g *Graph) Node(name string) *Node {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.nodes[name]
+}
+
+// Nodes returns all nodes, by name. Safe from anywhere.
 func (g *Graph) Nodes() []*Node {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.sorted()
+}
+
+// sorted is Nodes with graph.mu held.
+func (g *Graph) sorted() []*Node {
 	all := make([]*Node, 0, len(g.nodes))
 	for _, n := range g.nodes {
 		all = append(all, n)
 	}
+	slices.SortFunc(all, func(a, b *Node) int { return cmp.Compare(a.name, b.name) })
 	return all
 }
 
-// RemoveNode flushes and closes n, which nobody may use any more. Not on a loop. The node is gone
-// from the graph even when flushing or closing fails; the error says what.
-func (g *Graph) RemoveNode(n *Node) error {
+// Roots returns all owners' handles, in no order. Safe from anywhere.
+func (g *Graph) Roots() []*Root {
 	g.mu.Lock()
-	if n.users > 0 {
-		g.mu.Unlock()
-		return fmt.Errorf("Node %s is in use", n.name)
+	defer g.mu.Unlock()
+	all := make([]*Root, 0, len(g.roots))
+	for r := range g.roots {
+		all = append(all, r)
 	}
-	delete(g.nodes, n.name)
-	g.mu.Unlock()
-	return n.ctx.Do(n.close)
+	return all
+}
+
+// Sections returns the drained sections that have begun and not ended, the oldest first. Safe from anywhere.
+func (g *Graph) Sections() []*Drained {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := make([]*Drained, 0, len(g.sections))
+	for d := range g.sections {
+		if !d.ended {
+			all = append(all, d)
+		}
+	}
+	slices.SortFunc(all, func(a, b *Drained) int { return a.begun.Compare(b.begun) })
+	return all
+}
+
+// Parents returns the edges that lead to n. Safe from anywhere.
+func (n *Node) Parents() []*Edge {
+	n.graph.mu.Lock()
+	defer n.graph.mu.Unlock()
+	return slices.Clone(n.parents)
+}
+
+// Children returns the edges that lead from n. Safe from anywhere.
+func (n *Node) Children() []*Edge {
+	n.graph.mu.Lock()
+	defer n.graph.mu.Unlock()
+	return slices.Clone(n.children)
+}
+
+// Quiesced returns how many drained sections cover n, counted as QEMU counts them: one for each section of its own and one for each
+// child that is covered. Safe from anywhere.
+func (n *Node) Quiesced() int {
+	n.graph.mu.Lock()
+	defer n.graph.mu.Unlock()
+	return n.quiesce
+}
+
+// Quiesced returns how many drained sections cover r. Safe from anywhere.
+func (r *Root) Quiesced() int {
+	r.graph.mu.Lock()
+	defer r.graph.mu.Unlock()
+	return r.quiesce
+}
+
+// User returns who uses the child: a node, or else an owner's Root. Safe from anywhere.
+func (e *Edge) User() (*Node, *Root) { return e.parent, e.root }
+
+// Component returns all nodes that n shares requests with, directly or not: those that have to be on one AioContext. Safe
+// from anywhere.
+func (g *Graph) Component(n *Node) []*Node {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	nodes, _ := g.component(n)
+	return nodes
+}
+
+// component lists the nodes from the parents to the children, and the Roots above them. graph.mu is held.
+func (g *Graph) component(from *Node) ([]*Node, []*Root) {
+	in := map[*Node]bool{}
+	var roots []*Root
+	var visit func(n *Node)
+	visit = func(n *Node) {
+		if in[n] {
+			return
+		}
+		in[n] = true
+		for _, e := range n.parents {
+			if e.root != nil {
+				roots = append(roots, e.root)
+			} else {
+				visit(e.parent)
+			}
+		}
+		for _, e := range n.children {
+			visit(e.Node())
+		}
+	}
+	visit(from)
+	var nodes []*Node
+	for _, n := range g.parentsFirst() {
+		if in[n] {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes, roots
 }

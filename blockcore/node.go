@@ -17,20 +17,32 @@ type Node struct {
 	// Immutable.
 	graph    *Graph
 	name     string
-	ctx      *AioContext
 	driver   Driver
-	limits   Limits
-	features Features
 	can      capabilities
+	implicit bool // made for its parent, and gone with it
+
+	// Changed only by a Tx.
+	parents  []*Edge
+	children []*Edge
+	quiesce  int  // sections that cover the node, itself or through a child of it
+	told     bool // that the loop was told to be still
 
 	// Owned by the context.
 	writes rangeLocks // of nodes with an alignment only
-
-	// Guarded by graph.mu.
-	users int // Edges that lead here
+	still  bool       // a section covers the node: what is in flight ends, and nothing begins by itself
+	chores choreList
+	stats  NodeStats
 
 	// Safe from anywhere.
+	ctx      atomic.Pointer[AioContext]
+	facts    atomic.Pointer[facts]
 	inFlight atomic.Int64 // requests that have entered the driver and not left it
+}
+
+// facts are what a driver says of itself; those of a filter change with what is below it.
+type facts struct {
+	limits   Limits
+	features Features
 }
 
 // capabilities are a driver's optional interfaces; nil where it lacks one.
@@ -42,10 +54,17 @@ type capabilities struct {
 	mapper     Mapper
 	prefetcher Prefetcher
 	teller     CacheTeller
+	limiter    Limiter
+	featurer   Featurer
+	resizer    Resizer
+	quiescer   Quiescer
+	follower   ContextFollower
+	permitter  ChildPermitter
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
-	n := &Node{graph: g, name: o.Name, ctx: o.Context, driver: o.Driver, limits: Limits{Align: 1}}
+	n := &Node{graph: g, name: o.Name, driver: o.Driver, implicit: o.Implicit}
+	n.ctx.Store(o.Context)
 	d := o.Driver
 	n.can.writer, _ = d.(Writer)
 	n.can.flusher, _ = d.(Flusher)
@@ -54,28 +73,43 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.mapper, _ = d.(Mapper)
 	n.can.prefetcher, _ = d.(Prefetcher)
 	n.can.teller, _ = d.(CacheTeller)
-	if l, ok := d.(Limiter); ok {
-		n.limits = l.Limits()
-	}
-	if f, ok := d.(Featurer); ok {
-		n.features = f.Features()
-	}
+	n.can.limiter, _ = d.(Limiter)
+	n.can.featurer, _ = d.(Featurer)
+	n.can.resizer, _ = d.(Resizer)
+	n.can.quiescer, _ = d.(Quiescer)
+	n.can.follower, _ = d.(ContextFollower)
+	n.can.permitter, _ = d.(ChildPermitter)
 	return n
+}
+
+// learn asks the driver what it takes and what it can.
+func (n *Node) learn() error {
+	f := &facts{limits: Limits{Align: 1}}
+	if n.can.limiter != nil {
+		f.limits = n.can.limiter.Limits()
+	}
+	if n.can.featurer != nil {
+		f.features = n.can.featurer.Features()
+	}
+	if err := n.checkLimits(f.limits); err != nil {
+		return err
+	}
+	n.facts.Store(f)
+	return nil
 }
 
 // alignMax is the largest alignment a node may ask for: NBD's largest minimum block size.
 const alignMax = 64 << 10
 
-func (n *Node) checkLimits() error {
-	align := n.limits.Align
-	if align < 1 || align > alignMax || bits.OnesCount64(uint64(align)) != 1 {
-		return fmt.Errorf("node %s: alignment of %d bytes is not a power of two up to %d", n.name, align, alignMax)
+func (n *Node) checkLimits(l Limits) error {
+	if l.Align < 1 || l.Align > alignMax || bits.OnesCount64(uint64(l.Align)) != 1 {
+		return fmt.Errorf("node %s: alignment of %d bytes is not a power of two up to %d", n.name, l.Align, alignMax)
 	}
-	if limit := n.limits.TransferMax; limit < 0 || limit%align != 0 {
-		return fmt.Errorf("node %s: longest transfer of %d bytes is not a multiple of its alignment %d", n.name, limit, align)
+	if l.TransferMax < 0 || l.TransferMax%l.Align != 0 {
+		return fmt.Errorf("node %s: longest transfer of %d bytes is not a multiple of its alignment %d", n.name, l.TransferMax, l.Align)
 	}
-	if n.driver.Size()%align != 0 {
-		return fmt.Errorf("node %s: size of %d bytes is not a multiple of its alignment %d", n.name, n.driver.Size(), align)
+	if n.driver.Size()%l.Align != 0 {
+		return fmt.Errorf("node %s: size of %d bytes is not a multiple of its alignment %d", n.name, n.driver.Size(), l.Align)
 	}
 	return nil
 }
@@ -83,31 +117,73 @@ func (n *Node) checkLimits() error {
 // Name returns the node-name. Safe from anywhere.
 func (n *Node) Name() string { return n.name }
 
-// Context returns the AioContext on which the driver runs. Safe from anywhere.
-func (n *Node) Context() *AioContext { return n.ctx }
+// Driver returns what the node was made of, for owners that know its type. I/O goes through Edges. Safe from anywhere.
+func (n *Node) Driver() Driver { return n.driver }
+
+// Context returns the AioContext on which the driver runs. It changes only inside of a drained section. Safe from
+// anywhere.
+func (n *Node) Context() *AioContext { return n.ctx.Load() }
 
 // Size returns the length in bytes. Safe from anywhere.
 func (n *Node) Size() int64 { return n.driver.Size() }
 
 // Limits returns what requests the driver takes. Safe from anywhere.
-func (n *Node) Limits() Limits { return n.limits }
+func (n *Node) Limits() Limits { return n.facts.Load().limits }
 
 // Features returns what the driver tells of itself. Safe from anywhere.
-func (n *Node) Features() Features { return n.features }
+func (n *Node) Features() Features { return n.facts.Load().features }
+
+// Implicit reports whether the node was made for its parent and goes with it. Safe from anywhere.
+func (n *Node) Implicit() bool { return n.implicit }
 
 // Writable reports whether the driver can be written. Safe from anywhere.
-func (n *Node) Writable() bool { return n.can.writer != nil && !n.features.ReadOnly }
+func (n *Node) Writable() bool { return n.can.writer != nil && !n.Features().ReadOnly }
 
 // InFlight returns the number of requests in the driver now. Safe from anywhere.
 func (n *Node) InFlight() int64 { return n.inFlight.Load() }
 
-func (n *Node) begin() { n.inFlight.Add(1) }
+func (n *Node) align() int64 { return n.facts.Load().limits.Align }
 
-func (n *Node) end() {
+// begin counts a request in and notes where t is.
+func (n *Node) begin(t *Task) (above *Node) {
+	n.inFlight.Add(1)
+	above, t.node = t.node, n
+	return above
+}
+
+// end counts a request out. Its result has been handed over: t returns to the node above.
+func (n *Node) end(t *Task, above *Node) {
+	t.node = above
+	n.release()
+}
+
+// release takes one off the count.
+func (n *Node) release() {
 	left := n.inFlight.Add(-1)
 	if check.Enabled {
 		check.Invariant(left >= 0, "node %s: more requests ended than begun", n.name)
 	}
+	if left == 0 && n.still {
+		n.graph.bell.ring()
+	}
+}
+
+// hush is the part of a quiesce step that concerns n. On the loop.
+func (n *Node) hush() {
+	n.still = true
+	n.chores.stop()
+	if n.can.quiescer != nil {
+		n.can.quiescer.Quiesce()
+	}
+}
+
+// stir undoes hush. On the loop.
+func (n *Node) stir() {
+	n.still = false
+	if n.can.quiescer != nil {
+		n.can.quiescer.Resume()
+	}
+	n.chores.resume()
 }
 
 // close flushes and closes the driver.
@@ -121,4 +197,35 @@ func (n *Node) close(t *Task) error {
 		errFlush = fmt.Errorf("flush node %s before closing: %w", n.name, errFlush)
 	}
 	return errors.Join(errFlush, n.driver.Close(t))
+}
+
+// NodeStats counts what a node was asked for.
+type NodeStats struct {
+	Reads, Writes, Flushes, Discards, Zeroes uint64 // requests, failed ones too
+	ReadBytes, WriteBytes, DiscardBytes      uint64
+	Failed                                   uint64
+	HighestWrite                             int64 // end of the highest range that was written, in bytes
+}
+
+// Stats returns the counts. Not on a loop.
+func (n *Node) Stats() (NodeStats, error) {
+	var stats NodeStats
+	err := n.Context().Do(func(*Task) error {
+		stats = n.stats
+		return nil
+	})
+	return stats, err
+}
+
+// written notes the end of a range that was asked to be changed.
+func (s *NodeStats) written(r Range) {
+	s.HighestWrite = max(s.HighestWrite, r.End())
+}
+
+// failed counts a result and returns it.
+func (s *NodeStats) result(err error) error {
+	if err != nil {
+		s.Failed++
+	}
+	return err
 }

@@ -2,7 +2,6 @@ package blockcore
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 
 	"nbd-dataplane/internal/check"
@@ -14,147 +13,201 @@ import (
 // Analogous to QEMU's BlockBackend.
 type Root struct {
 	// Immutable.
-	name string
-	ctx  *AioContext
-	edge *Edge
+	graph *Graph
+	name  string
+	edge  *Edge
+	owner Owner
+
+	// Changed only by a Tx.
+	quiesce int  // sections that cover the Root, itself or through its node
+	told    bool // that the loop was told to be still
+	movable bool // to another AioContext although the owner does not follow
+	gone    bool
 
 	// Owned by the context.
-	quiesced int               // drained sections that cover this Root
-	held     WaitQueue         // requests that arrived meanwhile
-	resuming int               // requests that were held, are counted in and have not run yet
-	waiting  []chan<- struct{} // closed once nothing is in flight
+	still    bool      // admission is closed
+	held     WaitQueue // requests that arrived meanwhile
+	resuming int       // requests that were held, are counted in and have not run yet
+	moved    bool      // the held are being sent away: the Root is on another context
+	tickets  ticketList
+	throttle *ThrottleMember // nil = no limits
 
 	// Safe from anywhere.
+	ctx      atomic.Pointer[AioContext]
 	inFlight atomic.Int64 // requests admitted and not ended
+}
+
+// Owner is who stands above a Root, as far as it takes part in drains. An owner whose requests all come through
+// Begin needs none of it: they are held back there.
+type Owner interface {
+	// Quiesce stops the source of requests. It does not wait. On the loop, in no Task.
+	Quiesce()
+	// Busy reports that the owner has something under way besides requests admitted; when that ends it calls
+	// Root.Settled. Safe from anywhere.
+	Busy() bool
+	// Resume lets the source go on. On the loop, in no Task.
+	Resume()
+}
+
+// Mover is an Owner that can follow its node to another AioContext.
+type Mover interface {
+	// MayMove returns why not, or nil. Safe from anywhere.
+	MayMove(to *AioContext) error
+	// Detach takes everything off the old loop. The Root is drained. On that loop, in no Task.
+	Detach(to *AioContext)
+	// Attach takes it up on the new one. On the new loop, in no Task.
+	Attach(ctx *AioContext)
+}
+
+// SizeWatcher is an Owner that wants to know when the size of its node has changed.
+type SizeWatcher interface {
+	// Resized is called in the drained section of the change. Not on a loop.
+	Resized(sizeBytes int64)
 }
 
 // RootOptions describe a new Root.
 type RootOptions struct {
 	Name     string // of the owner, for messages
-	Writable bool
+	Writable bool   // PermWrite is taken as well
+	// Permissions are taken besides.
+	Permissions Permissions
+	// Unshared permissions are kept from everybody else.
+	Unshared Permissions
+	// Owner takes part in drains; may be nil.
+	Owner Owner
+	// Movable lets the node change its AioContext under an owner that is no Mover.
+	Movable bool
 }
 
-// NewRoot attaches an owner to n.
-func (g *Graph) NewRoot(n *Node, o RootOptions) (*Root, error) {
-	if o.Writable && !n.Writable() {
-		return nil, fmt.Errorf("Cannot export read-only node as writable: node %s", n.name)
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n.users++
-	return &Root{name: o.Name, ctx: n.ctx, edge: &Edge{child: n, writable: o.Writable}}, nil
-}
+// Name returns the name of the owner. Safe from anywhere.
+func (r *Root) Name() string { return r.name }
 
-// Close detaches the owner. Nothing is in flight and nothing follows.
-func (r *Root) Close() {
-	check.Invariant(r.inFlight.Load() == 0, "Root %q is closed with %d requests in flight", r.name, r.inFlight.Load())
-	n := r.edge.child
-	n.graph.mu.Lock()
-	defer n.graph.mu.Unlock()
-	n.users--
-}
-
-// Context returns the AioContext that requests must be started on. Safe from anywhere.
-func (r *Root) Context() *AioContext { return r.ctx }
+// Context returns the AioContext that requests must be started on. It changes only while r is drained. Safe from
+// anywhere.
+func (r *Root) Context() *AioContext { return r.ctx.Load() }
 
 // Edge returns what requests go through between Begin and End.
 func (r *Root) Edge() *Edge { return r.edge }
 
-// Node returns the node below. Safe from anywhere.
-func (r *Root) Node() *Node { return r.edge.child }
+// Node returns the node below. It changes only while r is drained. Safe from anywhere.
+func (r *Root) Node() *Node { return r.edge.Node() }
+
+// Still reports whether a drained section covers r: a request that begins now would be held back. On the loop.
+func (r *Root) Still() bool { return r.still }
 
 // Begin admits one request, which is in flight until End. While a drained section covers r the request is held
-// back here; the held go first afterwards, in order.
-func (r *Root) Begin(t *Task) {
+// back here; the held go first afterwards, in order. It returns false, and k is nothing, when r has moved to another
+// AioContext meanwhile: the request is to be begun there, by a Task of that one.
+func (r *Root) Begin(t *Task, k *Ticket) bool {
+	k.root, k.task, k.since = r, t, t.Latest()
+	t.ticket = k
+	r.tickets.add(k)
 	for r.resuming > 0 {
 		t.Yield() // they are ready, and so ahead
 	}
-	if r.quiesced > 0 {
-		t.Wait(&r.held)
-		r.resuming--
-		return
+	if r.still && !r.hold(t, k) {
+		return false
 	}
-	r.inFlight.Add(1)
+	if !k.held {
+		r.inFlight.Add(1)
+	}
+	k.held = false
+	return true
 }
 
-// resume counts in and wakes the requests that were held, in order. A section that begins before they
-// run waits for them, so none is held twice and put behind those that came later.
-func (r *Root) resume() {
+// hold keeps a request back until it has been counted in.
+func (r *Root) hold(t *Task, k *Ticket) bool {
+	k.held = true
+	t.Wait(&r.held)
+	if r.moved {
+		r.forget(t, k)
+		return false
+	}
+	r.resuming--
+	return true
+}
+
+// forget ends a ticket.
+func (r *Root) forget(t *Task, k *Ticket) {
+	r.tickets.remove(k)
+	t.ticket = nil
+	k.held, k.task, k.root = false, nil, nil
+}
+
+// End ends a request after its result has been handed over.
+func (r *Root) End(t *Task, k *Ticket) {
+	r.forget(t, k)
+	left := r.inFlight.Add(-1)
+	if check.Enabled {
+		check.Invariant(left >= 0, "Root %q: more requests ended than begun", r.name)
+		check.Invariant(t.node == nil, "Root %q: a request ended inside of a driver", r.name)
+	}
+	if left == 0 && r.still {
+		r.graph.bell.ring()
+	}
+}
+
+// Settled has those who wait for r look again: its owner is not Busy any more. Safe from anywhere.
+func (r *Root) Settled() { r.graph.bell.ring() }
+
+// Busy reports whether requests are in flight, or the owner has something else under way. Safe from anywhere.
+func (r *Root) Busy() bool {
+	return r.inFlight.Load() != 0 || r.owner != nil && r.owner.Busy()
+}
+
+// InFlight returns the number of requests admitted and not ended. Safe from anywhere.
+func (r *Root) InFlight() int64 { return r.inFlight.Load() }
+
+// hush is the part of a quiesce step that concerns r. On the loop.
+func (r *Root) hush() {
+	r.still = true
+	if r.owner != nil {
+		r.owner.Quiesce()
+	}
+}
+
+// stir undoes hush: the requests that were held are counted in and woken, in order. A section that begins before they
+// run waits for them, so none is held twice and put behind those that came later. On the loop.
+func (r *Root) stir() {
+	r.still = false
 	for !r.held.Empty() {
 		r.inFlight.Add(1)
 		r.resuming++
 		r.held.WakeOne()
 	}
-}
-
-// End ends a request after its result has been handed over.
-func (r *Root) End() {
-	left := r.inFlight.Add(-1)
-	if check.Enabled {
-		check.Invariant(left >= 0, "Root %q: more requests ended than begun", r.name)
-	}
-	if left == 0 && len(r.waiting) > 0 {
-		r.settled()
+	if r.owner != nil {
+		r.owner.Resume()
 	}
 }
 
-// settled tells those who wait.
-func (r *Root) settled() {
-	for _, idle := range r.waiting {
-		close(idle)
+// sendAway wakes the held requests for them to begin again elsewhere. On the old loop; returns when they have left it.
+func (r *Root) sendAway(t *Task) {
+	r.moved = true
+	r.held.WakeAll()
+	for r.tickets.first != nil {
+		t.Yield()
 	}
-	r.waiting = nil
+	r.moved = false
 }
 
-// Busy reports whether requests are in flight. Safe from anywhere.
-func (r *Root) Busy() bool { return r.inFlight.Load() != 0 }
-
-// InFlight returns the number of requests admitted and not ended. Safe from anywhere.
-func (r *Root) InFlight() int64 { return r.inFlight.Load() }
-
-// Drained is a section of time in which a Root has nothing in flight. It is ended by End, once.
-//
-// Analogous to the time between QEMU's bdrv_drained_begin and bdrv_drained_end.
-type Drained struct {
-	root  *Root
-	ended atomic.Bool
-}
-
-// Drain quiesces r and waits until nothing is in flight. When ctx ends first, r is resumed and
-// the error says what the wait was for. Sections nest and overlap. Not on a loop.
+// Drain quiesces r alone and waits until nothing of it is in flight; see Graph.Drain.
 func (r *Root) Drain(ctx context.Context) (*Drained, error) {
-	d := &Drained{root: r}
-	idle := make(chan struct{})
-	ok := r.ctx.Post(func() {
-		r.quiesced++
-		r.waiting = append(r.waiting, idle)
-		if !r.Busy() {
-			r.settled()
-		}
-	})
-	if !ok {
-		return nil, ErrContextClosed
-	}
-	select {
-	case <-idle:
-		return d, nil
-	case <-ctx.Done():
-		err := fmt.Errorf("drain of %q: %d requests still in flight on node %s: %w", r.name, r.InFlight(), r.Node().Name(), ctx.Err())
-		d.End()
-		return nil, err
-	}
+	return r.graph.Drain(ctx, DrainOptions{Why: "root " + r.name, Roots: []*Root{r}})
 }
 
-// End resumes the Root; held-back requests go first, in order. It does not wait. Ending twice is harmless.
-func (d *Drained) End() {
-	if d.ended.Swap(true) {
-		return
-	}
-	r := d.root
-	r.ctx.Post(func() {
-		r.quiesced--
-		if r.quiesced == 0 {
-			r.resume()
-		}
+// NewRoot attaches an owner to n, in an Update of its own.
+func (g *Graph) NewRoot(n *Node, o RootOptions) (r *Root, err error) {
+	err = g.Update(context.Background(), "attach "+o.Name, func(tx *Tx) error {
+		r, err = tx.NewRoot(n, o)
+		return err
+	})
+	return r, err
+}
+
+// Close detaches the owner. Nothing is in flight and nothing follows. Not on a loop.
+func (r *Root) Close() {
+	_ = r.graph.Update(context.Background(), "detach "+r.name, func(tx *Tx) error {
+		tx.CloseRoot(r)
+		return nil
 	})
 }

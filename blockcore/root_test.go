@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -14,12 +15,13 @@ type gate struct{ q WaitQueue }
 // hold starts a request on r that ends when the gate is opened.
 func (g *gate) hold(r *Root, note func()) {
 	r.Context().Spawn(BodyFunc(func(t *Task) {
-		r.Begin(t)
+		k := Ticket{Op: "hold", Range: Range{0x10, 0x20}}
+		r.Begin(t, &k)
 		if note != nil {
 			note()
 		}
 		t.Wait(&g.q)
-		r.End()
+		r.End(t, &k)
 	}))
 }
 
@@ -30,8 +32,7 @@ func newRootOn(t *testing.T, c *AioContext) *Root {
 // drainLater begins a drain in a goroutine of its own and returns when the loop knows of it.
 func drainLater(t *testing.T, r *Root) <-chan *Drained {
 	t.Helper()
-	before := 0
-	onLoop(t, r.Context(), func() { before = r.quiesced })
+	before := r.Quiesced()
 	drained := make(chan *Drained, 1)
 	go func() {
 		d, err := r.Drain(context.Background())
@@ -41,7 +42,7 @@ func drainLater(t *testing.T, r *Root) <-chan *Drained {
 		drained <- d
 	}()
 	do(t, r.Context(), func(t *Task) error {
-		for r.quiesced == before {
+		for r.Quiesced() == before {
 			t.Yield()
 		}
 		return nil
@@ -87,9 +88,10 @@ func TestHeldRequestsRunInOrder(t *testing.T) {
 		var order []int
 		start := func(i int) {
 			c.Spawn(BodyFunc(func(t *Task) {
-				r.Begin(t)
+				var k Ticket
+				r.Begin(t, &k)
 				order = append(order, i)
-				r.End()
+				r.End(t, &k)
 			}))
 		}
 		onLoop(t, c, func() {
@@ -120,24 +122,25 @@ func TestSectionThatFollowsAtOnce(t *testing.T) {
 	r := newRootOn(t, l.AioContext)
 	start := func(name string) {
 		l.Spawn(BodyFunc(func(t *Task) {
-			r.Begin(t)
+			var k Ticket
+			r.Begin(t, &k)
 			l.note("%s", name)
-			r.End()
+			r.End(t, &k)
 		}))
 	}
-	idle := make(chan struct{})
-	quiesce := func() { r.quiesced++ }
+	idle := r.graph.bell.next()
+	quiesce := func() { r.hush() }
 	l.lines = nil
 	l.during(func() { quiesce(); start("a"); start("b") })
 	l.during(func() {
-		l.Post(func() { r.quiesced--; r.resume() })
+		l.Post(r.stir)
 		l.Post(func() { start("c") })
-		l.Post(func() { quiesce(); r.waiting = append(r.waiting, idle) })
+		l.Post(quiesce)
 		l.Post(func() { start("d") })
 	})
 	l.expect("wait 2ms\na\nb\nwait 2ms")
 	<-idle
-	l.during(func() { r.quiesced--; r.resume() })
+	l.during(r.stir)
 	l.expect("c\nd\nwait 2ms")
 }
 
@@ -156,9 +159,10 @@ func TestSectionsNestAndOverlap(t *testing.T) {
 			var began atomic.Bool
 			onLoop(t, c, func() {
 				c.Spawn(BodyFunc(func(t *Task) {
-					r.Begin(t)
+					var k Ticket
+					r.Begin(t, &k)
 					began.Store(true)
-					r.End()
+					r.End(t, &k)
 				}))
 			})
 			for i, which := range order {
@@ -194,15 +198,18 @@ func TestDrainDeadlineNamesTheCulprit(t *testing.T) {
 		r := newRootOn(t, c)
 		var g gate
 		onLoop(t, c, func() { g.hold(r, nil) })
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		d, err := r.Drain(ctx)
+		d, err := r.graph.Drain(t.Context(), DrainOptions{Why: "test", Roots: []*Root{r}, Max: time.Millisecond})
 		require.Nil(t, d)
-		require.ErrorIs(t, err, context.Canceled)
-		require.EqualError(t, err, `drain of "owner": 1 requests still in flight on node disk: context canceled`)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Regexp(t, `^drain for test gave up after \S+, waiting for hold \[0x10, \+0x20\) for \S+: context deadline exceeded$`, err.Error())
+		var drainError *DrainError
+		require.ErrorAs(t, err, &drainError)
+		require.Len(t, drainError.Culprits, 1)
+		require.Contains(t, drainError.Culprits[0].Stack, "(*gate).hold", "the stack of the Task that is waited for")
 		do(t, c, func(t *Task) error {
-			r.Begin(t)
-			r.End()
+			var k Ticket
+			r.Begin(t, &k)
+			r.End(t, &k)
 			return nil
 		})
 		onLoop(t, c, func() { g.q.WakeAll() })
@@ -230,11 +237,12 @@ func TestRequestsRaceWithDrains_T_X5_T_X6(t *testing.T) {
 			for range 4 {
 				c.Spawn(BodyFunc(func(t *Task) {
 					for !stop {
-						r.Begin(t)
+						var k Ticket
+						r.Begin(t, &k)
 						broken = broken || quiet.Load()
 						t.Yield()
 						broken = broken || quiet.Load()
-						r.End()
+						r.End(t, &k)
 						t.Yield()
 					}
 					ended <- struct{}{}

@@ -35,6 +35,9 @@ type Task struct {
 	done  bool
 	op    operation // the one operation that the Task waits for
 	link  *Task     // next in the WaitQueue it waits in
+	node  *Node     // in whose driver it is; nil = in none
+	// ticket is the request that it executes; nil = it executes none.
+	ticket *Ticket
 }
 
 // Spawn starts body as a Task. Called by the loop itself it runs at once, up to its first suspension;

@@ -10,12 +10,12 @@ import (
 // INVARIANT: where there is an alignment, all writes hold the lock of their range, and one
 // that reads, merges and writes holds it alone: two writes into one block never undo each other.
 func (n *Node) write(t *Task, p []byte, off int64, flags WriteFlags) error {
-	if n.limits.Align == 1 {
+	if n.align() == 1 {
 		return n.writePieces(t, p, off, flags)
 	}
 	r := Range{off, int64(len(p))}
-	aligned := r.Aligned(n.limits.Align)
-	lock := n.writes.acquire(t, r.Widen(n.limits.Align), !aligned)
+	aligned := r.Aligned(n.align())
+	lock := n.writes.acquire(t, r.Widen(n.align()), !aligned)
 	defer n.writes.release(lock)
 	if n.fits(p, off) {
 		return n.writePieces(t, p, off, flags)
@@ -24,7 +24,7 @@ func (n *Node) write(t *Task, p []byte, off int64, flags WriteFlags) error {
 }
 
 func (n *Node) writePieces(t *Task, p []byte, off int64, flags WriteFlags) error {
-	limit := n.limits.TransferMax
+	limit := n.Limits().TransferMax
 	if limit == 0 || int64(len(p)) <= limit {
 		return n.can.writer.WriteAt(t, p, off, flags)
 	}
@@ -52,7 +52,7 @@ func (n *Node) writeBounced(t *Task, p []byte, off int64, flags WriteFlags) erro
 }
 
 func (n *Node) mergeAndWrite(t *Task, p []byte, r Range, flags WriteFlags) error {
-	wide := r.Widen(n.limits.Align)
+	wide := r.Widen(n.align())
 	buf := t.Buffers().Get(int(wide.Length))
 	defer t.Buffers().Put(buf)
 	if err := n.readEnds(t, buf, r, wide); err != nil {
@@ -65,7 +65,7 @@ func (n *Node) mergeAndWrite(t *Task, p []byte, r Range, flags WriteFlags) error
 // readEnds fills the first and the last block of buf, which stands for wide, where r covers them only
 // in part.
 func (n *Node) readEnds(t *Task, buf []byte, r, wide Range) error {
-	align := n.limits.Align
+	align := n.align()
 	head := r.Offset > wide.Offset
 	tail := r.End() < wide.End()
 	if head || tail && wide.Length == align {
@@ -87,7 +87,7 @@ func (n *Node) writeZeroes(t *Task, r Range, flags ZeroFlags) error {
 	if r.Length == 0 {
 		return nil
 	}
-	align := n.limits.Align
+	align := n.align()
 	if align == 1 {
 		return n.zeroAligned(t, r, flags)
 	}

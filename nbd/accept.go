@@ -139,7 +139,7 @@ func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer) error {
 		return err
 	}
 	c := &Conn{
-		id: s.lastID.Add(1), server: s, export: e, ctx: e.ctx, lane: e.lane, fd: fd, pump: p, peer: peer,
+		id: s.lastID.Add(1), server: s, export: e, fd: fd, pump: p, peer: peer,
 		agreed: agreed, style: agreed.style(), limits: s.limits, began: time.Now(),
 	}
 	if err := e.add(c); err != nil {
@@ -147,7 +147,7 @@ func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer) error {
 		return err
 	}
 	s.emit(ConnectionOpened{Peer: peer, Export: e.Name(), ID: c.id})
-	if !e.ctx.Post(c.start) {
+	if !e.post(c.start) {
 		e.remove(c)
 		unix.Close(fd)
 		return errStopping

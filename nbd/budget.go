@@ -82,6 +82,6 @@ func (b *budget) wakeAll() {
 	b.waiting.Store(false)
 	b.mu.Unlock()
 	for c := range woken {
-		c.ctx.Post(c.roomAgain)
+		c.export.post(c.roomAgain)
 	}
 }

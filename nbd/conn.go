@@ -18,29 +18,30 @@ import (
 // Analogous to QEMU's NBDClient.
 type Conn struct {
 	// Immutable.
-	id      uint64
-	server  *Server
-	export  *Export
-	ctx     *blockcore.AioContext
-	lane    *lane
-	fd      int
-	pump    *pump // nil in clear
-	peer    *Peer
-	agreed  negotiated
-	style   replyStyle
-	limits  Limits
-	began   time.Time
-	watcher *blockcore.Watcher // set once on the loop, before the first event
+	id     uint64
+	server *Server
+	export *Export
+	fd     int
+	pump   *pump // nil in clear
+	peer   *Peer
+	agreed negotiated
+	style  replyStyle
+	limits Limits
+	began  time.Time
 
 	// Owned by the context.
-	in         *slab    // what is being received into; nil while there is nothing
-	begin, end int      // in.memory[begin:end] is received and not parsed
-	large      *request // a WRITE whose payload is being received into a buffer of its own
-	skipped    *request // a refused WRITE whose payload is being thrown away
-	skip       uint64   // bytes of it that are still to come
-	blocked    bool     // a request waits for room, nothing is received
-	ended      bool     // there will be no more input
-	broken     bool     // the socket takes nothing any more
+	ctx        *blockcore.AioContext // the export's
+	lane       *lane                 // of that context
+	watcher    *blockcore.Watcher    // nil before start, and between two contexts
+	between    bool                  // has left one context and not come to the other one yet
+	in         *slab                 // what is being received into; nil while there is nothing
+	begin, end int                   // in.memory[begin:end] is received and not parsed
+	large      *request              // a WRITE whose payload is being received into a buffer of its own
+	skipped    *request              // a refused WRITE whose payload is being thrown away
+	skip       uint64                // bytes of it that are still to come
+	blocked    bool                  // a request waits for room, nothing is received
+	ended      bool                  // there will be no more input
+	broken     bool                  // the socket takes nothing any more
 	closed     bool
 	cause      Cause
 	err        error
@@ -59,6 +60,7 @@ type connStats struct{ requests, failed, read, written uint64 }
 
 // start takes up the transmission phase. On the loop.
 func (c *Conn) start() {
+	c.ctx, c.lane = c.export.ctx.Load(), c.export.lane
 	c.watcher = c.ctx.Watch(c.fd, c)
 	if c.ended { // stopped before it began
 		c.maybeClose()

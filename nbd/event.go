@@ -60,6 +60,17 @@ type RequestFailed struct {
 // AcceptFailed: a listener has trouble; it goes on after a pause.
 type AcceptFailed struct{ Err error }
 
+// ExportRemoved: an export is gone, and its last client with it.
+type ExportRemoved struct{ Export string }
+
+// ExportResized: what clients see has another size now, in bytes.
+type ExportResized struct {
+	Export string
+	Size   int64
+}
+
+func (ExportRemoved) isEvent()      {}
+func (ExportResized) isEvent()      {}
 func (ConnectionAccepted) isEvent() {}
 func (NegotiationFailed) isEvent()  {}
 func (AccessDenied) isEvent()       {}
@@ -74,13 +85,14 @@ type Cause uint8
 
 // Causes.
 const (
-	CauseDisconnect Cause = iota // NBD_CMD_DISC
-	CauseEOF                     // the client closed without a word
-	CauseReset                   // the socket failed
-	CauseProtocol                // the client broke the protocol beyond repair
-	CauseStopped                 // the server or the export is going
-	CauseLinger                  // the client did not take its last replies
-	CauseStalled                 // the client held memory that others waited for, and did nothing
+	CauseDisconnect   Cause = iota // NBD_CMD_DISC
+	CauseEOF                       // the client closed without a word
+	CauseReset                     // the socket failed
+	CauseProtocol                  // the client broke the protocol beyond repair
+	CauseStopped                   // the server or the export is going
+	CauseLinger                    // the client did not take its last replies
+	CauseStalled                   // the client held memory that others waited for, and did nothing
+	CauseDisconnected              // an operator has thrown the client out
 )
 
 func (c Cause) String() string {
@@ -99,6 +111,8 @@ func (c Cause) String() string {
 		return "replies not taken"
 	case CauseStalled:
 		return "stalled while others waited"
+	case CauseDisconnected:
+		return "thrown out"
 	}
 	return "unknown"
 }

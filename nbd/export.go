@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"nbd-dataplane/blockcore"
 )
@@ -13,8 +14,9 @@ import (
 type ExportOptions struct {
 	Name        string
 	Description string
-	Root        *blockcore.Root // the export owns it from now on
-	Writable    bool
+	// Node is what is exported. It may be replaced under the export later on.
+	Node     *blockcore.Node
+	Writable bool
 	// Shared is the number of clients the export is meant for; 1 means that MULTI_CONN is not offered.
 	Shared int
 	// MinBlock is the minimum block size that clients are told and, having asked, are held to; 0 = 1. What the node
@@ -26,6 +28,14 @@ type ExportOptions struct {
 	AllocationDepth bool
 	TLSOnly         bool
 	Authz           Authorizer // nil = everybody the server lets in
+	// FixedContext keeps the export on the AioContext that it begins on.
+	FixedContext bool
+	// Permissions that the export keeps from other users of the node; QEMU's exports unshare PermResize, ours
+	// live through a resize.
+	Unshared blockcore.Permissions
+	// AllowLess lets an export of a name come back with a smaller size or fewer abilities than clients have seen under
+	// it. QEMU aborts when it reconnects to less.
+	AllowLess bool
 }
 
 // Export offers one node to clients under a name.
@@ -34,15 +44,24 @@ type ExportOptions struct {
 type Export struct {
 	// Immutable.
 	options ExportOptions
-	root    *blockcore.Root
-	ctx     *blockcore.AioContext
+	graph   *blockcore.Graph
+	server  *Server
+	root    *blockcore.Root // set once, before the first client
 	budget  *budget
+
+	// Owned by the context.
 	lane    *lane
+	still   bool // a drained section covers the export: requests stay unparsed
+	retired bool // requests are answered with ESHUTDOWN
 
 	// Guarded by mu.
-	mu    sync.Mutex
-	conns map[*Conn]struct{}
-	gone  bool // no connection may be added
+	mu       sync.Mutex
+	conns    map[*Conn]struct{}
+	gone     bool          // no connection may be added
+	deserted chan struct{} // closed when gone and the last connection has left
+
+	// Safe from anywhere.
+	ctx atomic.Pointer[blockcore.AioContext]
 }
 
 // Name returns the export's name.
@@ -116,14 +135,41 @@ func (e *Export) remove(c *Conn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.conns, c)
+	e.checkDeserted()
 }
 
 // close lets no connection in any more and returns those that are there.
 func (e *Export) close() []*Conn {
 	e.mu.Lock()
 	e.gone = true
+	e.checkDeserted()
 	e.mu.Unlock()
 	return e.connections()
+}
+
+// checkDeserted tells those who wait for the last connection of an export that is going. e.mu is held.
+func (e *Export) checkDeserted() {
+	if !e.gone || len(e.conns) > 0 {
+		return
+	}
+	select {
+	case <-e.deserted:
+	default:
+		close(e.deserted)
+	}
+}
+
+// post has fn run on the loop that the export is on when it runs. It reports false, and drops fn, when that is closed. Safe
+// from anywhere.
+func (e *Export) post(fn func()) bool {
+	ctx := e.ctx.Load()
+	return ctx.Post(func() {
+		if e.ctx.Load() != ctx {
+			e.post(fn) // it has moved meanwhile
+			return
+		}
+		fn()
+	})
 }
 
 // connections returns those that are there.

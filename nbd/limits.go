@@ -21,6 +21,8 @@ type Limits struct {
 	// Stall is how long a connection may hold more than 1 MiB for a client that neither reads nor goes on with its
 	// payload, while others wait for memory.
 	Stall time.Duration
+	// Retire is how long a client of an export that retires may go on to be told so.
+	Retire time.Duration
 }
 
 // Defaults of Limits, and bounds that are not to be set.
@@ -40,6 +42,8 @@ const (
 	LingerDefault = 10 * time.Second
 	// StallDefault is longer than any client takes that is alive, and short enough for a guest's patience.
 	StallDefault = 10 * time.Second
+	// RetireDefault is the handshake's again: a client that has not left by then does not listen.
+	RetireDefault = 10 * time.Second
 
 	// payloadMax is the longest payload of a WRITE that is taken and the longest READ that is answered:
 	// what libnbd sends at most. The specification only asks for 32 MiB.
@@ -76,6 +80,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Stall == 0 {
 		l.Stall = StallDefault
+	}
+	if l.Retire == 0 {
+		l.Retire = RetireDefault
 	}
 	l.ConnectionBytes = orDefault(l.ConnectionBytes, ConnectionBytesDefault)
 	l.ExportBytes = orDefault(l.ExportBytes, ExportBytesDefault)

@@ -123,8 +123,12 @@ func (c *Conn) badMagic(m uint32) {
 	c.endInput(CauseProtocol, fmt.Errorf("request with magic %#08x", m))
 }
 
-// fits reserves what q needs, or arranges for another try.
+// fits reserves what q needs, or arranges for another try. While the export is drained a request stays where it is, as the
+// bytes that were received.
 func (c *Conn) fits(q *request) bool {
+	if c.export.still && q.admitted() {
+		return false
+	}
 	if c.inFlight >= c.limits.Requests || c.out.crammed() {
 		return false
 	}
@@ -185,6 +189,10 @@ func (c *Conn) beginLarge(q *request, length int) {
 func (c *Conn) startLarge() bool {
 	q := c.large
 	if q.filled < len(q.payload) {
+		return false
+	}
+	if c.export.still {
+		c.blocked = true
 		return false
 	}
 	c.large = nil

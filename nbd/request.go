@@ -18,6 +18,7 @@ type request struct {
 	ownBuffer bool  // payload is a buffer of its own,
 	filled    int   // of which this much has been received
 
+	ticket  blockcore.Ticket
 	charge  int64  // bytes reserved for it
 	refused Errno  // it is not to be executed,
 	reason  string // for this reason
@@ -58,6 +59,9 @@ func (q *request) refuse(e Errno, format string, args ...any) {
 	}
 }
 
+// admitted reports whether q goes to the block layer.
+func (q *request) admitted() bool { return q.refused == 0 && q.header.command != CmdDisc }
+
 // check finds what is wrong with a request, in the order: unknown command, flags, read-only, size, range,
 // alignment.
 func (q *request) check(c *Conn) {
@@ -70,6 +74,9 @@ func (q *request) check(c *Conn) {
 		return // it has no reply, so there is no way to refuse it
 	}
 	rule := &commandRules[h.command]
+	if c.export.retired {
+		q.refuse(EShutdown, "export %s is being removed", shown(c.export.Name()))
+	}
 	q.checkFlags(c, rule)
 	if rule.changes && c.agreed.flags&FlagReadOnly != 0 {
 		q.refuse(EPerm, "export is read-only")
@@ -178,11 +185,15 @@ func (q *request) Run(t *blockcore.Task) {
 		c.endInput(CauseDisconnect, nil)
 	default:
 		root := c.export.root
-		root.Begin(t)
+		q.ticket.Op, q.ticket.Range, q.ticket.Client = q.header.command.String(), q.bytes(), c
+		if !root.Begin(t, &q.ticket) {
+			c.export.post(func() { c.ctx.Spawn(q) }) // the export has moved, and c with it
+			return
+		}
 		if err := commandRules[q.header.command].perform(q, t); err != nil {
 			q.failed(err)
 		}
-		root.End()
+		root.End(t, &q.ticket)
 	}
 	c.finish(q)
 }

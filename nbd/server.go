@@ -46,6 +46,7 @@ type Server struct {
 	lanes     map[*blockcore.AioContext]*lane
 	listeners map[net.Listener]struct{}
 	shaking   map[net.Conn]context.CancelFunc // clients in the handshake
+	offered   map[string]offer
 	stopping  bool
 	clients   int           // shaking, and connections
 	allGone   chan struct{} // closed when stopping and the last client is gone
@@ -71,6 +72,7 @@ func NewServer(o ServerOptions) *Server {
 		lanes:     map[*blockcore.AioContext]*lane{},
 		listeners: map[net.Listener]struct{}{},
 		shaking:   map[net.Conn]context.CancelFunc{},
+		offered:   map[string]offer{},
 		allGone:   make(chan struct{}),
 		quit:      make(chan struct{}),
 	}
@@ -84,36 +86,6 @@ func (s *Server) emit(e Event) {
 	if s.onEvent != nil {
 		s.onEvent(e)
 	}
-}
-
-// AddExport offers an export from now on. The first one is also the default export, which clients get who
-// name none.
-func (s *Server) AddExport(o ExportOptions) (*Export, error) {
-	if err := checkString(o.Name); err != nil {
-		return nil, fmt.Errorf("export name %s: %w", shown(o.Name), err)
-	}
-	if err := checkString(o.Description); err != nil {
-		return nil, fmt.Errorf("description of export %s: %w", shown(o.Name), err)
-	}
-	e := &Export{options: o, root: o.Root, ctx: o.Root.Context(), budget: newBudget(s.limits.ExportBytes), conns: map[*Conn]struct{}{}}
-	info := e.info()
-	if err := info.checkBlockSizes(); err != nil {
-		return nil, fmt.Errorf("export %s: %w", shown(o.Name), err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, other := range s.exports {
-		if other.options.Name == o.Name {
-			return nil, fmt.Errorf("NBD server already has export named '%s'", o.Name)
-		}
-	}
-	e.lane = s.lanes[e.ctx]
-	if e.lane == nil {
-		e.lane = newLane(e.ctx)
-		s.lanes[e.ctx] = e.lane
-	}
-	s.exports = append(s.exports, e)
-	return e, nil
 }
 
 // list implements catalog.
@@ -189,16 +161,16 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Unlock()
 	conns := s.closeExports()
 	for _, c := range conns {
-		c.ctx.Post(c.stop)
+		c.export.post(c.stop)
 	}
 	select {
 	case <-s.allGone:
-		s.releaseLanes()
+		s.release()
 		return nil
 	case <-ctx.Done():
 	}
 	for _, c := range conns {
-		c.ctx.Post(func() { c.abort(CauseStopped) })
+		c.export.post(func() { c.abort(CauseStopped) })
 	}
 	return s.awaitCut(ctx.Err())
 }
@@ -210,15 +182,18 @@ func (s *Server) awaitCut(cause error) error {
 	left := s.clients
 	s.mu.Unlock()
 	<-s.allGone
-	s.releaseLanes()
+	s.release()
 	if left > 0 {
 		return fmt.Errorf("stop: %d clients were cut off: %w", left, cause)
 	}
 	return nil
 }
 
-// releaseLanes gives back the memory that is kept for connections.
-func (s *Server) releaseLanes() {
+// release gives back what is kept for connections, and the exports' hold on their nodes.
+func (s *Server) release() {
+	for _, e := range s.snapshot() {
+		e.root.Close()
+	}
 	s.mu.Lock()
 	lanes := maps.Clone(s.lanes)
 	s.mu.Unlock()

@@ -101,7 +101,8 @@ func TestDrainHoldsRequests(t *testing.T) {
 			a.post(CmdWrite, 0, i*512, 0, fill(2, 512))
 			b.post(CmdFlush, 0, 0, 0, nil)
 		}
-		h.until("all have come", func() bool { return h.conn(1).inFlight == 10 && h.conn(2).inFlight == 10 })
+		h.until("both are held", func() bool { return h.conn(1).blocked && h.conn(2).blocked })
+		require.Zero(t, h.conn(1).inFlight+h.conn(2).inFlight, "what arrives stays unparsed")
 		require.Empty(t, h.log.Text())
 		section.End()
 		for _, w := range []*wireClient{a, b} {

@@ -31,7 +31,7 @@ func (s *Server) relieve(stall time.Duration) {
 	}
 	for _, e := range s.snapshot() {
 		for _, c := range e.connections() {
-			c.ctx.Post(c.cutIfStalled)
+			c.export.post(c.cutIfStalled)
 		}
 	}
 }

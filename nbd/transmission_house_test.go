@@ -57,6 +57,8 @@ type house struct {
 	root     *blockcore.Root
 	server   *Server
 	export   *Export
+	graph    *blockcore.Graph
+	node     *blockcore.Node
 	listener net.Listener
 	served   chan error
 	stopped  bool
@@ -82,8 +84,6 @@ func newHouse(t testing.TB, o houseOptions) *house {
 	graph := blockcore.NewGraph()
 	node, err := graph.AddNode(blockcore.NodeOptions{Name: "node", Context: ctx, Driver: driver})
 	require.NoError(t, err)
-	h.root, err = graph.NewRoot(node, blockcore.RootOptions{Name: "disk", Writable: !o.locked})
-	require.NoError(t, err)
 	onEvent := o.server.OnEvent
 	o.server.OnEvent = func(e Event) {
 		h.events.add(e)
@@ -92,17 +92,17 @@ func newHouse(t testing.TB, o houseOptions) *house {
 		}
 	}
 	h.server = NewServer(o.server)
-	o.export.Root, o.export.Writable = h.root, !o.locked
+	o.export.Node, o.export.Writable = node, !o.locked
 	if o.export.Name == "" {
 		o.export.Name = "disk"
 	}
-	h.export, err = h.server.AddExport(o.export)
+	h.export, err = h.server.AddExport(graph, o.export)
 	require.NoError(t, err)
+	h.root, h.graph, h.node = h.export.root, graph, node
 	h.listen(o.network)
 	go func() { h.served <- h.server.Serve(h.listener) }()
 	t.Cleanup(func() {
 		h.close()
-		h.root.Close()
 		require.NoError(t, graph.RemoveNode(node))
 		ctx.Close()
 		require.NoError(t, h.pool.Close())

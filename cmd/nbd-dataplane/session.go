@@ -27,7 +27,6 @@ type session struct {
 	contexts   []*blockcore.AioContext
 	graph      *blockcore.Graph
 	nodes      []*blockcore.Node
-	roots      []*blockcore.Root
 	made       []string // files made by --create
 	server     *nbd.Server
 	exports    []string // names, in the order of the command line
@@ -175,16 +174,11 @@ func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n 
 		return openError(img.display, errors.Join(err, c.Do(driver.Close)))
 	}
 	s.nodes = append(s.nodes, node)
-	root, err := s.graph.NewRoot(node, blockcore.RootOptions{Name: name, Writable: !img.raw.ReadOnly})
-	if err != nil {
-		return openError(img.display, err)
-	}
-	s.roots = append(s.roots, root)
 	if s.journal.door == doorQEMU {
 		fmt.Fprint(s.journal.err, img.probingWarning())
 	}
-	_, err = s.server.AddExport(nbd.ExportOptions{
-		Name: name, Description: s.o.description, Root: root, Writable: !img.raw.ReadOnly,
+	_, err = s.server.AddExport(s.graph, nbd.ExportOptions{
+		Name: name, Description: s.o.description, Node: node, Writable: !img.raw.ReadOnly,
 		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth, MinBlock: img.minBlock(),
 	})
 	return err
@@ -236,9 +230,6 @@ func (s *session) stop() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
 		errs = append(errs, s.server.Stop(ctx))
 		cancel()
-	}
-	for _, r := range s.roots {
-		r.Close()
 	}
 	for _, n := range s.nodes {
 		errs = append(errs, s.graph.RemoveNode(n))

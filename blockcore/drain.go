@@ -1,0 +1,261 @@
+package blockcore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// DrainOptions say what to drain. Who uses what is drained is drained too, up to the owners; what is below is not.
+type DrainOptions struct {
+	// Why is told to whoever asks who holds the section.
+	Why   string
+	Nodes []*Node
+	Roots []*Root
+	// All drains every node there is, and covers those that are made in the section.
+	All bool
+	// Max bounds the wait; 0 takes DrainMaxDefault. An earlier end of the caller's context ends it too.
+	Max time.Duration
+}
+
+// DrainMaxDefault bounds how long a drain waits for requests in flight: longer than a disk takes to report an error, shorter
+// than an operator takes to lose patience.
+const DrainMaxDefault = 30 * time.Second
+
+// Drained is a section of time in which what it covers has nothing in flight and starts nothing. Sections nest and
+// overlap. Each is ended by End, by whoever holds it.
+//
+// Analogous to the time between QEMU's bdrv_drained_begin and bdrv_drained_end.
+type Drained struct {
+	// Immutable.
+	graph *Graph
+	why   string
+	all   bool
+	nodes []*Node
+	roots []*Root
+	begun time.Time
+
+	// Guarded by graph.mu.
+	ended   bool
+	settled bool
+	timings Timings
+}
+
+// Timings tell how long each phase of a drain took.
+type Timings struct {
+	Throttle time.Duration // limits off, waiters released
+	Unplug   time.Duration // what was queued is submitted
+	Quiesce  time.Duration // sources stopped, parents first
+	Settle   time.Duration // the wait for what was in flight
+	Held     time.Duration // from then to End
+}
+
+// Drain quiesces what o names and waits until nothing of it is in flight. When ctx or o.Max ends first, everything is resumed
+// and the error, a *DrainError, names whom the drain waited for. Not on a loop: a Task uses Task.Control.
+func (g *Graph) Drain(ctx context.Context, o DrainOptions) (*Drained, error) {
+	if o.Max == 0 {
+		o.Max = DrainMaxDefault
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Max)
+	defer cancel()
+	d := &Drained{graph: g, why: o.Why, all: o.All, nodes: slices.Clone(o.Nodes), roots: slices.Clone(o.Roots), begun: time.Now()}
+	steps, err := g.quiesce(ctx, d)
+	if err != nil {
+		return nil, fmt.Errorf("drain for %s: %w", d.why, err)
+	}
+	if err := g.settle(ctx, d, steps); err != nil {
+		err := &DrainError{Why: d.why, After: time.Since(d.begun), Culprits: g.culprits(d), cause: err}
+		g.emit(DrainFailed{Why: d.why, Err: err})
+		d.End()
+		return nil, err
+	}
+	g.emit(DrainSettled{Why: d.why, Timings: d.Timings()})
+	return d, nil
+}
+
+// quiesce begins a section: phases one to three.
+func (g *Graph) quiesce(ctx context.Context, d *Drained) ([]*step, error) {
+	if err := g.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer g.unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, n := range d.nodes {
+		if g.nodes[n.name] != n {
+			return nil, fmt.Errorf("node %s is gone", n.name)
+		}
+	}
+	for _, r := range d.roots {
+		if r.gone {
+			return nil, fmt.Errorf("owner %s is gone", r.name)
+		}
+	}
+	var w walk
+	if d.all {
+		g.drainAll++
+		d.nodes = g.sorted()
+	}
+	for _, n := range d.nodes {
+		w.quiesceNode(n)
+	}
+	for _, r := range d.roots {
+		w.quiesceRoot(r)
+	}
+	g.sections[d] = struct{}{}
+	return w.tell(), nil
+}
+
+// settle is phase four, the one wait.
+func (g *Graph) settle(ctx context.Context, d *Drained, steps []*step) error {
+	for _, s := range steps {
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	begin := time.Now()
+	for {
+		rung := g.bell.next()
+		if !d.busy() {
+			d.settle(steps, begin)
+			return nil
+		}
+		select {
+		case <-rung:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (d *Drained) settle(steps []*step, begin time.Time) {
+	d.graph.mu.Lock()
+	defer d.graph.mu.Unlock()
+	d.settled = true
+	for _, s := range steps {
+		d.timings.Throttle = max(d.timings.Throttle, s.took[0])
+		d.timings.Unplug = max(d.timings.Unplug, s.took[1])
+		d.timings.Quiesce = max(d.timings.Quiesce, s.took[2])
+	}
+	d.timings.Settle = time.Since(begin)
+}
+
+// busy reports whether something that d covers has requests in flight. It looks at the graph as it is now.
+func (d *Drained) busy() bool {
+	d.graph.mu.Lock()
+	defer d.graph.mu.Unlock()
+	nodes, roots := d.coverage()
+	for n := range nodes {
+		if n.inFlight.Load() != 0 {
+			return true
+		}
+	}
+	for r := range roots {
+		if r.Busy() {
+			return true
+		}
+	}
+	return false
+}
+
+// coverage returns what d drains: its nodes and Roots, and all who use them. graph.mu is held.
+func (d *Drained) coverage() (map[*Node]bool, map[*Root]bool) {
+	nodes, roots := map[*Node]bool{}, map[*Root]bool{}
+	var climb func(n *Node)
+	climb = func(n *Node) {
+		if nodes[n] {
+			return
+		}
+		nodes[n] = true
+		for _, e := range n.parents {
+			if e.root != nil {
+				roots[e.root] = true
+			} else {
+				climb(e.parent)
+			}
+		}
+	}
+	if d.all {
+		for _, n := range d.graph.nodes {
+			climb(n)
+		}
+	}
+	for _, n := range d.nodes {
+		if d.graph.nodes[n.name] == n {
+			climb(n)
+		}
+	}
+	for _, r := range d.roots {
+		roots[r] = true
+	}
+	return nodes, roots
+}
+
+// End resumes what d covers; requests that were held back go first, in order. It does not wait for a loop, and ending
+// twice is harmless. Safe from anywhere.
+func (d *Drained) End() {
+	g := d.graph
+	g.mu.Lock()
+	if d.ended {
+		g.mu.Unlock()
+		return
+	}
+	d.ended = true
+	if d.settled {
+		d.timings.Held = time.Since(d.begun) - d.timings.Settle
+	}
+	timings, settled := d.timings, d.settled
+	g.ending = append(g.ending, d)
+	g.mu.Unlock()
+	// Who changes the graph just now ends the section for us: waiting for that might take as long as a loop does.
+	if g.tryLock() {
+		g.unlock()
+	}
+	if settled {
+		g.emit(DrainEnded{Why: d.why, Timings: timings})
+	}
+}
+
+// resume is phase five. The control plane and graph.mu are held.
+func (g *Graph) resume(d *Drained) {
+	var w walk
+	if d.all {
+		g.drainAll--
+		d.nodes = g.sorted()
+	}
+	for _, r := range slices.Backward(d.roots) {
+		w.resumeRoot(r)
+	}
+	for _, n := range slices.Backward(d.nodes) {
+		if g.nodes[n.name] == n {
+			w.resumeNode(n)
+		}
+	}
+	delete(g.sections, d)
+	w.tell()
+}
+
+// Why returns what the section is for. Safe from anywhere.
+func (d *Drained) Why() string { return d.why }
+
+// Begun returns when the drain was asked for. Safe from anywhere.
+func (d *Drained) Begun() time.Time { return d.begun }
+
+// Timings returns how long the phases took. Safe from anywhere.
+func (d *Drained) Timings() Timings {
+	d.graph.mu.Lock()
+	defer d.graph.mu.Unlock()
+	return d.timings
+}
+
+// covers reports whether d holds n still. graph.mu is held.
+func (d *Drained) covers(n *Node, r *Root) bool {
+	if d == nil || d.ended || !d.settled {
+		return false
+	}
+	nodes, roots := d.coverage()
+	return n != nil && nodes[n] || r != nil && roots[r]
+}

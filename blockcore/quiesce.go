@@ -1,0 +1,159 @@
+package blockcore
+
+import "time"
+
+// A quiesce step has two halves. In the control plane a walk over the graph counts: how many sections cover each node and
+// Root. What changes between covered and not covered is then told to the loops, in one function for each loop. So the callbacks fire once
+// however sections nest and overlap, and a change that takes a section away and gives another one in the same step
+// is not noticed at all.
+
+// quiet is what a section covers: a Node or a Root.
+type quiet interface {
+	// change brings what the loop was told up to date, and reports the loop and whether there was news. graph.mu is held.
+	change() (on *AioContext, still, news bool)
+	hush()
+	stir()
+}
+
+func (n *Node) change() (*AioContext, bool, bool) {
+	still := n.quiesce > 0
+	news := still != n.told
+	n.told = still
+	return n.Context(), still, news
+}
+
+func (r *Root) change() (*AioContext, bool, bool) {
+	still := r.quiesce > 0
+	news := still != r.told
+	r.told = still
+	return r.Context(), still, news
+}
+
+// walk collects what changes in a step, in the order in which it is to be told: parents before children when they are hushed, children
+// before parents when they stir. graph.mu is held.
+type walk struct{ touched []quiet }
+
+// quiesceNode counts one more section on n. Its parents come first: a parent that does not start requests leaves its child quiet.
+func (w *walk) quiesceNode(n *Node) {
+	n.quiesce++
+	if n.quiesce > 1 {
+		return
+	}
+	for _, e := range n.parents {
+		w.quiesceParent(e)
+	}
+	w.touched = append(w.touched, n)
+}
+
+// quiesceParent covers whoever uses a quiet child.
+func (w *walk) quiesceParent(e *Edge) {
+	if e.quietParent {
+		return
+	}
+	e.quietParent = true
+	if e.root != nil {
+		w.quiesceRoot(e.root)
+		return
+	}
+	w.quiesceNode(e.parent)
+}
+
+func (w *walk) quiesceRoot(r *Root) {
+	r.quiesce++
+	w.touched = append(w.touched, r)
+}
+
+// resumeNode takes one section off n.
+func (w *walk) resumeNode(n *Node) {
+	n.quiesce--
+	if n.quiesce > 0 {
+		return
+	}
+	w.touched = append(w.touched, n)
+	for _, e := range n.parents {
+		w.resumeParent(e)
+	}
+}
+
+func (w *walk) resumeParent(e *Edge) {
+	if !e.quietParent {
+		return
+	}
+	e.quietParent = false
+	if e.root != nil {
+		w.resumeRoot(e.root)
+		return
+	}
+	w.resumeNode(e.parent)
+}
+
+func (w *walk) resumeRoot(r *Root) {
+	r.quiesce--
+	w.touched = append(w.touched, r)
+}
+
+// step is what one loop is told. It is run there, once.
+type step struct {
+	on    *AioContext
+	hush  []quiet
+	stir  []quiet
+	done  chan struct{} // closed when it has run
+	took  [3]time.Duration
+	begun time.Time
+}
+
+// tell sends what has changed to the loops and returns what was sent. graph.mu is held.
+func (w *walk) tell() []*step {
+	steps := map[*AioContext]*step{}
+	var order []*step
+	for _, q := range w.touched {
+		on, still, news := q.change()
+		if !news {
+			continue
+		}
+		s := steps[on]
+		if s == nil {
+			s = &step{on: on, done: make(chan struct{}), begun: time.Now()}
+			steps[on] = s
+			order = append(order, s)
+		}
+		if still {
+			s.hush = append(s.hush, q)
+		} else {
+			s.stir = append(s.stir, q)
+		}
+	}
+	w.touched = nil
+	for _, s := range order {
+		if !s.on.Post(s.run) {
+			close(s.done) // a context that is closed has nothing in flight
+		}
+	}
+	return order
+}
+
+// run is the three phases of a drain that do not wait. On the loop.
+func (s *step) run() {
+	begin := time.Now()
+	for _, q := range s.hush {
+		if r, ok := q.(*Root); ok && r.throttle != nil {
+			r.throttle.Suspend()
+		}
+	}
+	unplug := time.Now()
+	if len(s.hush) > 0 {
+		s.on.engine.submit()
+	}
+	quiesce := time.Now()
+	for _, q := range s.hush {
+		q.hush()
+	}
+	for _, q := range s.stir {
+		if r, ok := q.(*Root); ok && r.throttle != nil {
+			r.throttle.Resume()
+		}
+		q.stir()
+	}
+	s.took = [3]time.Duration{unplug.Sub(begin), quiesce.Sub(unplug), time.Since(quiesce)}
+	close(s.done)
+}

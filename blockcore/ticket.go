@@ -1,0 +1,95 @@
+package blockcore
+
+import (
+	"fmt"
+	"time"
+)
+
+// Ticket is one admitted request of an owner, from Root.Begin to Root.End. It says who it is, for those who
+// wait for its end. The owner embeds one in each of its requests and may use it again and again.
+//
+// Analogous to QEMU's BdrvTrackedRequest.
+type Ticket struct {
+	// Op names the operation, as "read". Set before Begin.
+	Op string
+	// Range is what it is about. Set before Begin.
+	Range Range
+	// Client tells who asked, when somebody wants to know. Set before Begin; may be nil.
+	Client fmt.Stringer
+
+	// Owned by the context.
+	root       *Root
+	task       *Task
+	since      time.Duration // by the context's clock
+	held       bool          // in Begin, and not counted in
+	prev, next *Ticket
+}
+
+// ticketList is the requests of one Root, in the order of their coming. Owned by the context.
+type ticketList struct{ first, last *Ticket }
+
+func (l *ticketList) add(k *Ticket) {
+	k.prev, k.next = l.last, nil
+	if l.last == nil {
+		l.first = k
+	} else {
+		l.last.next = k
+	}
+	l.last = k
+}
+
+func (l *ticketList) remove(k *Ticket) {
+	if k.prev == nil {
+		l.first = k.next
+	} else {
+		k.prev.next = k.next
+	}
+	if k.next == nil {
+		l.last = k.prev
+	} else {
+		k.next.prev = k.prev
+	}
+	k.prev, k.next = nil, nil
+}
+
+// Request describes a request in flight.
+type Request struct {
+	Root   string // the owner
+	Node   string // in whose driver it is now; "" = in none
+	Op     string
+	Range  Range
+	Age    time.Duration
+	Client string
+	Held   bool   // held back, not in flight
+	Stack  string // of its Task; "" unless asked for
+	task   *Task
+}
+
+// String is one line for people.
+func (q Request) String() string {
+	where := ""
+	if q.Node != "" {
+		where = " in node " + q.Node
+	}
+	who := ""
+	if q.Client != "" {
+		who = " of " + q.Client
+	}
+	return fmt.Sprintf("%s %v%s%s for %v", q.Op, q.Range, where, who, q.Age.Round(time.Millisecond))
+}
+
+// describe lists the requests of l. On the loop.
+func (l *ticketList) describe(r *Root, now time.Duration) []Request {
+	var all []Request
+	for k := l.first; k != nil; k = k.next {
+		q := Request{Root: r.name, Op: k.Op, Range: k.Range, Age: now - k.since, Held: k.held, task: k.task}
+		if k.task.node != nil {
+			q.Node = k.task.node.name
+		}
+		if k.Client != nil {
+			q.Client = k.Client.String()
+		}
+		all = append(all, q)
+	}
+	return all
+}

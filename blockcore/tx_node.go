@@ -1,0 +1,260 @@
+package blockcore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"nbd-dataplane/internal/check"
+)
+
+// NodeOptions describe a new Node.
+type NodeOptions struct {
+	Name    string      // unique in the graph; "" has one made up
+	Context *AioContext // nil = that of the children, or else the graph's main one
+	Driver  Driver      // opened; the node owns it from now on
+	// Children are what the driver is put on top of; it gets their edges by Parent.SetChild.
+	Children []ChildOptions
+	// Implicit: the node is made for its parent, and removed with it.
+	Implicit bool
+}
+
+// ChildOptions name a child of a new node.
+type ChildOptions struct {
+	Role Role
+	Node *Node
+}
+
+// AddNode puts an opened driver into the graph. When the change fails the driver remains the caller's.
+func (tx *Tx) AddNode(o NodeOptions) (*Node, error) {
+	g := tx.graph
+	if err := tx.place(&o); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if o.Name == "" {
+		o.Name = fmt.Sprintf("#block%03d", g.unnamed)
+		g.unnamed++
+	}
+	if _, taken := g.nodes[o.Name]; taken {
+		return nil, fmt.Errorf("Duplicate nodes with node-name='%s'", o.Name)
+	}
+	n := newNode(g, o)
+	if a, ok := o.Driver.(Adopter); ok {
+		a.SetNode(n)
+	}
+	g.nodes[n.name] = n
+	tx.fresh[n] = true
+	tx.onUndo(func() { delete(g.nodes, n.name) })
+	for _, child := range o.Children {
+		tx.attach(n, child.Role, child.Node)
+	}
+	if g.drainAll > 0 {
+		n.quiesce += g.drainAll
+		tx.walk.touched = append(tx.walk.touched, n)
+	}
+	return n, n.learn()
+}
+
+// place decides about the AioContext of a new node, and brings its children there.
+func (tx *Tx) place(o *NodeOptions) error {
+	g := tx.graph
+	for _, child := range o.Children {
+		if o.Context == nil {
+			o.Context = child.Node.Context()
+		}
+	}
+	if o.Context == nil {
+		o.Context = g.main
+	}
+	if o.Context == nil {
+		return fmt.Errorf("node %s: no AioContext was named and the graph has no main one", o.Name)
+	}
+	if f, ok := o.Driver.(Featurer); ok && f.Features().MainOnly && g.main != nil && o.Context != g.main {
+		return mainOnly(o.Name, o.Context)
+	}
+	for _, child := range o.Children {
+		if err := tx.bring(child.Node, o.Context); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onUndo notes how to take back what was just done. fn is called with graph.mu held.
+func (tx *Tx) onUndo(fn func()) {
+	g := tx.graph
+	tx.undo = append(tx.undo, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		fn()
+	})
+}
+
+// RemoveNode takes n, which nobody uses, out of the graph. Once the change stands, n is flushed and closed; implicit children
+// that nobody else uses go with it.
+func (tx *Tx) RemoveNode(n *Node) error {
+	g := tx.graph
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.nodes[n.name] != n {
+		return fmt.Errorf("Failed to find node with node-name='%s'", n.name)
+	}
+	if len(n.parents) > 0 {
+		return fmt.Errorf("Node %s is in use", n.name)
+	}
+	tx.remove(n)
+	return nil
+}
+
+// remove is RemoveNode once it is allowed. graph.mu is held.
+func (tx *Tx) remove(n *Node) {
+	g := tx.graph
+	delete(g.nodes, n.name)
+	tx.onUndo(func() { g.nodes[n.name] = n })
+	tx.walk.quiesceNode(n) // a driver is closed in a section of its own
+	tx.onUndo(func() { tx.walk.resumeNode(n) })
+	tx.finish = append(tx.finish, func() error { return g.shut(n) })
+	for _, e := range slices.Clone(n.children) {
+		child := e.Node()
+		tx.detach(e)
+		if child.implicit && len(child.parents) == 0 {
+			tx.remove(child)
+		}
+	}
+}
+
+// shut waits for what a removed node does by itself, and closes it.
+func (g *Graph) shut(n *Node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), DrainMaxDefault)
+	defer cancel()
+	// Behind the step that has hushed the node, on the same loop.
+	if err := n.Context().Do(func(*Task) error { return nil }); err != nil {
+		return err
+	}
+	for {
+		rung := g.bell.next()
+		if n.InFlight() == 0 {
+			return n.Context().Do(n.close)
+		}
+		select {
+		case <-rung:
+		case <-ctx.Done():
+			return fmt.Errorf("node %s is removed but not closed: it has %d operations in flight: %w", n.name, n.InFlight(), ctx.Err())
+		}
+	}
+}
+
+// NewRoot attaches an owner to n.
+func (tx *Tx) NewRoot(n *Node, o RootOptions) (*Root, error) {
+	if o.Writable && !n.Writable() {
+		return nil, fmt.Errorf("Cannot export read-only node as writable: node %s", n.name)
+	}
+	g := tx.graph
+	r := &Root{graph: g, name: o.Name, owner: o.Owner, movable: o.Movable, edge: newEdge(RoleRoot, string(RoleRoot), n)}
+	r.edge.root = r
+	perm := o.Permissions | PermRead
+	if o.Writable {
+		perm |= PermWrite
+	}
+	r.edge.perm.Store(uint32(perm))
+	r.edge.shared.Store(uint32(PermAll &^ o.Unshared))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.nodes[n.name] != n {
+		return nil, fmt.Errorf("Failed to find node with node-name='%s'", n.name)
+	}
+	r.ctx.Store(n.Context())
+	g.roots[r] = struct{}{}
+	tx.onUndo(func() { delete(g.roots, r) })
+	tx.link(r.edge, n)
+	return r, nil
+}
+
+// CloseRoot detaches an owner. Nothing is in flight and nothing follows.
+func (tx *Tx) CloseRoot(r *Root) {
+	g := tx.graph
+	check.Invariant(r.inFlight.Load() == 0, "Root %q is closed with %d requests in flight", r.name, r.inFlight.Load())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r.gone {
+		return
+	}
+	r.gone = true
+	delete(g.roots, r)
+	tx.onUndo(func() { r.gone = false; g.roots[r] = struct{}{} })
+	tx.unlink(r.edge)
+}
+
+// Resize changes the size of n, on its loop, at once: it cannot be undone and has to come last in its change. d covers n.
+func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
+	g := tx.graph
+	g.mu.Lock()
+	err := tx.mayResize(d, n, sizeBytes)
+	_, roots := d.coverage()
+	g.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if n.Size() == sizeBytes {
+		return nil
+	}
+	err = n.Context().Do(func(t *Task) error {
+		if n.can.flusher != nil {
+			if err := n.can.flusher.Flush(t); err != nil {
+				return err
+			}
+		}
+		return n.can.resizer.Resize(t, sizeBytes)
+	})
+	if err != nil {
+		return fmt.Errorf("resize node %s to %d bytes: %w", n.name, sizeBytes, err)
+	}
+	tx.finish = append(tx.finish, func() error {
+		for r := range roots {
+			if w, ok := r.owner.(SizeWatcher); ok {
+				w.Resized(r.Node().Size())
+			}
+		}
+		return nil
+	})
+	return nil
+}
+
+func (tx *Tx) mayResize(d *Drained, n *Node, sizeBytes int64) error {
+	if n.can.resizer == nil {
+		return fmt.Errorf("node %s cannot be resized: %w", n.name, syscall.ENOTSUP)
+	}
+	if !n.Writable() {
+		return fmt.Errorf("Image is read-only: node %s: %w", n.name, syscall.EACCES)
+	}
+	if sizeBytes < 0 || sizeBytes%n.align() != 0 {
+		return fmt.Errorf("node %s: a size of %d bytes is not a multiple of %d: %w", n.name, sizeBytes, n.align(), syscall.EINVAL)
+	}
+	tx.demand(d, n, nil)
+	for _, e := range n.parents {
+		if e.Shared()&PermResize == 0 {
+			return conflict(n, PermResize, &Edge{name: string(RoleRoot), root: &Root{}}, e)
+		}
+	}
+	return nil
+}
+
+// demand makes sure that a change happens where nothing is in flight. It is our own mistake if not. graph.mu is held.
+func (tx *Tx) demand(d *Drained, n *Node, r *Root) {
+	if n != nil && tx.fresh[n] {
+		return
+	}
+	name := "a root"
+	if n != nil {
+		name = "node " + n.name
+	}
+	check.Invariant(d.covers(n, r), "an edge of %s is changed outside of a drained section", name)
+	if n != nil {
+		check.Invariant(n.InFlight() == 0, "an edge of node %s is changed with %d requests in flight", n.name, n.InFlight())
+		return
+	}
+	check.Invariant(r.InFlight() == 0, "the edge of root %s is changed with %d requests in flight", r.name, r.InFlight())
+}

@@ -1,0 +1,100 @@
+package blockcore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"nbd-dataplane/internal/check"
+)
+
+// Tx is a change of the graph that is being made: its methods change the graph at once, note how to undo it, and the whole
+// of it stands or falls together.
+//
+// A method that moves an edge demands the Drained that covers who uses the edge: I/O takes no lock, so an edge changes only
+// where nothing is in flight.
+//
+// Analogous to QEMU's Transaction of graph changes.
+type Tx struct {
+	graph  *Graph
+	walk   walk
+	fresh  map[*Node]bool // made by this change: nobody uses them yet
+	undo   []func()
+	finish []func() error // once the change stands
+}
+
+// Update changes the graph, all or nothing: when fn or the permissions of the graph that it makes say no, everything is as
+// before. One Update at a time; who waits for its turn waits as long as ctx. Not on a loop: a Task uses Task.Control. fn looks up
+// by name what it changes, since the graph may have changed before it.
+//
+// What happens after the change stands, such as closing what was removed, may fail too; the change stands nevertheless.
+func (g *Graph) Update(ctx context.Context, why string, fn func(*Tx) error) error {
+	if err := g.lock(ctx); err != nil {
+		return fmt.Errorf("%s: %w", why, err)
+	}
+	defer g.unlock()
+	tx := &Tx{graph: g, fresh: map[*Node]bool{}}
+	err := fn(tx)
+	if err == nil {
+		err = tx.commit()
+	}
+	if err != nil {
+		tx.rollback()
+		g.emit(GraphUnchanged{Why: why, Err: err})
+		return err
+	}
+	g.emit(GraphChanged{Why: why})
+	var errs []error
+	for _, finish := range tx.finish {
+		errs = append(errs, finish())
+	}
+	return errors.Join(errs...)
+}
+
+// commit checks the whole and tells the loops.
+func (tx *Tx) commit() error {
+	g := tx.graph
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := tx.learn(); err != nil {
+		return err
+	}
+	if err := g.permit(); err != nil {
+		return err
+	}
+	tx.walk.tell()
+	return nil
+}
+
+// learn brings up to date what nodes say of themselves, children first, as filters say what is below them.
+func (tx *Tx) learn() error {
+	for _, n := range slices.Backward(tx.graph.parentsFirst()) {
+		if n.can.limiter == nil && n.can.featurer == nil {
+			continue
+		}
+		before := n.facts.Load()
+		if err := n.learn(); err != nil {
+			return err
+		}
+		if now := n.facts.Load(); before != nil && *now == *before {
+			n.facts.Store(before)
+		} else if before != nil {
+			tx.undo = append(tx.undo, func() { n.facts.Store(before) })
+		}
+	}
+	return nil
+}
+
+func (tx *Tx) rollback() {
+	for _, undo := range slices.Backward(tx.undo) {
+		undo()
+	}
+	g := tx.graph
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.permit(); err != nil {
+		check.Invariant(false, "a graph that was is not permitted any more: %v", err)
+	}
+	tx.walk.tell()
+}

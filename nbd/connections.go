@@ -1,0 +1,88 @@
+package nbd
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Connection is what can be told of a connection in the transmission phase.
+type Connection struct {
+	ID       uint64
+	Peer     *Peer
+	Export   string
+	Since    time.Time
+	InFlight int // requests parsed and not answered
+	Bytes    int64
+	Requests uint64
+	Failed   uint64
+	Read     uint64
+	Written  uint64
+	// Receiving says what the client owes us: "", "header" or "payload", when it has sent only a part of one.
+	Receiving string
+	// Sending: the client does not take its replies.
+	Sending bool
+}
+
+// clientsAnswerMax is how long a loop may take to tell of its connections.
+const clientsAnswerMax = time.Second
+
+// Connections lists the connections in the transmission phase. Connections of a loop that does not answer in time are told of
+// without figures. Not on a loop.
+func (s *Server) Connections() []Connection {
+	var all []Connection
+	for _, e := range s.snapshot() {
+		answer := make(chan []Connection, 1)
+		if !e.post(func() {
+			var list []Connection
+			for _, c := range e.connections() {
+				list = append(list, c.describe())
+			}
+			answer <- list
+		}) {
+			continue
+		}
+		select {
+		case list := <-answer:
+			all = append(all, list...)
+		case <-time.After(clientsAnswerMax):
+			for _, c := range e.connections() {
+				all = append(all, Connection{ID: c.id, Peer: c.peer, Export: e.Name(), Since: c.began})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b Connection) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+func (c *Conn) describe() Connection {
+	list := Connection{
+		ID: c.id, Peer: c.peer, Export: c.export.Name(), Since: c.began, InFlight: c.inFlight, Bytes: c.bytes,
+		Requests: c.stats.requests, Failed: c.stats.failed, Read: c.stats.read, Written: c.stats.written, Sending: c.out.blocked,
+	}
+	switch {
+	case c.large != nil || c.skip > 0:
+		list.Receiving = "payload"
+	case c.end > c.begin && !c.blocked:
+		list.Receiving = "header"
+	}
+	return list
+}
+
+// Disconnect throws a client out: requests in flight finish, their replies are dropped. It does not wait for that. Safe
+// from anywhere.
+func (s *Server) Disconnect(id uint64) error {
+	for _, e := range s.snapshot() {
+		for _, c := range e.connections() {
+			if c.id == id {
+				e.post(func() { c.abort(CauseDisconnected) })
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("there is no client %d", id)
+}
+
+// String names the client where requests are listed.
+func (c *Conn) String() string { return fmt.Sprintf("client %d (%v)", c.id, c.peer) }

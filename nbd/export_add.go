@@ -1,0 +1,115 @@
+package nbd
+
+import (
+	"context"
+	"fmt"
+
+	"nbd-dataplane/blockcore"
+)
+
+// offer is what clients may have seen under a name.
+type offer struct {
+	size  uint64
+	flags TransmissionFlags
+}
+
+// AddExport offers an export from now on. The first one is also the default export, which clients get who
+// name none.
+func (s *Server) AddExport(g *blockcore.Graph, o ExportOptions) (*Export, error) {
+	if err := checkString(o.Name); err != nil {
+		return nil, fmt.Errorf("export name %s: %w", shown(o.Name), err)
+	}
+	if err := checkString(o.Description); err != nil {
+		return nil, fmt.Errorf("description of export %s: %w", shown(o.Name), err)
+	}
+	e := &Export{
+		options: o, graph: g, server: s, budget: newBudget(s.limits.ExportBytes), conns: map[*Conn]struct{}{}, deserted: make(chan struct{}),
+	}
+	if s.lookupExact(o.Name) != nil {
+		return nil, errDuplicate(o.Name)
+	}
+	err := g.Update(context.Background(), "export "+o.Name, func(tx *blockcore.Tx) (err error) {
+		e.ctx.Store(o.Node.Context())
+		e.lane = s.laneOf(o.Node.Context())
+		e.root, err = tx.NewRoot(o.Node, blockcore.RootOptions{Name: o.Name, Writable: o.Writable, Unshared: o.Unshared, Owner: e})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.enlist(e); err != nil {
+		e.root.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func errDuplicate(name string) error {
+	return fmt.Errorf("NBD server already has export named '%s'", name)
+}
+
+// enlist makes e visible to clients.
+func (s *Server) enlist(e *Export) error {
+	info := e.info()
+	if err := info.checkBlockSizes(); err != nil {
+		return fmt.Errorf("export %s: %w", shown(e.Name()), err)
+	}
+	now := offer{info.Size, info.Flags}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return errStopping
+	}
+	for _, other := range s.exports {
+		if other.options.Name == e.options.Name {
+			return errDuplicate(e.options.Name)
+		}
+	}
+	if before, seen := s.offered[e.Name()]; seen && !e.options.AllowLess {
+		if err := before.allows(now); err != nil {
+			return fmt.Errorf("export %s: %w; QEMU clients that reconnect abort on that; allow it (allow-less) if there are none", shown(e.Name()), err)
+		}
+	}
+	s.offered[e.Name()] = now
+	s.exports = append(s.exports, e)
+	return nil
+}
+
+// guarded are the abilities that a client which reconnects goes on to use.
+const guarded = FlagSendFlush | FlagSendFUA | FlagSendTrim | FlagSendWriteZeroes | FlagSendFastZero | FlagSendCache | FlagSendDF
+
+// allows reports why a client that has seen o cannot go on with now.
+func (o offer) allows(now offer) error {
+	if now.size < o.size {
+		return fmt.Errorf("it had %d bytes and would come back with %d", o.size, now.size)
+	}
+	if now.flags&FlagReadOnly != 0 && o.flags&FlagReadOnly == 0 {
+		return fmt.Errorf("it was writable and would come back read-only")
+	}
+	if lost := o.flags &^ now.flags & guarded; lost != 0 {
+		return fmt.Errorf("it would come back without %v", lost)
+	}
+	return nil
+}
+
+// laneOf returns what the connections on ctx share.
+func (s *Server) laneOf(ctx *blockcore.AioContext) *lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lanes[ctx]
+	if l == nil {
+		l = newLane(ctx)
+		s.lanes[ctx] = l
+	}
+	return l
+}
+
+// lookupExact returns the export of that very name, or nil.
+func (s *Server) lookupExact(name string) *Export {
+	for _, e := range s.snapshot() {
+		if e.options.Name == name {
+			return e
+		}
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package nbd
+
+import "nbd-dataplane/blockcore"
+
+// An Export takes part in drains as the owner of its Root. It stops at the source: while a section lasts nothing is parsed,
+// and what was received stays where it is, whole or not. So no byte is lost, a client that has sent half of a request delays nobody, and there is
+// nothing to hold back.
+var (
+	_ blockcore.Owner       = (*Export)(nil)
+	_ blockcore.Mover       = (*Export)(nil)
+	_ blockcore.SizeWatcher = (*Export)(nil)
+)
+
+// Quiesce has requests that arrive from now on stay unparsed. It implements blockcore.Owner.
+func (e *Export) Quiesce() { e.still = true }
+
+// Busy is false: all that the export does is requests, which its Root counts. It implements blockcore.Owner.
+func (e *Export) Busy() bool { return false }
+
+// Resume goes on with what has arrived. It implements blockcore.Owner.
+func (e *Export) Resume() {
+	e.still = false
+	for _, c := range e.connections() {
+		c.roomAgain()
+	}
+}
+
+// MayMove refuses where the export was bound to its context. It implements blockcore.Mover.
+func (e *Export) MayMove(to *blockcore.AioContext) error {
+	if e.options.FixedContext {
+		return &fixedError{e.Name(), to.Name()}
+	}
+	return nil
+}
+
+type fixedError struct{ export, to string }
+
+func (f *fixedError) Error() string {
+	return "export " + shown(f.export) + " has a fixed iothread and cannot go to " + f.to
+}
+
+// Detach takes the connections off the old loop. Their sockets, what was received and what is still to be sent stay with
+// them. It implements blockcore.Mover.
+func (e *Export) Detach(to *blockcore.AioContext) {
+	e.lane = e.server.laneOf(to)
+	for _, c := range e.connections() {
+		if c.watcher != nil {
+			c.leaveLoop(e.lane)
+		}
+	}
+	e.ctx.Store(to)
+}
+
+// Attach takes them up on the new loop. It implements blockcore.Mover.
+func (e *Export) Attach(ctx *blockcore.AioContext) {
+	for _, c := range e.connections() {
+		if c.between {
+			c.enterLoop(ctx)
+		}
+	}
+}
+
+// leaveLoop takes c off its loop: nothing is in flight and the export is still. On that loop.
+func (c *Conn) leaveLoop(to *lane) {
+	c.between = true
+	c.watcher.Close()
+	c.watcher = nil
+	c.out.queued = c.ctx.NotAtTurnEnd(c)
+	for _, timer := range []*blockcore.Timer{c.linger, c.retry} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+	if c.lane.last == c {
+		c.lane.last = nil
+	}
+	c.lane = to
+}
+
+// enterLoop takes c up on another loop.
+func (c *Conn) enterLoop(ctx *blockcore.AioContext) {
+	c.between = false
+	c.ctx = ctx
+	c.progress = ctx.Now()
+	c.watcher = ctx.Watch(c.fd, c)
+	if c.linger != nil {
+		c.linger = nil
+		c.maybeClose() // asks for it again
+	}
+	if c.retry != nil {
+		c.retry = nil
+		c.roomAgain()
+	}
+	if c.closed {
+		return
+	}
+	if c.out.blocked {
+		c.watcher.ArmOut()
+	}
+	if c.out.queued || c.ended {
+		ctx.AtTurnEnd(c)
+	}
+	if !c.ended && !c.blocked {
+		c.watcher.Heat()
+	}
+}
+
+// Resized remembers what clients see from now on. Those that are connected may use a larger size at once, and get errors for what is
+// past a smaller one. It implements blockcore.SizeWatcher.
+func (e *Export) Resized(sizeBytes int64) {
+	s := e.server
+	s.mu.Lock()
+	if o, seen := s.offered[e.Name()]; seen {
+		o.size = uint64(sizeBytes)
+		s.offered[e.Name()] = o
+	}
+	s.mu.Unlock()
+	s.emit(ExportResized{Export: e.Name(), Size: sizeBytes})
+}

@@ -1,0 +1,92 @@
+package nbd
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Farewell says what a client meets when its export goes.
+type Farewell uint8
+
+const (
+	// FarewellRestart: requests in flight are answered and the connection is closed without a word. QEMU with reconnect-delay and
+	// the kernel come back and repeat what was not answered.
+	FarewellRestart Farewell = iota
+	// FarewellRetire: what comes from now on is answered with ESHUTDOWN until the client leaves, or for RetireMax.
+	FarewellRetire
+	// FarewellNone: an export that has clients stays.
+	FarewellNone
+)
+
+// ErrInUse: the export has clients and was to be removed only without.
+type ErrInUse struct{ Export string }
+
+func (e *ErrInUse) Error() string { return fmt.Sprintf("export '%s' still in use", e.Export) }
+
+// RemoveExport takes an export away: no new clients from now on, and those that there are leave by farewell. It returns when the
+// last one is gone and the node below is free. When ctx ends first, connections are cut.
+func (s *Server) RemoveExport(ctx context.Context, e *Export, farewell Farewell) error {
+	if err := s.delist(e, farewell); err != nil {
+		return err
+	}
+	if farewell == FarewellRetire {
+		e.retire(ctx, s.limits.Retire)
+	}
+	for _, c := range e.connections() {
+		e.post(c.stop)
+	}
+	var err error
+	select {
+	case <-e.deserted:
+	case <-ctx.Done():
+		err = fmt.Errorf("export %s: clients were cut off: %w", shown(e.Name()), ctx.Err())
+		for _, c := range e.connections() {
+			e.post(func() { c.abort(CauseStopped) })
+		}
+		<-e.deserted // a write may still land: the node is in use until then
+	}
+	e.root.Close()
+	s.emit(ExportRemoved{Export: e.Name()})
+	return err
+}
+
+// delist hides e from new clients, or refuses.
+func (s *Server) delist(e *Export, farewell Farewell) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := slices.Index(s.exports, e)
+	if at < 0 {
+		return fmt.Errorf("Export '%s' is already shutting down", e.Name())
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if farewell == FarewellNone && len(e.conns) > 0 {
+		return &ErrInUse{e.Name()}
+	}
+	e.gone = true
+	e.checkDeserted()
+	s.exports = slices.Delete(s.exports, at, at+1)
+	return nil
+}
+
+// retire answers everything with ESHUTDOWN until all clients have left or the time is over.
+func (e *Export) retire(ctx context.Context, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	e.post(func() { e.retired = true })
+	select {
+	case <-e.deserted:
+	case <-ctx.Done():
+	}
+}
+
+// Clients returns the number of connections to e. Safe from anywhere.
+func (e *Export) Clients() int { return len(e.connections()) }
+
+// Node returns the node that is exported now; it follows changes of the graph. Safe from anywhere.
+func (e *Export) Node() (name string) { return e.root.Node().Name() }
+
+// Exports returns the exports, in the order of their coming. Safe from anywhere.
+func (s *Server) Exports() []*Export { return s.snapshot() }
