@@ -276,8 +276,8 @@ func (n *Node) discard(t *Task, r Range) error {
 	}
 	inner := Range{begin, end - begin}
 	if align > 1 {
-		lock := n.writes.acquire(t, inner, false)
-		defer n.writes.release(lock)
+		lock := n.writes.Acquire(t, inner, false)
+		defer n.writes.Release(lock)
 	}
 	return n.can.discarder.Discard(t, inner)
 }

@@ -28,7 +28,7 @@ type Node struct {
 	told     bool // that the loop was told to be still
 
 	// Owned by the context.
-	writes rangeLocks // of nodes with an alignment only
+	writes RangeLocks // of nodes with an alignment only
 	still  bool       // a section covers the node: what is in flight ends, and nothing begins by itself
 	chores choreList
 	stats  NodeStats
