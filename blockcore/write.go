@@ -144,8 +144,12 @@ func (n *Node) zeroAligned(t *Task, r Range, flags ZeroFlags) error {
 
 // write returns the flags of a write that stands for zeroing.
 func (f ZeroFlags) write() WriteFlags {
+	var w WriteFlags
 	if f&ZeroFUA != 0 {
-		return WriteFUA
+		w |= WriteFUA
 	}
-	return 0
+	if f&ZeroUnchanged != 0 {
+		w |= WriteUnchanged
+	}
+	return w
 }
