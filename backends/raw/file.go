@@ -78,6 +78,7 @@ var (
 	_ blockcore.Limiter   = (*File)(nil)
 	_ blockcore.Featurer  = (*File)(nil)
 	_ blockcore.Resizer   = (*File)(nil)
+	_ blockcore.Reopener  = (*File)(nil)
 )
 
 // Size returns the length of the disk. Safe from anywhere.
