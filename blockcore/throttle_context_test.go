@@ -1,6 +1,7 @@
 package blockcore
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -70,6 +71,51 @@ func TestThrottleAcrossContexts(t *testing.T) {
 	for _, l := range loads {
 		l.member.Leave()
 	}
+}
+
+func TestThrottleTurnsAcrossLoops(t *testing.T) {
+	// Turns go from loop to loop, each timer is on the loop of the member whose turn is next, and time is the same for all, though
+	// each loop's clock and the group's begin at different times. Two fake loops, resumed one after the other.
+	g := newThrottleGroup("g", newFakeClock(77*time.Hour))
+	require.NoError(t, g.Configure(tenPerSecond))
+	loops := map[string]*fakeLoop{"a": newFakeLoop(t, ContextOptions{PollMax: -1}), "b": newFakeLoop(t, ContextOptions{PollMax: -1})}
+	loops["b"].time.advance(5 * time.Hour)
+	var lines []string
+	step := func(d time.Duration) {
+		g.clock.(*fakeClock).advance(d)
+		loops["a"].time.advance(d)
+		loops["b"].time.advance(d)
+		for _, name := range []string{"a", "b", "a", "b"} { // what one posts to the other is done as well
+			loops[name].Post(func() {})
+			loops[name].resume(0)
+		}
+	}
+	members := map[string]*ThrottleMember{}
+	t.Cleanup(func() { // or a failure would hang
+		for _, m := range members {
+			m.Suspend()
+		}
+		step(0)
+	})
+	for _, name := range []string{"a", "b"} {
+		members[name] = g.Join(loops[name].AioContext, name)
+		loops[name].Post(func() {
+			for i := range 4 {
+				loops[name].Spawn(BodyFunc(func(t *Task) {
+					members[name].Admit(t, ThrottleRead, 512)
+					at := (g.clock.now() - 77*time.Hour).Round(time.Millisecond)
+					lines = append(lines, fmt.Sprintf("%v %s%d", at, name, i))
+				}))
+			}
+		})
+	}
+	for range 8 {
+		step(0)
+		require.LessOrEqual(t, len(loops["a"].timers)+len(loops["b"].timers), 1)
+		step(100 * time.Millisecond)
+	}
+	require.Equal(t, []string{"0s a0", "0s a1", "100ms a2", "200ms b0", "300ms a3", "400ms b1", "500ms b2", "600ms b3"}, lines)
+	require.Empty(t, armedTimers(g))
 }
 
 func TestThrottleUnderChanges(t *testing.T) {
