@@ -46,6 +46,7 @@
 //	workerPool.mu       jobs for the workers
 //	threadsEngine.mu    operations that workers have done
 //	membuf.Pool         free I/O memory
+//	ThrottleGroup.mu    limits and levels, waiting requests and whose turn it is
 //
 // The lock of processors.go stands alone: no other is held with it.
 //
@@ -71,6 +72,8 @@
 //  10. A loop that always has something to do never asks the kernel about its sockets. Ready Tasks that become ready in a batch wait for
 //     the next one, completions of the ring raise a flag in memory, and the engine of threads asks epoll every few turns
 //     (unaskedMax).
+//  11. A drain waits for a request that waits for the limits of its throttle group, or for the turn of another member.
+//     ThrottleMember.Suspend has all requests of the member run at once, whatever the others do; who drains calls it first.
 //
 // # Goroutines
 //
