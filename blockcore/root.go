@@ -30,11 +30,13 @@ type Root struct {
 	resuming int       // requests that were held, are counted in and have not run yet
 	moved    bool      // the held are being sent away: the Root is on another context
 	tickets  ticketList
-	throttle *ThrottleMember // nil = no limits
 
 	// Safe from anywhere.
 	ctx      atomic.Pointer[AioContext]
 	inFlight atomic.Int64 // requests admitted and not ended
+
+	// Changed only by a Tx.
+	throttle *ThrottleMember // nil = no limits
 }
 
 // Owner is who stands above a Root, as far as it takes part in drains. An owner whose requests all come through
@@ -112,6 +114,10 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 		r.inFlight.Add(1)
 	}
 	k.held = false
+	if k.Limited && r.throttle != nil {
+		// It is in flight already, of the Root and of no node: a drain lifts the limits before it waits.
+		r.throttle.Admit(t, k.Direction, k.Range.Length)
+	}
 	return true
 }
 

@@ -14,6 +14,10 @@ type Ticket struct {
 	Op string
 	// Range is what it is about. Set before Begin.
 	Range Range
+	// Limited says that the owner's throttle group, if it has one, limits the request, in this Direction and by the length
+	// of Range. Set before Begin.
+	Limited   bool
+	Direction ThrottleDirection
 	// Client tells who asked, when somebody wants to know. Set before Begin; may be nil.
 	Client fmt.Stringer
 

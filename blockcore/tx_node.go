@@ -186,6 +186,7 @@ func (tx *Tx) CloseRoot(r *Root) {
 	delete(g.roots, r)
 	tx.onUndo(func() { r.gone = false; g.roots[r] = struct{}{} })
 	tx.unlink(r.edge)
+	tx.finish = append(tx.finish, func() error { r.throttle.Leave(); return nil })
 }
 
 // Resize changes the size of n, on its loop, at once: it cannot be undone and has to come last in its change. d covers n.

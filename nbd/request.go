@@ -32,6 +32,8 @@ type commandRule struct {
 	ranged    bool         // offset and length are a range of the export
 	pastEnd   Errno
 	lengthMax uint64 // 0 = as the header allows
+	limited   bool   // by throttle groups,
+	direction blockcore.ThrottleDirection
 	perform   func(*request, *blockcore.Task) error
 }
 
@@ -41,13 +43,13 @@ var commandRules [CmdResize + 1]commandRule
 // The table is filled here because its functions refer to it in turn.
 func init() {
 	commandRules = [CmdResize + 1]commandRule{
-		CmdRead:        {known: true, flags: CmdFlagDF, ranged: true, pastEnd: EInval, lengthMax: payloadMax, perform: (*request).read},
-		CmdWrite:       {known: true, flags: CmdFlagPayloadLen, changes: true, ranged: true, pastEnd: ENoSpc, lengthMax: payloadMax, perform: (*request).write},
+		CmdRead:        {known: true, limited: true, direction: blockcore.ThrottleRead, flags: CmdFlagDF, ranged: true, pastEnd: EInval, lengthMax: payloadMax, perform: (*request).read},
+		CmdWrite:       {known: true, limited: true, direction: blockcore.ThrottleWrite, flags: CmdFlagPayloadLen, changes: true, ranged: true, pastEnd: ENoSpc, lengthMax: payloadMax, perform: (*request).write},
 		CmdDisc:        {known: true},
 		CmdFlush:       {known: true, perform: (*request).flush},
-		CmdTrim:        {known: true, changes: true, ranged: true, pastEnd: EInval, perform: (*request).trim},
+		CmdTrim:        {known: true, limited: true, direction: blockcore.ThrottleWrite, changes: true, ranged: true, pastEnd: EInval, perform: (*request).trim},
 		CmdCache:       {known: true, ranged: true, pastEnd: EInval, perform: (*request).cache},
-		CmdWriteZeroes: {known: true, flags: CmdFlagNoHole | CmdFlagFastZero, changes: true, ranged: true, pastEnd: ENoSpc, perform: (*request).writeZeroes},
+		CmdWriteZeroes: {known: true, limited: true, direction: blockcore.ThrottleWrite, flags: CmdFlagNoHole | CmdFlagFastZero, changes: true, ranged: true, pastEnd: ENoSpc, perform: (*request).writeZeroes},
 		CmdBlockStatus: {known: true, flags: CmdFlagReqOne | CmdFlagPayloadLen, ranged: true, pastEnd: EInval, perform: (*request).blockStatus},
 	}
 }
@@ -185,12 +187,14 @@ func (q *request) Run(t *blockcore.Task) {
 		c.endInput(CauseDisconnect, nil)
 	default:
 		root := c.export.root
+		rule := &commandRules[q.header.command]
 		q.ticket.Op, q.ticket.Range, q.ticket.Client = q.header.command.String(), q.bytes(), c
+		q.ticket.Limited, q.ticket.Direction = rule.limited, rule.direction
 		if !root.Begin(t, &q.ticket) {
 			c.export.post(func() { c.ctx.Spawn(q) }) // the export has moved, and c with it
 			return
 		}
-		if err := commandRules[q.header.command].perform(q, t); err != nil {
+		if err := rule.perform(q, t); err != nil {
 			q.failed(err)
 		}
 		root.End(t, &q.ticket)
