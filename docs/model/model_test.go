@@ -108,7 +108,7 @@ func TestProtocolHolds(t *testing.T) {
 // Goal: that no run gets stuck means that every run ends. Method: the checker looks for cycles; the model has no progress labels, so
 // that every cycle counts.
 func TestEveryRunEnds(t *testing.T) {
-	for _, defines := range []string{"SCENE=1 Q0=2", "SCENE=2 Q0=1 Q2=1", "SCENE=5 Q0=1 Q2=1", "SCENE=6 Q0=1 Q1=1 DEADLINE"} {
+	for _, defines := range []string{"SCENE=1 Q0=2", "SCENE=2 Q0=1", "SCENE=5 Q0=1"} {
 		t.Run(defines, func(t *testing.T) {
 			t.Parallel()
 			if found := verify(t, defines, "-DNP", "-l"); found != "" {
@@ -160,9 +160,13 @@ func verify(t *testing.T, defines, mode string, options ...string) string {
 		spin = append(spin, "-D"+name)
 	}
 	command(t, dir, "spin", append(spin, source)...)
-	command(t, dir, "gcc", "-O1", "-w", "-DCOLLAPSE", "-DMEMLIM=3000", mode, "-o", "pan", "pan.c")
+	optimize := "-O0" // compiling takes longer than a small search
+	if *large {
+		optimize = "-O2"
+	}
+	command(t, dir, "gcc", optimize, "-w", "-DCOLLAPSE", "-DMEMLIM=3000", mode, "-o", "pan", "pan.c")
 	begin := time.Now()
-	out := command(t, dir, "./pan", append([]string{"-m100000"}, options...)...)
+	out := command(t, dir, "./pan", append([]string{"-m100000", "-w20"}, options...)...)
 	for _, sign := range []string{"error: max search depth", "Search not completed", "reached -DMEMLIM"} {
 		if strings.Contains(out, sign) && !strings.Contains(out, "pan:1:") {
 			t.Fatalf("the search is not whole:\n%s", out)
