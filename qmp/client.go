@@ -93,10 +93,9 @@ func NewClient(ctx context.Context, conn net.Conn) (*Client, error) {
 // greet reads the greeting; the end of the context interrupts it.
 func (c *Client) greet(ctx context.Context, input *messages) error {
 	stop := context.AfterFunc(ctx, c.interrupt)
-	defer stop()
 	first, err := input.next()
 	switch {
-	case ctx.Err() != nil:
+	case !stop():
 		return ctx.Err()
 	case err != nil:
 		return fmt.Errorf("read the greeting of the monitor: %w", err)
@@ -109,7 +108,10 @@ func (c *Client) greet(ctx context.Context, input *messages) error {
 	return nil
 }
 
-func (c *Client) interrupt() { c.conn.SetDeadline(time.Unix(1, 0)) }
+// longAgo is a deadline that interrupts.
+var longAgo = time.Unix(1, 0)
+
+func (c *Client) interrupt() { c.conn.SetReadDeadline(longAgo) }
 
 // capabilities are those offered that we know.
 func (c *Client) capabilities() any {
@@ -198,13 +200,30 @@ func (c *Client) send(ctx context.Context, message any) error {
 		return c.failure()
 	}
 	defer func() { c.writing <- struct{}{} }()
-	stop := context.AfterFunc(ctx, c.interrupt)
-	defer stop()
-	if _, err := c.conn.Write(append(text, '\n')); err != nil {
+	switch n, err := c.write(ctx, append(text, '\n')); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && n == 0: // nothing is out, and the connection in step
+		return ctx.Err()
+	default:
 		c.fail(err)
 		return err
 	}
-	return nil
+}
+
+// write is interrupted by the end of the context, and leaves no deadline behind.
+func (c *Client) write(ctx context.Context, text []byte) (int, error) {
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.conn.SetWriteDeadline(longAgo)
+		close(interrupted)
+	})
+	n, err := c.conn.Write(text)
+	if !stop() {
+		<-interrupted
+		c.conn.SetWriteDeadline(time.Time{})
+	}
+	return n, err
 }
 
 func (c *Client) expect() (uint64, <-chan reply, error) {

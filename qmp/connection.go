@@ -16,6 +16,7 @@ type Connection struct {
 	// Immutable.
 	server *Server
 	id     uint64
+	since  time.Time
 	conn   io.ReadWriteCloser
 	ctx    context.Context
 	cancel context.CancelFunc // safe from anywhere, as queue and out are
@@ -37,7 +38,7 @@ func newConnection(s *Server, id uint64, conn io.ReadWriteCloser, monitor Monito
 	if monitor.Pretty {
 		layout = prettyStyle
 	}
-	c := &Connection{server: s, id: id, conn: conn, queue: newQueue(), out: newOutbox(layout)}
+	c := &Connection{server: s, id: id, since: time.Now(), conn: conn, queue: newQueue(), out: newOutbox(layout)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }

@@ -46,6 +46,10 @@ const (
 	// flushMax is how long the last responses of a connection that the server ends may take to leave.
 	flushMax = time.Second
 
+	// silentMax is how long a connection keeps its place without having negotiated, when the places are all taken. People type
+	// slowly, and may while there are places left.
+	silentMax = 10 * time.Second
+
 	// refusalMax is how long the word to a client that finds no place may take to leave.
 	refusalMax = 100 * time.Millisecond
 

@@ -4,8 +4,32 @@ import "sync"
 
 // message is a line to a client.
 type message struct {
-	text  []byte
-	event bool
+	at   uint64 // its place in the order
+	text []byte
+}
+
+// line is messages of one kind that wait.
+type line struct {
+	messages []message
+	bytes    int
+}
+
+func (l *line) add(m message) {
+	l.messages = append(l.messages, m)
+	l.bytes += len(m.text)
+}
+
+func (l *line) takeFirst() message {
+	m := l.messages[0]
+	l.messages[0] = message{}
+	l.messages = l.messages[1:]
+	l.bytes -= len(m.text)
+	return m
+}
+
+// before is true if the first of l happened before that of other.
+func (l *line) before(other *line) bool {
+	return len(l.messages) > 0 && (len(other.messages) == 0 || l.messages[0].at < other.messages[0].at)
 }
 
 // outbox is what a client has yet to read, in the order in which it happened. Responses wait for room, so that a client
@@ -17,15 +41,14 @@ type outbox struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	changed       sync.Cond
-	messages      []message
-	responseBytes int
-	eventBytes    int
-	events        int
-	lost          uint64 // since the last message about it left
-	lostEver      uint64
-	ended         bool // nothing is added any more, what is there still leaves
-	broken        bool // nothing leaves any more
+	changed   sync.Cond
+	responses line
+	events    line
+	added     uint64 // messages ever
+	lost      uint64 // events since the last message about it left
+	lostEver  uint64
+	ended     bool // nothing is added any more, what is there still leaves
+	broken    bool // nothing leaves any more
 }
 
 func newOutbox(s style) *outbox {
@@ -39,14 +62,14 @@ func (o *outbox) respond(n node) {
 	text := o.style.appendMessage(nil, n)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.responseBytes > outputBytesMax && !o.ended && !o.broken {
+	for o.responses.bytes > outputBytesMax && !o.ended && !o.broken {
 		o.changed.Wait()
 	}
 	if o.broken {
 		return
 	}
-	o.messages = append(o.messages, message{text: text})
-	o.responseBytes += len(text)
+	o.added++
+	o.responses.add(message{o.added, text})
 	o.changed.Broadcast()
 }
 
@@ -58,63 +81,47 @@ func (o *outbox) tell(n node) {
 	if o.broken || o.ended {
 		return
 	}
-	o.messages = append(o.messages, message{text: text, event: true})
-	o.events++
-	o.eventBytes += len(text)
-	for o.events > eventsWaitingMax || o.eventBytes > eventBytesMax && o.events > 1 {
-		o.dropOldestEvent()
+	o.added++
+	o.events.add(message{o.added, text})
+	for len(o.events.messages) > eventsWaitingMax || o.events.bytes > eventBytesMax && len(o.events.messages) > 1 {
+		o.events.takeFirst()
+		o.lost++
+		o.lostEver++
 	}
 	o.changed.Broadcast()
-}
-
-// dropOldestEvent expects o.mu to be held and an event to be there.
-func (o *outbox) dropOldestEvent() {
-	for i, m := range o.messages {
-		if m.event {
-			o.messages = append(o.messages[:i], o.messages[i+1:]...)
-			o.events--
-			o.eventBytes -= len(m.text)
-			o.lost++
-			o.lostEver++
-			return
-		}
-	}
 }
 
 // take is the next batch of lines; it waits for one, and returns nothing when there will be none.
 func (o *outbox) take() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.messages) == 0 && !o.ended && !o.broken {
+	for o.empty() && !o.ended && !o.broken {
 		o.changed.Wait()
 	}
 	if o.broken {
 		return nil
 	}
 	var text []byte
-	n := 0
-	for ; n < len(o.messages) && len(text) < keepBytes; n++ {
-		text = append(text, o.pass(o.messages[n])...)
+	for len(text) < keepBytes && !o.empty() {
+		text = append(text, o.next()...)
 	}
-	o.messages = append(o.messages[:0], o.messages[n:]...)
 	o.changed.Broadcast()
 	return text
 }
 
-// pass is the text of a message that leaves, behind the note about lost events if it is the first since.
-func (o *outbox) pass(m message) []byte {
-	if !m.event {
-		o.responseBytes -= len(m.text)
-		return m.text
+func (o *outbox) empty() bool { return len(o.responses.messages)+len(o.events.messages) == 0 }
+
+// next is the text that leaves next; the note about lost events stands in their place, before the oldest one left.
+func (o *outbox) next() []byte {
+	switch {
+	case o.responses.before(&o.events):
+		return o.responses.takeFirst().text
+	case o.lost > 0:
+		note := o.style.appendMessage(nil, lostEvents(o.lost))
+		o.lost = 0
+		return note
 	}
-	o.events--
-	o.eventBytes -= len(m.text)
-	if o.lost == 0 {
-		return m.text
-	}
-	note := o.style.appendMessage(nil, lostEvents(o.lost))
-	o.lost = 0
-	return append(note, m.text...)
+	return o.events.takeFirst().text
 }
 
 // end lets what is there leave and takes nothing more from tell; respond no longer waits.
@@ -130,7 +137,7 @@ func (o *outbox) fail() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.broken = true
-	o.messages = nil
+	o.responses, o.events = line{}, line{}
 	o.changed.Broadcast()
 }
 

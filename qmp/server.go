@@ -139,6 +139,7 @@ func (s *Server) enter(conn io.ReadWriteCloser, monitor Monitor) (*Connection, e
 		return nil, ErrClosed
 	}
 	if len(s.connections) >= connectionsMax {
+		s.stopSilent()
 		return nil, Errorf("Too many monitors are connected, the limit is %d", connectionsMax)
 	}
 	s.lastID++
@@ -146,6 +147,16 @@ func (s *Server) enter(conn io.ReadWriteCloser, monitor Monitor) (*Connection, e
 	s.connections[c] = true
 	s.running.Add(1)
 	return c, nil
+}
+
+// stopSilent makes room for those who come later: connections that hold a place and have not even negotiated end. It
+// expects s.mu to be held.
+func (s *Server) stopSilent() {
+	for c := range s.connections {
+		if !c.negotiated.Load() && time.Since(c.since) > silentMax {
+			c.stop()
+		}
+	}
 }
 
 // refuse says why, in place of the greeting.
