@@ -67,12 +67,12 @@ func (g *Graph) culprits(d *Drained) []Culprit {
 			named[q.Node] = true
 		}
 	}
-	for n := range nodes {
+	for _, n := range nodes {
 		if left := n.InFlight(); left > 0 && !named[n.name] {
 			found = append(found, Culprit{What: fmt.Sprintf("%d operations in node %s that no request accounts for (background work)", left, n.name)})
 		}
 	}
-	for r := range roots {
+	for _, r := range roots {
 		if r.owner != nil && r.owner.Busy() {
 			found = append(found, Culprit{What: fmt.Sprintf("owner %s, which is busy", r.name)})
 		}
@@ -82,9 +82,9 @@ func (g *Graph) culprits(d *Drained) []Culprit {
 }
 
 // requests lists what is in flight and held at roots. A loop that does not answer is a culprit itself.
-func (g *Graph) requests(roots map[*Root]bool, silent *[]Culprit) []Request {
+func (g *Graph) requests(roots []*Root, silent *[]Culprit) []Request {
 	byLoop := map[*AioContext][]*Root{}
-	for r := range roots {
+	for _, r := range roots {
 		byLoop[r.Context()] = append(byLoop[r.Context()], r)
 	}
 	var all []Request
@@ -112,12 +112,8 @@ func (g *Graph) requests(roots map[*Root]bool, silent *[]Culprit) []Request {
 
 // Requests lists all requests that are in flight or held back, with nobody's stack. Not on a loop.
 func (g *Graph) Requests() []Request {
-	roots := map[*Root]bool{}
-	for _, r := range g.Roots() {
-		roots[r] = true
-	}
 	var silent []Culprit
-	return g.requests(roots, &silent)
+	return g.requests(g.Roots(), &silent)
 }
 
 // stackBytesMax bounds the stacks of all goroutines that are searched.

@@ -104,7 +104,30 @@ func (g *Graph) quiesce(ctx context.Context, d *Drained) ([]*step, error) {
 		w.quiesceRoot(r)
 	}
 	g.sections[d] = struct{}{}
-	return w.tell(), nil
+	return d.answers(w.tell()), nil
+}
+
+// answers returns the steps to wait for: one on each loop that d covers, whether there was news for it or not. Where there was none,
+// another section has told the loop to be still, and it may not have heard that yet. graph.mu is held.
+func (d *Drained) answers(steps []*step) []*step {
+	told := map[*AioContext]bool{}
+	for _, s := range steps {
+		told[s.on] = true
+	}
+	ask := func(on *AioContext) {
+		if !told[on] {
+			told[on] = true
+			steps = append(steps, post(&step{on: on, done: make(chan struct{})}))
+		}
+	}
+	nodes, roots := d.coverage()
+	for _, n := range nodes {
+		ask(n.Context())
+	}
+	for _, r := range roots {
+		ask(r.Context())
+	}
+	return steps
 }
 
 // settle is phase four, the one wait.
@@ -143,43 +166,54 @@ func (d *Drained) settle(steps []*step, begin time.Time) {
 	d.timings.Settle = time.Since(begin)
 }
 
-// busy reports whether something that d covers has requests in flight. It looks at the graph as it is now.
+// busy reports whether something that d covers has requests in flight. It looks at the graph as it is now, and at counts and edges under
+// one hold of graph.mu: a list from before would have it wait for somebody who is above no longer, and whose end nobody announces.
+//
+// INVARIANT: a parent is looked at before its children. A request that ends between two looks hands what it leaves behind to
+// the children first, and is found there.
 func (d *Drained) busy() bool {
 	d.graph.mu.Lock()
 	defer d.graph.mu.Unlock()
 	nodes, roots := d.coverage()
-	for n := range nodes {
-		if n.inFlight.Load() != 0 {
+	for _, r := range roots {
+		if r.Busy() {
 			return true
 		}
 	}
-	for r := range roots {
-		if r.Busy() {
+	for _, n := range nodes {
+		if n.inFlight.Load() != 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// coverage returns what d drains: its nodes and Roots, and all who use them. graph.mu is held.
-func (d *Drained) coverage() (map[*Node]bool, map[*Root]bool) {
-	nodes, roots := map[*Node]bool{}, map[*Root]bool{}
+// coverage returns what d drains: its nodes and Roots, and all who use them, parents first. graph.mu is held.
+func (d *Drained) coverage() (nodes []*Node, roots []*Root) {
+	seen := map[any]bool{}
+	root := func(r *Root) {
+		if !seen[r] {
+			seen[r] = true
+			roots = append(roots, r)
+		}
+	}
 	var climb func(n *Node)
 	climb = func(n *Node) {
-		if nodes[n] {
+		if seen[n] {
 			return
 		}
-		nodes[n] = true
+		seen[n] = true
 		for _, e := range n.parents {
 			if e.root != nil {
-				roots[e.root] = true
+				root(e.root)
 			} else {
 				climb(e.parent)
 			}
 		}
+		nodes = append(nodes, n)
 	}
 	if d.all {
-		for _, n := range d.graph.nodes {
+		for _, n := range d.graph.sorted() {
 			climb(n)
 		}
 	}
@@ -189,7 +223,7 @@ func (d *Drained) coverage() (map[*Node]bool, map[*Root]bool) {
 		}
 	}
 	for _, r := range d.roots {
-		roots[r] = true
+		root(r)
 	}
 	return nodes, roots
 }
@@ -257,5 +291,5 @@ func (d *Drained) covers(n *Node, r *Root) bool {
 		return false
 	}
 	nodes, roots := d.coverage()
-	return n != nil && nodes[n] || r != nil && roots[r]
+	return n != nil && slices.Contains(nodes, n) || r != nil && slices.Contains(roots, r)
 }

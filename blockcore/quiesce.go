@@ -94,12 +94,11 @@ func (w *walk) resumeRoot(r *Root) {
 
 // step is what one loop is told. It is run there, once.
 type step struct {
-	on    *AioContext
-	hush  []quiet
-	stir  []quiet
-	done  chan struct{} // closed when it has run
-	took  [3]time.Duration
-	begun time.Time
+	on   *AioContext
+	hush []quiet
+	stir []quiet
+	done chan struct{} // closed when it has run
+	took [3]time.Duration
 }
 
 // tell sends what has changed to the loops and returns what was sent. graph.mu is held.
@@ -113,7 +112,7 @@ func (w *walk) tell() []*step {
 		}
 		s := steps[on]
 		if s == nil {
-			s = &step{on: on, done: make(chan struct{}), begun: time.Now()}
+			s = &step{on: on, done: make(chan struct{})}
 			steps[on] = s
 			order = append(order, s)
 		}
@@ -125,11 +124,17 @@ func (w *walk) tell() []*step {
 	}
 	w.touched = nil
 	for _, s := range order {
-		if !s.on.Post(s.run) {
-			close(s.done) // a context that is closed has nothing in flight
-		}
+		post(s)
 	}
 	return order
+}
+
+// post sends a step to its loop.
+func post(s *step) *step {
+	if !s.on.Post(s.run) {
+		close(s.done) // a context that is closed has nothing in flight
+	}
+	return s
 }
 
 // run is the three phases of a drain that do not wait. On the loop.

@@ -214,7 +214,7 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 		return fmt.Errorf("resize node %s to %d bytes: %w", n.name, sizeBytes, err)
 	}
 	tx.finish = append(tx.finish, func() error {
-		for r := range roots {
+		for _, r := range roots {
 			if w, ok := r.owner.(SizeWatcher); ok {
 				w.Resized(r.Node().Size())
 			}
