@@ -41,20 +41,20 @@ func (b *throttleBucket) pour(units float64) {
 	}
 }
 
-// wait returns how long to wait until the next may run, 0 = not at all.
+// wait returns how long to wait until the next may run, 0 = not at all. Both levels must have fallen: QEMU looks at
+// the second only if the first is not too high, and lets more than a burst through when both are.
 func (b *throttleBucket) wait() time.Duration {
 	if b.limit.Avg == 0 {
 		return 0
 	}
+	wait := time.Duration(0)
 	if extra := b.level - b.limit.size(); extra > 0 {
-		return timeOf(extra, b.limit.Avg)
+		wait = timeOf(extra, b.limit.Avg)
 	}
-	if b.limit.bursts() {
-		if extra := b.burstLevel - float64(b.limit.Max)/10; extra > 0 {
-			return timeOf(extra, b.limit.Max)
-		}
+	if extra := b.burstLevel - float64(b.limit.Max)/10; b.limit.bursts() && extra > 0 {
+		wait = max(wait, timeOf(extra, b.limit.Max))
 	}
-	return 0
+	return wait
 }
 
 // timeOf returns how long units take at a rate per second.

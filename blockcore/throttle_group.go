@@ -104,6 +104,12 @@ func (g *ThrottleGroup) Join(ctx *AioContext, name string) *ThrottleMember {
 	return m
 }
 
+// lock takes mu for a decision and brings the buckets to the present.
+func (g *ThrottleGroup) lock() {
+	g.mu.Lock()
+	g.buckets.leak(g.clock.now())
+}
+
 // remove takes m out; the order of the others' turns stays.
 func (g *ThrottleGroup) remove(m *ThrottleMember) {
 	place := slices.Index(g.members, m)
@@ -133,11 +139,9 @@ func (g *ThrottleGroup) schedule(d ThrottleDirection, after *throttleActions) {
 	if g.turns[d].timer != nil {
 		return
 	}
-	now := g.clock.now()
-	g.buckets.leak(now)
 	for m := g.next(d); m != nil; m = g.next(d) {
 		if wait := g.buckets.wait(d); wait > 0 {
-			g.arm(m, d, now+wait, after)
+			g.arm(m, d, g.buckets.leaked+wait, after)
 			return
 		}
 		g.grant(m, d, after)

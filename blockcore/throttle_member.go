@@ -71,10 +71,9 @@ func (m *ThrottleMember) Admit(t *Task, d ThrottleDirection, bytes int64) {
 // enter accounts a request that may run at once, or puts it into the queue and reports false.
 func (m *ThrottleMember) enter(t *Task, d ThrottleDirection, bytes int64, after *throttleActions) bool {
 	g := m.group
-	g.mu.Lock()
+	g.lock()
 	defer g.mu.Unlock()
 	check.Invariant(t.ctx == m.ctx, "throttle member %q: a request on a context that it is not on", m.name)
-	g.buckets.leak(g.clock.now())
 	if m.pending[d].Load() == 0 && (m.suspended > 0 || g.turns[d].timer == nil && g.buckets.wait(d) == 0) {
 		g.buckets.account(d, bytes)
 		return true
@@ -110,9 +109,8 @@ func (m *ThrottleMember) Suspend() {
 	}
 	g := m.group
 	var after throttleActions
-	g.mu.Lock()
+	g.lock()
 	m.suspended++
-	g.buckets.leak(g.clock.now())
 	for d := range throttleDirections {
 		for len(m.queues[d]) > 0 {
 			m.release(d, &after)
@@ -136,8 +134,8 @@ func (m *ThrottleMember) Resume() {
 	}
 	m.group.mu.Lock()
 	defer m.group.mu.Unlock()
+	check.Invariant(m.suspended > 0, "throttle member %q is resumed and was not suspended", m.name)
 	m.suspended--
-	check.Invariant(m.suspended >= 0, "throttle member %q is resumed and was not suspended", m.name)
 }
 
 // Move takes m to another context. It is suspended and nobody waits. Safe from anywhere.
@@ -163,13 +161,11 @@ func (m *ThrottleMember) Leave() {
 	m.group.verify()
 }
 
-// wakeReleased has the released requests resumed, in order. On the loop of ctx only.
+// wakeReleased has the released requests resumed, in order. It is asked for once by whoever releases the first, so they are there, and
+// m has not moved. On the loop of ctx only.
 func (m *ThrottleMember) wakeReleased(ctx *AioContext) {
 	m.group.mu.Lock()
-	if m.ctx != ctx { // it has moved since: those requests ran long ago
-		m.group.mu.Unlock()
-		return
-	}
+	check.Invariant(m.ctx == ctx && len(m.released) > 0, "throttle member %q: %d requests to be woken by the wrong loop or twice", m.name, len(m.released))
 	tasks := m.released
 	m.released = nil
 	m.group.mu.Unlock()

@@ -12,13 +12,19 @@ import (
 // throttleScript runs requests through a group on the fake loop and writes down when they run: "100ms a: r3" says that the read r3 of
 // member a ran 100 ms after the script began. Time passes only in pass.
 type throttleScript struct {
-	t       testing.TB
+	t       testingT
 	loop    *fakeLoop
 	group   *ThrottleGroup
 	members []*ThrottleMember
 	begin   time.Duration
 	lines   []string
 	ran     func(m *ThrottleMember, d ThrottleDirection, bytes int64, name string) // instead of a line; nil = a line
+}
+
+// testingT is a test, or a run of one by rapid.
+type testingT interface {
+	require.TestingT
+	Helper()
 }
 
 // newThrottleScript makes a group with limits and the members named.
@@ -30,7 +36,7 @@ func newThrottleScript(t *testing.T, c ThrottleConfig, names ...string) *throttl
 }
 
 // reset begins anew with another group.
-func (s *throttleScript) reset(t testing.TB, c ThrottleConfig, names ...string) {
+func (s *throttleScript) reset(t testingT, c ThrottleConfig, names ...string) {
 	s.t, s.begin, s.lines, s.members = t, s.loop.Now(), nil, nil
 	s.group = newThrottleGroup(s.loop.AioContext.Name(), s.loop.time)
 	require.NoError(t, s.group.Configure(c))

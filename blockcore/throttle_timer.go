@@ -38,10 +38,9 @@ func (a *throttleTimer) stop() {
 func (a *throttleTimer) fire() {
 	g := a.member.group
 	var after throttleActions
-	g.mu.Lock()
+	g.lock()
 	if g.turns[a.direction].timer == a {
 		g.turns[a.direction].timer = nil
-		g.buckets.leak(g.clock.now())
 		g.grant(a.member, a.direction, &after)
 		g.schedule(a.direction, &after)
 		g.verify()
