@@ -18,6 +18,8 @@ type Limits struct {
 	ConnectionBytes, ExportBytes, ProcessBytes int64
 	// Linger is how long a connection that has ended waits for its client to take the last replies.
 	Linger time.Duration
+	// Farewell is how long a connection that we end, and whose replies have left, waits for its client to close as well.
+	Farewell time.Duration
 	// Stall is how long a connection may hold more than 1 MiB for a client that neither reads nor goes on with its
 	// payload, while others wait for memory.
 	Stall time.Duration
@@ -38,6 +40,8 @@ const (
 
 	// LingerDefault is as long as a client has for the handshake.
 	LingerDefault = 10 * time.Second
+	// FarewellDefault is many round trips of any network: who has not closed by then is in no hurry to.
+	FarewellDefault = time.Second
 	// StallDefault is longer than any client takes that is alive, and short enough for a guest's patience.
 	StallDefault = 10 * time.Second
 
@@ -73,6 +77,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Linger == 0 {
 		l.Linger = LingerDefault
+	}
+	if l.Farewell == 0 {
+		l.Farewell = FarewellDefault
 	}
 	if l.Stall == 0 {
 		l.Stall = StallDefault
