@@ -30,7 +30,8 @@
 //   - Requests in flight, of a connection.
 //   - Bytes of payload, from the header of a request until its reply has left: of a connection, of an export, of the
 //     process. One request is let in whatever the others hold when its connection has nothing else, so that none starves.
-//   - Replies without payload that are not taken (outboxHeadersMax).
+//   - Replies without payload that are not taken, of a connection (outboxHeadersMax) and, but for a little (outboxHeadersFree), of the
+//     process.
 //   - One payload: payloadMax is served, up to payloadSkipMax consumed and refused; beyond that the connection ends.
 //
 // A connection that rests has no buffer and no share of a budget; buffers for receiving (slab) and free requests belong to the lane, which all

@@ -20,7 +20,7 @@ type Limits struct {
 	Linger time.Duration
 	// Farewell is how long a connection that we end, and whose replies have left, waits for its client to close as well.
 	Farewell time.Duration
-	// Stall is how long a connection may hold more than 1 MiB for a client that neither reads nor goes on with its
+	// Stall is how long a connection may hold more than 1 MiB, or outboxHeadersFree of small replies, for a client that neither reads nor goes on with its
 	// payload, while others wait for memory.
 	Stall time.Duration
 }
@@ -54,8 +54,11 @@ const (
 	// connection.
 	payloadSkipMax = 256 << 20
 	// outboxHeadersMax is how many bytes of replies, data of READs apart, may wait for a client that does not read
-	// before nothing more is taken from it.
+	// before nothing more is taken from it. They are in the budget of the process; where that is used up a connection has
+	// outboxHeadersFree.
 	outboxHeadersMax = 256 << 10
+	// outboxHeadersFree is what a connection may hold unasked: replies to a burst, and 16 MiB for a thousand connections.
+	outboxHeadersFree = 16 << 10
 	// statusExtentsMax is how many extents one BLOCK_STATUS reply carries per context: as QEMU, 1 MiB.
 	statusExtentsMax = 1 << 17
 	// statusBatch is how many extents a driver is asked for at once.

@@ -125,7 +125,7 @@ func (c *Conn) badMagic(m uint32) {
 
 // fits reserves what q needs, or arranges for another try.
 func (c *Conn) fits(q *request) bool {
-	if c.inFlight >= c.limits.Requests || c.out.crammed() {
+	if c.inFlight >= c.limits.Requests || c.crammed() {
 		return false
 	}
 	q.charge = q.cost(c)
