@@ -3,10 +3,8 @@ package nbd
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,24 +26,13 @@ type pump struct {
 	decrypted chan struct{} // closed at the end of decryptLoop
 }
 
-// newPump starts a pump and returns the engine's end of the pair.
-func newPump(t *tls.Conn) (*pump, int, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, 0, fmt.Errorf("socket pair for TLS: %w", err)
-	}
-	f := os.NewFile(uintptr(pair[1]), "tls")
-	clear, err := net.FileConn(f)
-	f.Close()
-	if err != nil {
-		unix.Close(pair[0])
-		return nil, 0, fmt.Errorf("socket pair for TLS: %w", err)
-	}
-	p := &pump{secure: t, clear: clear.(*net.UnixConn), decrypted: make(chan struct{})}
+// newPump starts a pump between a TLS connection and our end of a pair.
+func newPump(t *tls.Conn, clear *net.UnixConn) *pump {
+	p := &pump{secure: t, clear: clear, decrypted: make(chan struct{})}
 	p.loops.Add(2)
 	go p.decryptLoop()
 	go p.encryptLoop()
-	return p, pair[0], nil
+	return p
 }
 
 // decryptLoop moves what the client sends to the engine. A client that closes, politely or not, is an end
