@@ -223,6 +223,19 @@ func (q *request) failed(err error) {
 	if q.header.flags&CmdFlagFastZero != 0 && errors.Is(err, syscall.ENOTSUP) {
 		return // an answer, not a fault
 	}
+	q.report(err)
+}
+
+// failedAt ends an answer that has begun with an error at an offset of the export.
+func (q *request) failedAt(err error, offset uint64) {
+	q.conn.stats.failed++
+	q.conn.replyErrorAt(q, wireErrno(err, q.header.flags), errorText(err), offset)
+	q.report(err)
+}
+
+// report tells that the backend has failed.
+func (q *request) report(err error) {
+	c := q.conn
 	c.server.emit(RequestFailed{Export: c.export.Name(), ID: c.id, Command: q.header.command,
 		Offset: q.header.offset, Length: q.header.length, Err: err})
 }

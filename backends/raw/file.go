@@ -38,7 +38,8 @@ type File struct {
 	// Safe from anywhere.
 	size    atomic.Int64
 	damaged atomic.Pointer[syncFailure] // the first failed sync
-	pace    pace
+	pace    pace                        // of writes
+	walk    pace                        // of lookups in the map
 	data    dataCache
 	lacks   lacks
 	// allocates: fallocate with mode 0 was seen to work.

@@ -37,6 +37,9 @@ func newLogger(o *options, to io.Writer) zerolog.Logger {
 }
 
 func isTerminal(w io.Writer) bool {
+	if p, ok := w.(*patientWriter); ok {
+		w = p.to
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
@@ -51,6 +54,13 @@ type journal struct {
 	door door
 	log  zerolog.Logger
 	err  io.Writer
+}
+
+// hurry is called when the end begins: from now on nobody waits long for the reader of what is said.
+func (j *journal) hurry() {
+	if w, ok := j.err.(*patientWriter); ok {
+		w.hurry()
+	}
 }
 
 // warn says something that deserves attention and stops nothing.

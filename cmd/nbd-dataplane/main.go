@@ -20,7 +20,7 @@ type console struct {
 }
 
 func main() {
-	c := console{out: os.Stdout, err: os.Stderr}
+	c := console{out: os.Stdout, err: newPatientWriter(os.Stderr)}
 	if filepath.Base(os.Args[0]) == qemuName {
 		os.Exit(qemuMain(c, os.Args))
 	}

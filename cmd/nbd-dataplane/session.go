@@ -42,7 +42,8 @@ type session struct {
 	signalled chan os.Signal
 
 	// Safe from anywhere.
-	served atomic.Bool // a client has opened an export and closed it
+	abandoned atomic.Bool // a second signal has come
+	served    atomic.Bool // a client has opened an export and closed it
 }
 
 func newSession(o *options, j *journal) *session {
@@ -223,6 +224,7 @@ func (s *session) onEvent(e nbd.Event) {
 // stop takes everything down in order: no new clients, requests finished and answered, images flushed and closed.
 func (s *session) stop() error {
 	var errs []error
+	s.journal.hurry()
 	for _, p := range s.places {
 		p.close()
 	}
