@@ -272,6 +272,19 @@ func (g *Graph) resume(d *Drained) {
 	w.tell()
 }
 
+// Flush makes durable what was acknowledged to those who use nodes, which d covers. Not on a loop.
+func (d *Drained) Flush(nodes ...*Node) error {
+	for _, n := range nodes {
+		if n.can.flusher == nil {
+			continue
+		}
+		if err := n.Context().Do(n.can.flusher.Flush); err != nil {
+			return fmt.Errorf("flush node %s: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
 // Why returns what the section is for. Safe from anywhere.
 func (d *Drained) Why() string { return d.why }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"nbd-dataplane/blockcore"
 )
 
 // Farewell says what a client meets when its export goes.
@@ -86,7 +88,10 @@ func (e *Export) retire(ctx context.Context, most time.Duration) {
 func (e *Export) Clients() int { return len(e.connections()) }
 
 // Node returns the node that is exported now; it follows changes of the graph. Safe from anywhere.
-func (e *Export) Node() (name string) { return e.root.Node().Name() }
+func (e *Export) Node() *blockcore.Node { return e.root.Node() }
+
+// Root returns the export's handle on the graph. Safe from anywhere.
+func (e *Export) Root() *blockcore.Root { return e.root }
 
 // Exports returns the exports, in the order of their coming. Safe from anywhere.
 func (s *Server) Exports() []*Export { return s.snapshot() }

@@ -132,6 +132,7 @@ func (v Value) decodeScalar(dst reflect.Value) error {
 	case kind == reflect.String:
 		return v.decodeString(dst)
 	case kind == reflect.Bool:
+		v = v.typed(Boolean)
 		if v.Kind() != Boolean {
 			return v.mismatch("boolean")
 		}
@@ -160,6 +161,7 @@ func (v Value) decodeString(dst reflect.Value) error {
 
 // decodeInt has two errors: for what is no int64, and for what does not fit a type that is narrower.
 func (v Value) decodeInt(dst reflect.Value) error {
+	v = v.typed(Integer)
 	n, err := strconv.ParseInt(v.node.text, 10, 64)
 	if v.Kind() != Integer || err != nil {
 		return v.mismatch("integer")
@@ -173,6 +175,7 @@ func (v Value) decodeInt(dst reflect.Value) error {
 
 // decodeUint refuses negative numbers of any width; QEMU takes -1 for the largest uint64, which nobody means.
 func (v Value) decodeUint(dst reflect.Value) error {
+	v = v.typed(Integer)
 	if v.Kind() != Integer {
 		return Expects(v.Name(), "uint64")
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"nbd-dataplane/blockcore"
 	"nbd-dataplane/nbd"
 )
 
@@ -96,6 +97,20 @@ func (j *journal) event(e nbd.Event) {
 			Uint64("length", e.Length).Err(e.Err).Msg("request failed")
 	case nbd.AcceptFailed:
 		j.log.Error().Err(e.Err).Msg("accepting clients failed, will be tried again")
+	}
+}
+
+// graphEvent writes an event of the graph down. qemu-nbd has no such.
+func (j *journal) graphEvent(e blockcore.Event) {
+	switch e := e.(type) {
+	case blockcore.DrainSettled:
+		j.log.Debug().Str("why", e.Why).Dur("settle", e.Timings.Settle).Msg("drained")
+	case blockcore.DrainEnded:
+		j.log.Debug().Str("why", e.Why).Dur("held", e.Timings.Held).Msg("resumed")
+	case blockcore.DrainFailed:
+		j.log.Warn().Str("why", e.Why).Err(e.Err).Msg("drain gave up")
+	case blockcore.GraphChanged:
+		j.log.Debug().Str("why", e.Why).Msg("graph changed")
 	}
 }
 

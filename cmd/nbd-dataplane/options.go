@@ -65,6 +65,7 @@ type options struct {
 	verbose   bool
 	printURI  bool
 	run       string
+	control   string // socket of the monitor; "" = there is none
 	logLevel  string
 	logFormat string
 

@@ -84,6 +84,9 @@ func checkKey(key string) error {
 	return nil
 }
 
+// Put adds a key, or gives it another value.
+func (s *Set) Put(key, value string) { s.put(key, value) }
+
 func (s *Set) put(key, value string) {
 	s.pairs = slices.DeleteFunc(s.pairs, func(p pair) bool { return p.key == key })
 	s.pairs = append(s.pairs, pair{key, value})

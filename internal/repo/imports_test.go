@@ -32,7 +32,8 @@ var mayImport = map[string][]string{
 	"nbd":                 with(leaves, "blockcore"),
 
 	// A protocol that knows nothing of what it controls.
-	"qmp": leaves,
+	"qmp":              leaves,
+	"internal/control": with(leaves, "blockcore", "nbd", "qmp"),
 
 	// The program is the only place that knows every package.
 	"cmd/nbd-dataplane/...": {"blockcore", "backends/...", "nbd", "qmp", "internal/...", "cmd/nbd-dataplane/..."},
