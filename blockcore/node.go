@@ -20,6 +20,7 @@ type Node struct {
 	driver   Driver
 	can      capabilities
 	implicit bool // made for its parent, and gone with it
+	readOnly bool // whatever the driver can
 
 	// Changed only by a Tx.
 	parents  []*Edge
@@ -63,7 +64,7 @@ type capabilities struct {
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
-	n := &Node{graph: g, name: o.Name, driver: o.Driver, implicit: o.Implicit}
+	n := &Node{graph: g, name: o.Name, driver: o.Driver, implicit: o.Implicit, readOnly: o.ReadOnly}
 	n.ctx.Store(o.Context)
 	d := o.Driver
 	n.can.writer, _ = d.(Writer)
@@ -91,6 +92,7 @@ func (n *Node) learn() error {
 	if n.can.featurer != nil {
 		f.features = n.can.featurer.Features()
 	}
+	f.features.ReadOnly = f.features.ReadOnly || n.readOnly
 	if err := n.checkLimits(f.limits); err != nil {
 		return err
 	}

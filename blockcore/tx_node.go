@@ -16,6 +16,8 @@ type NodeOptions struct {
 	Driver  Driver      // opened; the node owns it from now on
 	// Children are what the driver is put on top of; it gets their edges by Parent.SetChild.
 	Children []ChildOptions
+	// ReadOnly keeps everybody from writing, whatever the driver can.
+	ReadOnly bool
 	// Implicit: the node is made for its parent, and removed with it.
 	Implicit bool
 }

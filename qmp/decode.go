@@ -133,7 +133,10 @@ func (v Value) decodeScalar(dst reflect.Value) error {
 		return v.decodeString(dst)
 	case kind == reflect.Bool:
 		v = v.typed(Boolean)
-		if v.Kind() != Boolean {
+		switch {
+		case v.node.untyped:
+			return Expects(v.path, "'on' or 'off'")
+		case v.Kind() != Boolean:
 			return v.mismatch("boolean")
 		}
 		dst.SetBool(v.node.text == "true")
@@ -162,6 +165,9 @@ func (v Value) decodeString(dst reflect.Value) error {
 // decodeInt has two errors: for what is no int64, and for what does not fit a type that is narrower.
 func (v Value) decodeInt(dst reflect.Value) error {
 	v = v.typed(Integer)
+	if v.node.untyped {
+		return Expects(v.path, "integer")
+	}
 	n, err := strconv.ParseInt(v.node.text, 10, 64)
 	if v.Kind() != Integer || err != nil {
 		return v.mismatch("integer")
@@ -176,6 +182,9 @@ func (v Value) decodeInt(dst reflect.Value) error {
 // decodeUint refuses negative numbers of any width; QEMU takes -1 for the largest uint64, which nobody means.
 func (v Value) decodeUint(dst reflect.Value) error {
 	v = v.typed(Integer)
+	if v.node.untyped {
+		return Expects(v.path, "integer")
+	}
 	if v.Kind() != Integer {
 		return Expects(v.Name(), "uint64")
 	}

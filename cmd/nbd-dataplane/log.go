@@ -66,8 +66,12 @@ func (j *journal) hurry() {
 
 // warn says something that deserves attention and stops nothing.
 func (j *journal) warn(text string) {
-	if j.door == doorQEMU {
+	switch j.door {
+	case doorQEMU:
 		fmt.Fprintf(j.err, "%s: warning: %s\n", qemuName, text)
+		return
+	case doorQSD:
+		fmt.Fprintf(j.err, "%s: warning: %s\n", qsdName, text)
 		return
 	}
 	j.log.Warn().Msg(text)

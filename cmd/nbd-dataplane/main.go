@@ -21,8 +21,11 @@ type console struct {
 
 func main() {
 	c := console{out: os.Stdout, err: newPatientWriter(os.Stderr)}
-	if filepath.Base(os.Args[0]) == qemuName {
+	switch filepath.Base(os.Args[0]) {
+	case qemuName:
 		os.Exit(qemuMain(c, os.Args))
+	case qsdName:
+		os.Exit(qsdMain(c, os.Args))
 	}
 	os.Exit(ownMain(c, os.Args[1:]))
 }
@@ -42,6 +45,8 @@ func report(c console, d door, err error) int {
 		return int(status)
 	case d == doorQEMU:
 		fmt.Fprintln(c.err, qemuLine(err))
+	case d == doorQSD:
+		fmt.Fprintln(c.err, qsdName+": "+qemuText(err))
 	default:
 		fmt.Fprintln(c.err, programName+": "+ownText(err))
 	}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"regexp"
 
-	"golang.org/x/sys/unix"
-
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
 	"nbd-dataplane/qmp"
@@ -44,11 +42,9 @@ func (s *session) openMonitor() (err error) {
 	return nil
 }
 
-// listenMonitor makes the socket of a monitor, for its owner alone: who may connect to it may do anything to the server.
+// listenMonitor makes the socket of --control.
 func listenMonitor(path string) (*place, error) {
-	before := unix.Umask(0o177)
-	defer unix.Umask(before)
-	p, err := listenUnix(path, false)
+	p, err := listenPrivately(path, false)
 	if err != nil {
 		return nil, fmt.Errorf("--control: %w", err)
 	}

@@ -161,7 +161,7 @@ func (p *Plane) closeChildren(o *Opening) error {
 
 // add puts m and its children into the graph.
 func (m *madeNode) add(tx *blockcore.Tx, implicit bool, added map[*blockcore.Node]*madeNode) (*blockcore.Node, error) {
-	options := blockcore.NodeOptions{Name: m.opening.NodeName, Driver: m.driver, Implicit: implicit}
+	options := blockcore.NodeOptions{Name: m.opening.NodeName, Driver: m.driver, Implicit: implicit, ReadOnly: m.opening.ReadOnly}
 	for _, c := range m.opening.children {
 		n := c.node
 		if c.made != nil {

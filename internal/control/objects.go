@@ -63,7 +63,7 @@ func (p *Plane) AddObject(v qmp.Value) error {
 		return qmp.NotAccepted("qom-type", head.Kind)
 	}
 	if !wellFormed.MatchString(head.ID) {
-		return qmp.Expects("id", "an identifier")
+		return qmp.Errorf("Parameter 'id' expects an identifier\nIdentifiers consist of letters, digits, '-', '.', '_', starting with a letter.")
 	}
 	o := &object{id: head.ID, kind: head.Kind}
 	if err := p.reserve(o); err != nil {
