@@ -69,7 +69,7 @@ func ParseValue(text []byte) (Value, error) {
 	case !s.idle() || len(values) == 0:
 		return Value{}, parseError("premature EOI")
 	case len(values) > 1:
-		return Value{}, parseError("something follows the value")
+		return Value{}, Errorf("Expecting at most one JSON value")
 	}
 	return valueOf(values[0]), nil
 }
