@@ -183,6 +183,9 @@ func (l *lexer) goOn(fits bool, state lexState, kind tokenKind) (verdict, tokenK
 	return l.to(state)
 }
 
+// isPlain is true for what neither ends nor escapes anything in a string.
+func isPlain(c byte) bool { return c >= 0x20 && c < 0xfe && c != '\\' && c != '"' && c != '\'' }
+
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 func isLower(c byte) bool { return 'a' <= c && c <= 'z' }
