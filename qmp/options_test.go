@@ -19,7 +19,7 @@ func optionsOf(t *testing.T, text string) (Value, error) {
 
 // Goal: a command line reaches the same structs as JSON does. Method: each kind of field, written as texts.
 func TestParseOptions(t *testing.T) {
-	v, err := optionsOf(t, "int=-0x10,uint=18446744073709551615,float=1.5,bool=on,text=17,list.1=2,list.0=1,texts.0=x," +
+	v, err := optionsOf(t, "int=-0x10,uint=18446744073709551615,float=1.5,bool=on,text=17,list.1=2,list.0=1,texts.0=x,"+
 		"thread=t,nodes.0.driver=raw,nodes.0.file.driver=null-co,nodes.0.file.size=1,nodes.0.file.size=2")
 	require.NoError(t, err)
 	var got everything

@@ -63,19 +63,19 @@ func (s *stream) plain(data []byte) int {
 func (s *stream) feedByte(c byte) bool {
 	verdict, kind := s.lexer.next(c)
 	switch verdict {
-	case more:
+	case lexMore:
 		s.text = append(s.text, c)
 		if len(s.text) > commandBytesMax && !s.ours {
 			s.lexer.state = lexRecovery
 			s.fail(Errorf("JSON token size limit exceeded"))
 		}
-	case last, wrong:
+	case lexLast, lexWrong:
 		s.text = append(s.text, c)
 		s.take(kind)
-	case lastBefore:
+	case lexLastBefore:
 		s.take(kind)
 	}
-	return verdict != lastBefore && verdict != again
+	return verdict != lexLastBefore && verdict != lexAgain
 }
 
 // take adds the token that is complete.
