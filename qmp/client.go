@@ -254,6 +254,9 @@ func (c *Client) readLoop(input *messages) {
 		case err != nil:
 			c.fail(err)
 			return
+		case r.Error != nil && r.ID == nil: // to something of ours that the server could not even read
+			c.fail(&Error{r.Error.Class, r.Error.Desc})
+			return
 		case r.Event != "":
 			c.deliver(r)
 		case r.ID != nil:

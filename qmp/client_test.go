@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -66,4 +67,24 @@ func TestClientOutOfOrder(t *testing.T) {
 
 type waitArgs2 struct {
 	Gate string `json:"gate"`
+}
+
+// Goal: a command that the server cannot read does not wait for ever. Method: arguments over the bound.
+func TestClientSendsTooMuch(t *testing.T) {
+	client := dial(t, newStage().listen(t))
+	err := client.Do(t.Context(), "echo", strings.Repeat("a", commandBytesMax), nil)
+	require.EqualError(t, err, "JSON token size limit exceeded")
+	require.Equal(t, err, client.Do(t.Context(), "echo", nil, nil))
+}
+
+// Goal: of events that nobody takes the newest are kept, and the client goes on. Method: more than there is room for.
+func TestClientKeepsTheNewestEvents(t *testing.T) {
+	s := newStage()
+	client := dial(t, s.listen(t))
+	const batch, batches = 1000, clientEventsMax/1000 + 2
+	for range batches {
+		require.NoError(t, client.Do(t.Context(), "emit", map[string]any{"name": "E", "count": batch}, nil))
+	}
+	require.Len(t, client.Events(), clientEventsMax)
+	require.EqualValues(t, batch*batches-clientEventsMax, client.LostEvents())
 }

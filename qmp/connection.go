@@ -81,6 +81,7 @@ func (c *Connection) serve() {
 	for _, f := range slices.Backward(c.takeOnClose()) {
 		f()
 	}
+	c.out.end()
 	c.flush(writerDone)
 	c.conn.Close()
 	if _, ok := c.conn.(net.Conn); ok {
@@ -112,7 +113,7 @@ func (c *Connection) takeOnClose() []func() {
 func (c *Connection) stop() {
 	c.cancel()
 	c.queue.drop()
-	c.out.end()
+	c.out.hurry()
 }
 
 // commandLoop runs commands one after the other until none will come.

@@ -131,6 +131,8 @@ func (v Value) decodeScalar(dst reflect.Value) error {
 	switch kind := dst.Kind(); {
 	case kind == reflect.String:
 		return v.decodeString(dst)
+	case v.texts && v.Kind() == String && (kind == reflect.Bool || dst.CanInt() || dst.CanUint() || dst.CanFloat()):
+		return v.decodeText(dst)
 	case kind == reflect.Bool:
 		v = v.typed(Boolean)
 		switch {

@@ -125,7 +125,7 @@ func TestDecodeErrors(t *testing.T) {
 		{`{"nodes":[{"driver":"raw","file":1}]}`, "Invalid parameter type for 'file', expected: BlockdevRef"},
 		{`{"nodes":[{"driver":"raw","file":{"driver":"null-co","size":"x"}}]}`,
 			"Invalid parameter type for 'nodes[0].file.size', expected: integer"},
-		{`{"int":1}{}`, "JSON parse error, something follows the value"},
+		{`{"int":1}{}`, "Expecting at most one JSON value"},
 		{`{"int":1`, "JSON parse error, premature EOI"},
 		{``, "JSON parse error, premature EOI"},
 		{`{"int":01}`, "JSON parse error, stray '01'"},

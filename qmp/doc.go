@@ -20,6 +20,14 @@
 // A client that closes its sending side gets answers to what it has sent for a while (goneAfter). When a connection ends, its context does, the
 // command that runs returns, and then the functions registered with OnClose are called: what belonged to the client is let go.
 //
+// A handler that panics ends the program: nothing that a client sends may lead there.
+//
+// # Arguments
+//
+// With reads the arguments of a command into a struct, by the rules of Value.Decode. The same structs are read from JSON (Decode) and
+// from keys and values (ParseOptions) on a command line. A union is a type with DecodeQMP: it takes the members that all branches share
+// (Value.Take), and decodes what is left into the struct of the branch; an alternate asks for the Kind first.
+//
 // # Goroutines and their ends
 //
 //   - acceptLoop, the caller of Serve: ends when Close closes its listener.

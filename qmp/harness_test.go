@@ -172,7 +172,7 @@ func inBubble(t *testing.T, test func(t *testing.T, s *stage)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage()
+		defer s.server.Close()
 		test(t, s)
-		s.server.Close()
 	})
 }

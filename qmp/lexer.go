@@ -45,24 +45,24 @@ type lexer struct {
 type verdict uint8
 
 const (
-	more       verdict = iota // belongs to the token, which goes on
-	skip                      // belongs to nothing
-	last                      // ends the token and belongs to it
-	lastBefore                // ended the token before it; show it again
-	wrong                     // fits nowhere; belongs to the token of the error
-	again                     // show it again; there is no token before it
+	lexMore       verdict = iota // belongs to the token, which goes on
+	lexSkip                      // belongs to nothing
+	lexLast                      // ends the token and belongs to it
+	lexLastBefore                // ended the token before it; show it again
+	lexWrong                     // fits nowhere; belongs to the token of the error
+	lexAgain                     // show it again; there is no token before it
 )
 
-// next takes one byte. With last, lastBefore or wrong a token of the given kind is complete.
+// next takes one byte. With lexLast, lexLastBefore or lexWrong a token of the given kind is complete.
 func (l *lexer) next(c byte) (verdict, tokenKind) {
 	was := l.state
 	v, kind := l.step(c)
 	switch v {
-	case last, lastBefore:
+	case lexLast, lexLastBefore:
 		l.state = lexStart
-	case wrong:
+	case lexWrong:
 		l.state = lexRecovery
-	case more:
+	case lexMore:
 		if l.state == was && was == lexStart {
 			panic("qmp: the lexer goes on in a token that has not begun")
 		}
@@ -87,9 +87,9 @@ func (l *lexer) step(c byte) (verdict, tokenKind) {
 func (l *lexer) begin(c byte) (verdict, tokenKind) {
 	switch {
 	case isSpace(c):
-		return skip, 0
+		return lexSkip, 0
 	case isMark(c):
-		return last, tokenMark
+		return lexLast, tokenMark
 	case c == '"' || c == '\'':
 		l.state, l.quote = lexString, c
 	case c == '-':
@@ -101,31 +101,31 @@ func (l *lexer) begin(c byte) (verdict, tokenKind) {
 	case isLower(c):
 		l.state = lexKeyword
 	default:
-		return wrong, tokenError
+		return lexWrong, tokenError
 	}
-	return more, 0
+	return lexMore, 0
 }
 
 func (l *lexer) recover(c byte) (verdict, tokenKind) {
 	if isMark(c) || c < 0x20 || c >= 0xfe {
 		l.state = lexStart
-		return again, 0
+		return lexAgain, 0
 	}
-	return skip, 0
+	return lexSkip, 0
 }
 
 func (l *lexer) inString(c byte) (verdict, tokenKind) {
 	switch {
 	case c < 0x20 || c >= 0xfe:
-		return wrong, tokenError
+		return lexWrong, tokenError
 	case l.state == lexEscape:
 		l.state = lexString
 	case c == '\\':
 		l.state = lexEscape
 	case c == l.quote:
-		return last, tokenString
+		return lexLast, tokenString
 	}
-	return more, 0
+	return lexMore, 0
 }
 
 func (l *lexer) inNumber(c byte) (verdict, tokenKind) {
@@ -141,7 +141,7 @@ func (l *lexer) inNumber(c byte) (verdict, tokenKind) {
 		case c == '.':
 			return l.to(lexPoint)
 		case digit && l.state == lexZero:
-			return wrong, tokenError
+			return lexWrong, tokenError
 		case exponent && l.state == lexInteger: // QEMU refuses 0e1, too
 			return l.to(lexExponent)
 		}
@@ -166,22 +166,25 @@ func (l *lexer) inNumber(c byte) (verdict, tokenKind) {
 
 func (l *lexer) to(state lexState) (verdict, tokenKind) {
 	l.state = state
-	return more, 0
+	return lexMore, 0
 }
 
 func (l *lexer) need(fits bool, state lexState) (verdict, tokenKind) {
 	if !fits {
-		return wrong, tokenError
+		return lexWrong, tokenError
 	}
 	return l.to(state)
 }
 
 func (l *lexer) goOn(fits bool, state lexState, kind tokenKind) (verdict, tokenKind) {
 	if !fits {
-		return lastBefore, kind
+		return lexLastBefore, kind
 	}
 	return l.to(state)
 }
+
+// isPlain is true for what neither ends nor escapes anything in a string.
+func isPlain(c byte) bool { return c >= 0x20 && c < 0xfe && c != '\\' && c != '"' && c != '\'' }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }

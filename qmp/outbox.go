@@ -47,6 +47,7 @@ type outbox struct {
 	added     uint64 // messages ever
 	lost      uint64 // events since the last message about it left
 	lostEver  uint64
+	hurried   bool // nobody waits for room any more, and events are of no interest
 	ended     bool // nothing is added any more, what is there still leaves
 	broken    bool // nothing leaves any more
 }
@@ -57,12 +58,12 @@ func newOutbox(s style) *outbox {
 	return o
 }
 
-// respond waits until there is room, or until nothing is to be waited for any more.
+// respond waits until there is room or until there is no time.
 func (o *outbox) respond(n node) {
 	text := o.style.appendMessage(nil, n)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.responses.bytes > outputBytesMax && !o.ended && !o.broken {
+	for o.responses.bytes > outputBytesMax && !o.hurried && !o.broken {
 		o.changed.Wait()
 	}
 	if o.broken {
@@ -78,7 +79,7 @@ func (o *outbox) tell(n node) {
 	text := o.style.appendMessage(nil, n)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.broken || o.ended {
+	if o.broken || o.hurried {
 		return
 	}
 	o.added++
@@ -124,11 +125,19 @@ func (o *outbox) next() []byte {
 	return o.events.takeFirst().text
 }
 
-// end lets what is there leave and takes nothing more from tell; respond no longer waits.
+// hurry has the answers of the commands that run be added without waiting, and no further events.
+func (o *outbox) hurry() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.hurried = true
+	o.changed.Broadcast()
+}
+
+// end is called behind the last answer: what is there still leaves.
 func (o *outbox) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.ended = true
+	o.hurried, o.ended = true, true
 	o.changed.Broadcast()
 }
 

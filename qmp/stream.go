@@ -31,29 +31,51 @@ type stream struct {
 const keepBytes = 16 << 10
 
 func (s *stream) feed(data []byte) {
-	for _, c := range data {
-		for !s.feedByte(c) {
+	for len(data) > 0 {
+		n := s.plain(data)
+		if n == 0 {
+			for !s.feedByte(data[0]) {
+			}
+			n = 1
 		}
+		data = data[n:]
 	}
+}
+
+// plain takes what the string that is open takes without a thought, up to the bound: long strings are most of what is
+// long. It is how many bytes that are.
+func (s *stream) plain(data []byte) int {
+	if s.lexer.state != lexString {
+		return 0
+	}
+	n := 0
+	for n < len(data) && isPlain(data[n]) {
+		n++
+	}
+	if !s.ours {
+		n = min(n, commandBytesMax-len(s.text))
+	}
+	s.text = append(s.text, data[:n]...)
+	return n
 }
 
 // feedByte is false if the byte has to be shown again.
 func (s *stream) feedByte(c byte) bool {
 	verdict, kind := s.lexer.next(c)
 	switch verdict {
-	case more:
+	case lexMore:
 		s.text = append(s.text, c)
 		if len(s.text) > commandBytesMax && !s.ours {
 			s.lexer.state = lexRecovery
 			s.fail(Errorf("JSON token size limit exceeded"))
 		}
-	case last, wrong:
+	case lexLast, lexWrong:
 		s.text = append(s.text, c)
 		s.take(kind)
-	case lastBefore:
+	case lexLastBefore:
 		s.take(kind)
 	}
-	return verdict != lastBefore && verdict != again
+	return verdict != lexLastBefore && verdict != lexAgain
 }
 
 // take adds the token that is complete.

@@ -46,10 +46,11 @@ func (n node) member(name string) (node, bool) {
 // Value is a JSON value with the name by which errors call it. The zero Value is an object without members.
 type Value struct {
 	// Immutable.
-	node node
-	path string // "", "addr", "addr.data", "actions[0]"
-	leaf string // the last name in the path; "" for an element of an array
-	some bool   // false in the zero Value
+	node  node
+	path  string // "", "addr", "addr.data", "actions[0]"
+	leaf  string // the last name in the path; "" for an element of an array
+	some  bool   // false in the zero Value
+	texts bool   // scalars are strings, as ParseOptions makes them
 }
 
 // ParseValue reads a text that holds one JSON value, with QEMU's extensions and its errors.
@@ -70,7 +71,7 @@ func ParseValue(text []byte) (Value, error) {
 	case !s.idle() || len(values) == 0:
 		return Value{}, parseError("premature EOI")
 	case len(values) > 1:
-		return Value{}, parseError("something follows the value")
+		return Value{}, Errorf("Expecting at most one JSON value")
 	}
 	return valueOf(values[0]), nil
 }
@@ -82,11 +83,15 @@ func (v Value) child(name string, n node) Value {
 	if v.path != "" {
 		path = v.path + "." + name
 	}
-	return Value{node: n, path: path, leaf: name, some: true}
+	return Value{node: n, path: path, leaf: name, some: true, texts: v.texts}
 }
 
 func (v Value) element(n int) Value {
-	return Value{node: v.node.elements[n], path: v.path + "[" + strconv.Itoa(n) + "]", some: true}
+	index := "[" + strconv.Itoa(n) + "]"
+	if v.texts {
+		index = "." + strconv.Itoa(n)
+	}
+	return Value{node: v.node.elements[n], path: v.path + index, some: true, texts: v.texts}
 }
 
 // Kind is the type of the value.

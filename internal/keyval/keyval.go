@@ -7,6 +7,7 @@ package keyval
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -158,6 +159,17 @@ func (s *Set) Keys() []string {
 		keys = append(keys, p.key)
 	}
 	return keys
+}
+
+// All are the keys and values that nobody has taken.
+func (s *Set) All() iter.Seq2[string, string] {
+	return func(yield func(key, value string) bool) {
+		for _, p := range s.pairs {
+			if !yield(p.key, p.value) {
+				return
+			}
+		}
+	}
 }
 
 // Empty says that everything has been taken.
