@@ -134,11 +134,7 @@ func (v Value) decodeScalar(dst reflect.Value) error {
 	case v.texts && v.Kind() == String && (kind == reflect.Bool || dst.CanInt() || dst.CanUint() || dst.CanFloat()):
 		return v.decodeText(dst)
 	case kind == reflect.Bool:
-		v = v.typed(Boolean)
-		switch {
-		case v.node.untyped:
-			return Expects(v.path, "'on' or 'off'")
-		case v.Kind() != Boolean:
+		if v.Kind() != Boolean {
 			return v.mismatch("boolean")
 		}
 		dst.SetBool(v.node.text == "true")
@@ -166,10 +162,6 @@ func (v Value) decodeString(dst reflect.Value) error {
 
 // decodeInt has two errors: for what is no int64, and for what does not fit a type that is narrower.
 func (v Value) decodeInt(dst reflect.Value) error {
-	v = v.typed(Integer)
-	if v.node.untyped {
-		return Expects(v.path, "integer")
-	}
 	n, err := strconv.ParseInt(v.node.text, 10, 64)
 	if v.Kind() != Integer || err != nil {
 		return v.mismatch("integer")
@@ -183,10 +175,6 @@ func (v Value) decodeInt(dst reflect.Value) error {
 
 // decodeUint refuses negative numbers of any width; QEMU takes -1 for the largest uint64, which nobody means.
 func (v Value) decodeUint(dst reflect.Value) error {
-	v = v.typed(Integer)
-	if v.node.untyped {
-		return Expects(v.path, "integer")
-	}
 	if v.Kind() != Integer {
 		return Expects(v.Name(), "uint64")
 	}

@@ -26,7 +26,6 @@ type node struct {
 	text     string // of a string what it means, of a number and a boolean how it is written
 	members  []member
 	elements []node
-	untyped  bool // a String of a command line, which may stand for a number or a boolean
 }
 
 type member struct {
