@@ -230,6 +230,7 @@ func (c *Conn) finish(q *request) {
 	switch {
 	case q.slab != nil:
 		c.lane.drop(q.slab)
+		c.putSlab()
 	case q.ownBuffer:
 		c.ctx.Buffers().Put(q.payload)
 	}
