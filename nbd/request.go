@@ -132,12 +132,18 @@ func (q *request) checkRange(c *Conn, rule *commandRule) {
 	if h.offset > size || h.length > size-h.offset {
 		q.refuse(rule.pastEnd, "offset %d, length %d goes past the end at %d", h.offset, h.length, size)
 	}
-	if block := uint64(c.agreed.export.MinBlock); c.agreed.blockSizes && block > 1 && (h.offset|h.length)&(block-1) != 0 {
-		q.refuse(EInval, "offset %d, length %d is not a multiple of the minimum block size %d", h.offset, h.length, block)
+	if c.unaligned(h.offset | h.length) {
+		q.refuse(EInval, "offset %d, length %d is not a multiple of the minimum block size %d", h.offset, h.length, c.agreed.export.MinBlock)
 	}
 	if h.command == CmdBlockStatus {
 		q.checkStatus(c)
 	}
+}
+
+// unaligned reports whether a client that knows the minimum block size has not kept to it in one of the numbers that are or-ed to n.
+func (c *Conn) unaligned(n uint64) bool {
+	block := uint64(c.agreed.export.MinBlock)
+	return c.agreed.blockSizes && block > 1 && n&(block-1) != 0
 }
 
 func (q *request) checkStatus(c *Conn) {
@@ -245,6 +251,7 @@ func (c *Conn) finish(q *request) {
 	switch {
 	case q.slab != nil:
 		c.lane.drop(q.slab)
+		c.putSlab()
 	case q.ownBuffer:
 		c.ctx.Buffers().Put(q.payload)
 	}
