@@ -60,6 +60,8 @@ type house struct {
 	export   *Export
 	graph    *blockcore.Graph
 	node     *blockcore.Node
+	nodes    []*blockcore.Node // besides
+	tls      *tls.Config       // for clients that want it; nil = the server is in clear
 	listener net.Listener
 	served   chan error
 	stopped  bool
@@ -104,7 +106,9 @@ func newHouse(t testing.TB, o houseOptions) *house {
 	go func() { h.served <- h.server.Serve(h.listener) }()
 	t.Cleanup(func() {
 		h.close()
-		require.NoError(t, graph.RemoveNode(node))
+		for _, n := range append(h.nodes, node) {
+			require.NoError(t, graph.RemoveNode(n))
+		}
 		for _, c := range append(h.others, ctx) {
 			c.Close()
 		}
