@@ -12,9 +12,9 @@ type Command struct {
 	OOB bool
 }
 
-// Handler does what a command asks for. Its result is made JSON by encoding/json; nil is an empty object. The commands of one connection run one
-// after the other, those of several beside each other. The context ends with the connection: a handler that waits
-// gives up then.
+// Handler does what a command asks for. Its result is made JSON by encoding/json; nil is an empty object. The commands
+// of one connection run one after the other, those of several beside each other. The context ends with the connection:
+// a handler that waits gives up then.
 type Handler func(ctx context.Context, call *Call) (result any, err error)
 
 // Call is one execution of a command.

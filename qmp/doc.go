@@ -17,8 +17,9 @@
 // never held while something waits. A client that does not read is not served on when outputBytesMax are unread; events that
 // it misses are dropped and counted (LostEvents). All bounds are in limits.go.
 //
-// A client that closes its sending side gets answers to what it has sent for a while (goneAfter). When a connection ends, its context does, the
-// command that runs returns, and then the functions registered with OnClose are called: what belonged to the client is let go.
+// A client that closes its sending side gets answers to what it has sent for a while (goneAfter). When a connection ends,
+// its context does, the command that runs returns, and then the functions registered with OnClose are called: what
+// belonged to the client is let go.
 //
 // A handler that panics ends the program: nothing that a client sends may lead there.
 //
@@ -31,9 +32,10 @@
 // # Goroutines and their ends
 //
 //   - acceptLoop, the caller of Serve: ends when Close closes its listener.
-//   - serve, one for each connection, which becomes commandLoop: ends when the input has ended and the commands before have been run, or when
-//     the connection is stopped, by Close or by an error of the transport. Close waits for it.
-//   - readLoop and writeLoop, two for each connection: end when the transport is closed, at the latest. serve waits for them, unless the transport
-//     is no net.Conn: reading from a terminal cannot be interrupted.
+//   - serve, one for each connection, which becomes commandLoop: ends when the input has ended and
+//     the commands before have been run, or when the connection is stopped, by Close or by an error of the transport.
+//     Close waits for it.
+//   - readLoop and writeLoop, two for each connection: end when the transport is closed, at the latest. serve
+//     waits for them, unless the transport is no net.Conn: reading from a terminal cannot be interrupted.
 //   - Client.readLoop, one for each client: ends when the connection does, and Client.Close waits for it.
 package qmp

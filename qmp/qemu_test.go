@@ -131,18 +131,22 @@ func (*bitmap) DecodeQMP(v Value) error {
 // wrongInputs have to be answered by us as qemu-storage-daemon answers them.
 var wrongInputs = []string{
 	// What is no command.
-	`{}`, `[]`, `"x"`, `1 `, `null `, `{"id":3}`, `{"arguments":{}}`, `{"execute":1}`, `{"execute":null,"id":1}`, `{"foo":1,"execute":"x"}`,
+	`{}`, `[]`, `"x"`, `1 `, `null `, `{"id":3}`, `{"arguments":{}}`, `{"execute":1}`, `{"execute":null,"id":1}`,
+	`{"foo":1,"execute":"x"}`,
 	`{"execute":"query-version","arguments":1}`, `{"execute":"query-version","arguments":null,"id":[]}`,
 	`{"execute":"query-version","arguments":{"a":1}}`, `{"execute":"query-version","exec-oob":"x"}`,
 	`{"exec-oob":"query-version"}`, `{"exec-oob":"nosuch"}`, `{"exec-oob":1}`, `{"execute":""}`, `{"execute":"n\u00e9 \"x\" "}`,
 	`{"execute":"qmp_capabilities"}`, `{"execute":"quit","arguments":{"x":1}}`,
 
 	// What is no JSON.
-	`{"a":1,"a":2}`, `{"execute":}`, `{"execute" "x"}`, `{"a":1,}`, `{"a":1]`, `}`, `{}}`, `{a:1}`, `{"a":01}`, `{"a":-}`, `{"a":1.}`, `{"a":"\q"}`,
-	`{"a":"\ud800"}`, `{"a":"\udc00"}`, `{"a":"\ud83dx"}`, `"\u12"`, `"\u12xy"`, `"\uffff"`, "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"",
+	`{"a":1,"a":2}`, `{"execute":}`, `{"execute" "x"}`, `{"a":1,}`, `{"a":1]`, `}`, `{}}`, `{a:1}`, `{"a":01}`,
+	`{"a":-}`, `{"a":1.}`, `{"a":"\q"}`,
+	`{"a":"\ud800"}`, `{"a":"\udc00"}`, `{"a":"\ud83dx"}`, `"\u12"`, `"\u12xy"`, `"\uffff"`,
+	"\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"",
 	"{\"a\":\"\x01\"}", "{\"a\":\"\xff\"}", "{\"a\":\"x\n\"}", "@@ @{}", "@\x01", "@,", "@:", "@\xff", "\x00\x00", "\xfe",
-	`[1,]`, `[1 2]`, `[,]`, `{1:2}`, `{"a":1 "b":2}`, `{"a":[1,2}]`, `{"a":NaN}`, `{"a":+1}`, `{"a":.5}`, `0123,`, `0e1 `, `-01 `, `1.5.5 `, `1ex `, `1e+ `, `%`,
-	`tru `, `true `, `{"a":1}}}`, `'\q'`, `{'a':'\'"'}`, `{"a":%d}`, `"abc` + "\n", `[[]]]]`, `{"a":{"b":]}}`, `:`, `,`, `{:}`, `{"a"}`, `{"a":}`, `[:]`, `{,}`, `{"a",1}`,
+	`[1,]`, `[1 2]`, `[,]`, `{1:2}`, `{"a":1 "b":2}`, `{"a":[1,2}]`, `{"a":NaN}`, `{"a":+1}`, `{"a":.5}`, `0123,`, `0e1 `, `-01 `, `1.5.5 `, `1ex `, `1e+ `,
+	`%`, `tru `, `true `, `{"a":1}}}`, `'\q'`, `{'a':'\'"'}`, `{"a":%d}`, `"abc` + "\n", `[[]]]]`, `{"a":{"b":]}}`,
+	`:`, `,`, `{:}`, `{"a"}`, `{"a":}`, `[:]`, `{,}`, `{"a",1}`,
 
 	// Arguments.
 	`{"execute":"nbd-server-start"}`,
@@ -244,7 +248,8 @@ func answersTo(t *testing.T, path, input string) []string {
 	require.NoError(t, err)
 	defer conn.Close()
 	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
-	_, err = conn.Write([]byte(`{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}` + input + "\n" + `{"execute":"query-version","id":"last"}`))
+	const before, behind = `{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}`, `{"execute":"query-version","id":"last"}`
+	_, err = conn.Write([]byte(before + input + "\n" + behind))
 	require.NoError(t, err)
 	var answers []string
 	lines := bufio.NewReader(conn)
