@@ -104,7 +104,7 @@ func (g *Graph) quiesce(ctx context.Context, d *Drained) ([]*step, error) {
 		w.quiesceRoot(r)
 	}
 	g.sections[d] = struct{}{}
-	return w.tell(), nil
+	return w.tell(g), nil
 }
 
 // settle is phase four, the one wait.
@@ -143,18 +143,19 @@ func (d *Drained) settle(steps []*step, begin time.Time) {
 	d.timings.Settle = time.Since(begin)
 }
 
-// busy reports whether something that d covers has requests in flight. It looks at the graph as it is now.
+// busy reports whether something that d covers has requests in flight, or does not know yet that it is to be quiet: another section
+// may have told it a moment ago. It looks at the graph as it is now.
 func (d *Drained) busy() bool {
 	d.graph.mu.Lock()
 	defer d.graph.mu.Unlock()
 	nodes, roots := d.coverage()
 	for n := range nodes {
-		if n.inFlight.Load() != 0 {
+		if n.telling.Load() != 0 || n.inFlight.Load() != 0 {
 			return true
 		}
 	}
 	for r := range roots {
-		if r.Busy() {
+		if r.telling.Load() != 0 || r.Busy() {
 			return true
 		}
 	}
@@ -189,7 +190,9 @@ func (d *Drained) coverage() (map[*Node]bool, map[*Root]bool) {
 		}
 	}
 	for _, r := range d.roots {
-		roots[r] = true
+		if !r.gone {
+			roots[r] = true
+		}
 	}
 	return nodes, roots
 }
@@ -235,7 +238,7 @@ func (g *Graph) resume(d *Drained) {
 		}
 	}
 	delete(g.sections, d)
-	w.tell()
+	w.tell(g)
 }
 
 // Why returns what the section is for. Safe from anywhere.

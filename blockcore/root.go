@@ -35,6 +35,7 @@ type Root struct {
 	// Safe from anywhere.
 	ctx      atomic.Pointer[AioContext]
 	inFlight atomic.Int64 // requests admitted and not ended
+	telling  atomic.Int32 // quiesce steps that the loop has not taken yet
 }
 
 // Owner is who stands above a Root, as far as it takes part in drains. An owner whose requests all come through
