@@ -216,6 +216,8 @@ func (d *Drained) End() {
 	// Who changes the graph just now ends the section for us: waiting for that might take as long as a loop does.
 	if g.tryLock() {
 		g.unlock()
+	} else {
+		g.bell.ring()
 	}
 	if settled {
 		g.emit(DrainEnded{Why: d.why, Timings: timings})
