@@ -38,6 +38,7 @@ type Node struct {
 	ctx      atomic.Pointer[AioContext]
 	facts    atomic.Pointer[facts]
 	inFlight atomic.Int64 // requests that have entered the driver and not left it
+	telling  atomic.Int32 // quiesce steps that the loop has not taken yet
 }
 
 // facts are what a driver says of itself; those of a filter change with what is below it.

@@ -34,6 +34,7 @@ func (g *Graph) Update(ctx context.Context, why string, fn func(*Tx) error) erro
 		return fmt.Errorf("%s: %w", why, err)
 	}
 	defer g.unlock()
+	defer g.bell.ring() // who was waited for may not be covered any more
 	tx := &Tx{graph: g, fresh: map[*Node]bool{}}
 	err := fn(tx)
 	if err == nil {
@@ -63,7 +64,7 @@ func (tx *Tx) commit() error {
 	if err := g.permit(); err != nil {
 		return err
 	}
-	tx.walk.tell()
+	tx.walk.tell(g)
 	return nil
 }
 
@@ -96,5 +97,5 @@ func (tx *Tx) rollback() {
 	if err := g.permit(); err != nil {
 		check.Invariant(false, "a graph that was is not permitted any more: %v", err)
 	}
-	tx.walk.tell()
+	tx.walk.tell(g)
 }
