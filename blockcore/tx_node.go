@@ -234,15 +234,17 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 	if err != nil {
 		return fmt.Errorf("resize node %s to %d bytes: %w", n.name, sizeBytes, err)
 	}
-	tx.finish = append(tx.finish, func() error {
-		for _, r := range roots {
-			if w, ok := r.owner.(SizeWatcher); ok {
-				w.Resized(r.Node().Size())
-			}
-		}
-		return nil
-	})
+	tx.finish = append(tx.finish, func() error { tellSizes(roots); return nil })
 	return nil
+}
+
+// tellSizes tells owners that the size has changed of what they use.
+func tellSizes(roots []*Root) {
+	for _, r := range roots {
+		if w, ok := r.owner.(SizeWatcher); ok {
+			w.Resized(r.Node().Size())
+		}
+	}
 }
 
 func (tx *Tx) mayResize(d *Drained, n *Node, sizeBytes int64) error {

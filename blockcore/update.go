@@ -20,6 +20,7 @@ type Tx struct {
 	graph  *Graph
 	walk   walk
 	fresh  map[*Node]bool // made by this change: nobody uses them yet
+	reopen map[*Node]bool // reopened by this change
 	undo   []func()
 	finish []func() error // once the change stands
 }
@@ -35,7 +36,7 @@ func (g *Graph) Update(ctx context.Context, why string, fn func(*Tx) error) erro
 	}
 	defer g.unlock()
 	defer g.bell.ring() // who was waited for may not be covered any more
-	tx := &Tx{graph: g, fresh: map[*Node]bool{}}
+	tx := &Tx{graph: g, fresh: map[*Node]bool{}, reopen: map[*Node]bool{}}
 	err := fn(tx)
 	if err == nil {
 		err = tx.commit()
@@ -71,7 +72,7 @@ func (tx *Tx) commit() error {
 // learn brings up to date what nodes say of themselves, children first, as filters say what is below them.
 func (tx *Tx) learn() error {
 	for _, n := range slices.Backward(tx.graph.parentsFirst()) {
-		if n.can.limiter == nil && n.can.featurer == nil {
+		if n.can.limiter == nil && n.can.featurer == nil && n.can.checker == nil {
 			continue
 		}
 		before := n.facts.Load()
