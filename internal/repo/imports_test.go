@@ -46,12 +46,13 @@ var mayImport = map[string][]string{
 	"internal/bench/...": {"internal/bench/..."},
 	"interop":            nil,
 	"interop/subject":    nil,
+	"interop/verifier":   nil,
 	"e2e":                nil,
 }
 
 // testsMayImport is what any test may import besides: the conformance suite, the driver that stores nothing, and the
 // program as a process.
-var testsMayImport = []string{"blockcore", "blockcore/blocktest", "backends/null", "interop/subject"}
+var testsMayImport = []string{"blockcore", "blockcore/blocktest", "backends/null", "interop/subject", "interop/verifier"}
 
 // testsOfMayImport is what the tests of one package may import besides, each for the reason given.
 var testsOfMayImport = map[string][]string{
