@@ -238,6 +238,7 @@ func (s *session) stop() error {
 	for _, p := range s.places {
 		p.close()
 	}
+	errs = append(errs, s.closeMonitor()) // a section that is held still would hold up the end
 	if s.server != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
 		errs = append(errs, s.server.Stop(ctx))
