@@ -170,7 +170,7 @@ func (p *Plane) blockExportDel(_ context.Context, _ *qmp.Call, a *exportDelArgs)
 		farewell = nbd.FarewellRetire
 	}
 	if a.Mode != "hard" && e.nbd.Clients() > 0 {
-		return nil, qmp.Errorf("export '%s' still in use", a.ID)
+		return nil, &nbd.ErrInUse{Export: a.ID}
 	}
 	if !p.startRemoving(e) {
 		return nil, qmp.Errorf("Export '%s' is already shutting down", a.ID)
