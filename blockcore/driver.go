@@ -113,7 +113,8 @@ type Parent interface {
 
 // ChildChecker judges the children that a change of the graph gives it, before the change stands. Default: any will do.
 type ChildChecker interface {
-	// CheckChildren returns why the driver cannot work on what it has now. Neither on a loop nor in a Task.
+	// CheckChildren returns why the driver cannot work on what it has now. In the control plane, while the graph is looked at: it
+	// asks its children what they are, and not the graph.
 	CheckChildren() error
 }
 

@@ -19,6 +19,8 @@ type Subject struct {
 	Reopen func() blockcore.Driver
 	// Forgets says that reads give zeroes whatever was written.
 	Forgets bool
+	// SizeFixed says that the size is not ours to choose, whatever interfaces there are.
+	SizeFixed bool
 }
 
 // TestDriver runs the suite. open makes a new, empty subject for each part; it runs on an ordinary goroutine.
