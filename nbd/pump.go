@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,7 +63,7 @@ func (p *pump) encryptLoop() {
 // part says the end and waits for the client's, if finish wants that.
 func (p *pump) part() {
 	farewell := time.Duration(p.farewell.Load())
-	if farewell == 0 || p.secure.CloseWrite() != nil {
+	if farewell == 0 || p.settled() || p.secure.CloseWrite() != nil {
 		return
 	}
 	if half, ok := p.secure.NetConn().(interface{ CloseWrite() error }); ok {
@@ -70,6 +71,21 @@ func (p *pump) part() {
 	}
 	_ = p.secure.SetReadDeadline(time.Now().Add(farewell))
 	<-p.decrypted
+}
+
+// settled reports that the client has acknowledged all that it was sent, and nothing of it is unread.
+func (p *pump) settled() bool {
+	sc, ok := p.secure.NetConn().(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	is := false
+	err = raw.Control(func(fd uintptr) { is = settled(int(fd)) })
+	return is && err == nil
 }
 
 // finish is told by the engine that it closes its end. It bounds the time that the client has to take what is left in the pump,
