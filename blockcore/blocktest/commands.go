@@ -11,7 +11,11 @@ type command func(s *stage, l line)
 
 // commands are all there are.
 var commands = map[string]command{
-	"loop":     func(s *stage, l line) { s.newLoop(l.operands[0]) },
+	"loop": func(s *stage, l line) { s.newLoop(l.operands[0]) },
+	"stop": func(s *stage, l line) {
+		s.loop(l.operands[0]).Close()
+		s.stopped[s.loop(l.operands[0])] = true
+	},
 	"node":     (*stage).addNode,
 	"root":     (*stage).addRoot,
 	"close":    func(s *stage, l line) { s.root(l.operands[0]).Close() },

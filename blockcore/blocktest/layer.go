@@ -130,8 +130,14 @@ func (l *Layer) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 		return err
 	}
 	if l.o.Park && l.still.Load() == 0 {
+		l.o.Log.Add("%s: parked", l.o.Name)
 		t.Wait(&l.parked)
 	}
+	return l.readOn(t, p, off)
+}
+
+// readOn is a read behind all that may hold it.
+func (l *Layer) readOn(t *blockcore.Task, p []byte, off int64) error {
 	if e := l.child(); e != nil {
 		return e.Read(t, p, off)
 	}
@@ -198,9 +204,7 @@ func (l *Layer) Resume() {
 		l.node.Background(func(t *blockcore.Task) {
 			p := t.Buffers().Get(512)
 			defer t.Buffers().Put(p)
-			if err := l.ReadAt(t, p, 0); err != nil {
-				l.o.Log.Add("%s: read at resume: %v", l.o.Name, err)
-			}
+			l.o.Log.Add("%s: reads at once: %s", l.o.Name, outcome(l.readOn(t, p, 0)))
 		})
 	}
 }

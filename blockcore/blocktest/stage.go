@@ -27,6 +27,7 @@ type stage struct {
 
 	// Owned by the goroutine of the test.
 	loops    []*blockcore.AioContext
+	stopped  map[*blockcore.AioContext]bool
 	layers   map[string]*Layer
 	roots    map[string]*blockcore.Root
 	sections map[string]*section
@@ -45,7 +46,7 @@ type section struct {
 
 func newStage(t *testing.T) *stage {
 	s := &stage{
-		t: t, log: &Log{}, layers: map[string]*Layer{}, roots: map[string]*blockcore.Root{}, sections: map[string]*section{},
+		t: t, log: &Log{}, stopped: map[*blockcore.AioContext]bool{}, layers: map[string]*Layer{}, roots: map[string]*blockcore.Root{}, sections: map[string]*section{},
 	}
 	s.main = s.newLoop("main")
 	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.main})
@@ -77,6 +78,9 @@ func (s *stage) do(words []string) []string {
 func (s *stage) calm() {
 	for range 3 {
 		for _, c := range s.loops {
+			if s.stopped[c] {
+				continue
+			}
 			require.NoError(s.t, c.Do(func(t *blockcore.Task) error {
 				for range 8 {
 					t.Yield()
@@ -159,6 +163,9 @@ func (s *stage) update(what, under string, nodes []*blockcore.Node, fn func(tx *
 func (s *stage) strike() {
 	for _, l := range s.layers {
 		l.gate.Open()
+		for _, op := range []string{"read", "write", "flush", "resize", "close"} {
+			l.Fail(op, 0)
+		}
 	}
 	for _, sec := range s.sections {
 		<-sec.done
@@ -182,11 +189,7 @@ func (s *stage) strike() {
 	require.Empty(s.t, s.graph.Sections())
 	for len(s.graph.Nodes()) > 0 {
 		for _, n := range s.graph.Nodes() {
-			if len(n.Parents()) == 0 {
-				l := s.layers[n.Name()]
-				for _, op := range []string{"read", "write", "flush", "close"} {
-					l.Fail(op, 0)
-				}
+			if s.graph.Node(n.Name()) == n && len(n.Parents()) == 0 {
 				require.NoError(s.t, s.graph.RemoveNode(n))
 			}
 		}

@@ -11,7 +11,7 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// addNode is: node NAME [ROLE=CHILD...] [on=LOOP] [size=BYTES] [exclusive|lax] [park] [prompt] [work] [main-only] [implicit].
+// addNode is: node NAME [ROLE=CHILD...] [on=LOOP] [size=BYTES] [exclusive [select=ROLE]|lax] [park] [prompt] [work] [main-only] [implicit].
 func (s *stage) addNode(l line) {
 	name := l.operands[0]
 	o := LayerOptions{
@@ -20,6 +20,7 @@ func (s *stage) addNode(l line) {
 	o.Features.MainOnly = l.has("main-only")
 	o.SizeBytes, _ = strconv.ParseInt(l.options["size"], 0, 64)
 	d := NewLayer(o)
+	d.Select(blockcore.Role(l.options["select"]))
 	n := blockcore.NodeOptions{Name: name, Driver: d, Implicit: l.has("implicit")}
 	if on := l.options["on"]; on != "" {
 		n.Context = s.loop(on)
@@ -32,7 +33,10 @@ func (s *stage) addNode(l line) {
 	before := s.layers[name]
 	s.layers[name] = d
 	if _, err := s.graph.AddNode(n); err != nil {
-		s.layers[name] = before
+		delete(s.layers, name)
+		if before != nil {
+			s.layers[name] = before
+		}
 		s.sayError("node", err)
 	}
 }
