@@ -155,8 +155,11 @@ func (f *Inject) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore
 	return f.Filter.WriteAt(t, p, off, flags)
 }
 
-// Flush flushes as the rules let it.
+// Flush flushes as the rules let it. When the filter is taken away there is nothing to flush, and nothing that a rule may hold up.
 func (f *Inject) Flush(t *blockcore.Task) error {
+	if f.File() == nil {
+		return nil
+	}
 	if err := f.meet(t, InjectFlush, blockcore.Range{}); err != nil {
 		return err
 	}

@@ -196,3 +196,15 @@ func TestInjectReopens(t *testing.T) {
 	require.NoError(t, reopen(nil))
 	require.ErrorIs(t, <-r.startRead(0, 512), syscall.EIO)
 }
+
+// Goal: rules do not keep a filter from being taken away; method: all is to be held, or fails.
+func TestInjectCanBeTakenAway(t *testing.T) {
+	for _, rule := range []InjectRule{{Hold: true}, {Errno: syscall.EIO}} {
+		f, err := NewInject(InjectOptions{Rules: []InjectRule{rule}})
+		require.NoError(t, err)
+		r := newRig(t, f)
+		r.remove(r.top)
+		require.NoError(t, <-r.startRead(0, 512))
+		require.Equal(t, []*blockcore.Node{r.disk}, r.graph.Nodes())
+	}
+}

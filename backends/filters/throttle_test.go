@@ -123,3 +123,24 @@ func TestThrottleChangesItsGroup(t *testing.T) {
 	require.NoError(t, <-r.startRead(0, 4096), "the second group limits nothing")
 	r.requireStill()
 }
+
+// Goal: a throttle that is made in a drained section of everything has its limits when the section has ended; method: make one, and
+// a request that would wait, in the section and behind it.
+func TestThrottleBornQuiet(t *testing.T) {
+	group := slow(t)
+	r := newRig(t, &blockcore.Filter{})
+	d, err := r.graph.Drain(context.Background(), blockcore.DrainOptions{All: true})
+	require.NoError(t, err)
+	f, err := NewThrottle(ThrottleOptions{Group: group})
+	require.NoError(t, err)
+	n := r.insert("throttle", f)
+	d.End()
+	require.Zero(t, n.Quiesced())
+	require.NoError(t, <-r.startRead(0, 4096))
+	held := r.startRead(0, 4096)
+	waiting(t, f.Member(), 1)
+	r.remove(n)
+	require.NoError(t, <-held)
+	require.Empty(t, group.Members())
+	r.requireStill()
+}
