@@ -163,6 +163,8 @@ type Features struct {
 	ReadOnly bool
 	// MainOnly: the driver runs on the graph's main AioContext and on no other.
 	MainOnly bool
+	// Backing: the driver can be put on top of another image, which it then reads where it has nothing.
+	Backing bool
 	// Filter: the node shows what is below it, unchanged; it is passed through where a chain of images is looked at.
 	Filter bool
 }

@@ -20,6 +20,7 @@ type Node struct {
 	driver   Driver
 	can      capabilities
 	implicit bool // made for its parent, and gone with it
+	readOnly bool // whatever the driver can
 
 	// Changed only by a Tx.
 	parents  []*Edge
@@ -37,6 +38,7 @@ type Node struct {
 	ctx      atomic.Pointer[AioContext]
 	facts    atomic.Pointer[facts]
 	inFlight atomic.Int64 // requests that have entered the driver and not left it
+	telling  atomic.Int32 // quiesce steps that the loop has not taken yet
 }
 
 // facts are what a driver says of itself; those of a filter change with what is below it.
@@ -65,7 +67,7 @@ type capabilities struct {
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
-	n := &Node{graph: g, name: o.Name, driver: o.Driver, implicit: o.Implicit}
+	n := &Node{graph: g, name: o.Name, driver: o.Driver, implicit: o.Implicit, readOnly: o.ReadOnly}
 	n.ctx.Store(o.Context)
 	d := o.Driver
 	n.can.writer, _ = d.(Writer)
@@ -100,6 +102,7 @@ func (n *Node) learn() error {
 	if n.can.featurer != nil {
 		f.features = n.can.featurer.Features()
 	}
+	f.features.ReadOnly = f.features.ReadOnly || n.readOnly
 	if err := n.checkLimits(f.limits); err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	g := tx.graph
 	g.mu.Lock()
 	tx.demand(d, n, nil)
-	roots := map[*Root]bool{}
+	var roots []*Root
 	if d != nil {
 		_, roots = d.coverage()
 	}

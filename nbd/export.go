@@ -51,8 +51,10 @@ type Export struct {
 
 	// Owned by the context.
 	lane    *lane
-	still   bool // a drained section covers the export: requests stay unparsed
-	retired bool // requests are answered with ESHUTDOWN
+	still   bool     // a drained section covers the export: requests stay unparsed
+	retired bool     // requests are answered with ESHUTDOWN
+	between bool     // has left one context and not been taken up by the other one yet
+	putOff  []func() // posted meanwhile, in order
 
 	// Guarded by mu.
 	mu       sync.Mutex
@@ -159,17 +161,31 @@ func (e *Export) checkDeserted() {
 	}
 }
 
-// post has fn run on the loop that the export is on when it runs. It reports false, and drops fn, when that is closed. Safe
-// from anywhere.
+// post has fn run on the loop that the export is on when it runs, in the order of posting; between two loops it waits for the
+// next one to take the export up. It reports false, and drops fn, when the loop is closed. Safe from anywhere.
 func (e *Export) post(fn func()) bool {
-	ctx := e.ctx.Load()
-	return ctx.Post(func() {
-		if e.ctx.Load() != ctx {
-			e.post(fn) // it has moved meanwhile
-			return
+	for {
+		ctx := e.ctx.Load()
+		if ctx.Post(func() { e.run(ctx, fn) }) {
+			return true
 		}
+		if e.ctx.Load() == ctx {
+			return false
+		}
+		// That loop was closed after the export had left it.
+	}
+}
+
+// run is fn arriving on the loop of ctx.
+func (e *Export) run(ctx *blockcore.AioContext, fn func()) {
+	switch {
+	case e.ctx.Load() != ctx:
+		e.post(fn) // it has moved meanwhile
+	case e.between:
+		e.putOff = append(e.putOff, fn)
+	default:
 		fn()
-	})
+	}
 }
 
 // connections returns those that are there.

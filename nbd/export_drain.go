@@ -40,8 +40,10 @@ func (f *fixedError) Error() string {
 }
 
 // Detach takes the connections off the old loop. Their sockets, what was received and what is still to be sent stay with
-// them. It implements blockcore.Mover.
+// them. From here to Attach nothing touches a connection: the old loop may still be busy with what moves along, while the new one
+// already gets what is posted to the export. It implements blockcore.Mover.
 func (e *Export) Detach(to *blockcore.AioContext) {
+	e.between = true
 	e.lane = e.server.laneOf(to)
 	for _, c := range e.connections() {
 		if c.watcher != nil {
@@ -57,6 +59,12 @@ func (e *Export) Attach(ctx *blockcore.AioContext) {
 		if c.between {
 			c.enterLoop(ctx)
 		}
+	}
+	e.between = false
+	putOff := e.putOff
+	e.putOff = nil
+	for _, fn := range putOff {
+		fn()
 	}
 }
 
@@ -83,7 +91,10 @@ func (c *Conn) enterLoop(ctx *blockcore.AioContext) {
 	c.ctx = ctx
 	c.progress = ctx.Now()
 	c.watcher = ctx.Watch(c.fd, c)
-	if c.linger != nil {
+	switch {
+	case c.leaving:
+		c.linger = ctx.After(c.limits.Farewell, c.close)
+	case c.linger != nil:
 		c.linger = nil
 		c.maybeClose() // asks for it again
 	}
@@ -100,7 +111,7 @@ func (c *Conn) enterLoop(ctx *blockcore.AioContext) {
 	if c.out.queued || c.ended {
 		ctx.AtTurnEnd(c)
 	}
-	if !c.ended && !c.blocked {
+	if c.leaving || !c.ended && !c.blocked {
 		c.watcher.Heat()
 	}
 }

@@ -52,6 +52,7 @@ type house struct {
 	t        testing.TB
 	pool     *membuf.Pool
 	ctx      *blockcore.AioContext
+	others   []*blockcore.AioContext
 	disk     *blocktest.Fake
 	log      *blocktest.Log
 	root     *blockcore.Root
@@ -59,6 +60,8 @@ type house struct {
 	export   *Export
 	graph    *blockcore.Graph
 	node     *blockcore.Node
+	nodes    []*blockcore.Node // besides
+	tls      *tls.Config       // for clients that want it; nil = the server is in clear
 	listener net.Listener
 	served   chan error
 	stopped  bool
@@ -103,12 +106,36 @@ func newHouse(t testing.TB, o houseOptions) *house {
 	go func() { h.served <- h.server.Serve(h.listener) }()
 	t.Cleanup(func() {
 		h.close()
-		require.NoError(t, graph.RemoveNode(node))
-		ctx.Close()
+		for _, n := range append(h.nodes, node) {
+			require.NoError(t, graph.RemoveNode(n))
+		}
+		for _, c := range append(h.others, ctx) {
+			c.Close()
+		}
 		require.NoError(t, h.pool.Close())
 		goleak.VerifyNone(t, before)
 	})
 	return h
+}
+
+// another is one more loop of the house.
+func (h *house) another() *blockcore.AioContext {
+	kind := blockcore.EngineURing
+	if h.ctx.EngineName() != kind.String() {
+		kind = blockcore.EngineThreads
+	}
+	ctx, err := blockcore.NewAioContext(blockcore.ContextOptions{Name: "other", Engine: kind, Buffers: h.pool})
+	require.NoError(h.t, err)
+	h.others = append(h.others, ctx)
+	return ctx
+}
+
+// drain begins a section of the node, as an operation on it would.
+func (h *house) drain() *blockcore.Drained {
+	h.t.Helper()
+	d, err := h.graph.Drain(h.t.Context(), blockcore.DrainOptions{Why: "test", Nodes: []*blockcore.Node{h.export.root.Node()}, Max: patience})
+	require.NoError(h.t, err)
+	return d
 }
 
 func (h *house) listen(network string) {
@@ -124,6 +151,15 @@ func (h *house) listen(network string) {
 // dial returns a client in the transmission phase, on both sides.
 func (h *house) dial(o dialOptions) *wireClient {
 	h.t.Helper()
+	w := h.knock(o)
+	h.dialed++
+	h.until("the connection is on the loop", func() bool { c := h.conn(h.dialed); return c != nil && c.watcher != nil })
+	return w
+}
+
+// knock returns a client whose handshake is over as it sees it.
+func (h *house) knock(o dialOptions) *wireClient {
+	h.t.Helper()
 	if o.export == "" {
 		o.export = h.export.Name()
 	}
@@ -133,8 +169,6 @@ func (h *house) dial(o dialOptions) *wireClient {
 	w, err := negotiate(conn, o)
 	require.NoError(h.t, err)
 	w.t = h.t
-	h.dialed++
-	h.until("the connection is on the loop", func() bool { c := h.conn(h.dialed); return c != nil && c.watcher != nil })
 	return w
 }
 
@@ -163,10 +197,10 @@ func (h *house) close() {
 	require.Empty(h.t, h.export.conns)
 }
 
-// onLoop runs fn on the loop and waits for it.
+// onLoop runs fn on the loop that the export is on and waits for it.
 func (h *house) onLoop(fn func()) {
 	h.t.Helper()
-	require.NoError(h.t, h.ctx.Do(func(*blockcore.Task) error { fn(); return nil }))
+	require.NoError(h.t, h.export.ctx.Load().Do(func(*blockcore.Task) error { fn(); return nil }))
 }
 
 // conn returns the only connection there is, or the one with the id.

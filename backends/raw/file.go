@@ -26,7 +26,8 @@ type File struct {
 	// Safe from anywhere.
 	size    atomic.Int64
 	damaged atomic.Pointer[syncFailure] // the first failed sync
-	pace    pace
+	pace    pace                        // of writes
+	walk    pace                        // of lookups in the map
 	data    dataCache
 	lacks   lacks
 	// allocates: fallocate with mode 0 was seen to work.
@@ -80,6 +81,9 @@ var (
 	_ blockcore.Resizer   = (*File)(nil)
 	_ blockcore.Reopener  = (*File)(nil)
 )
+
+// Filename returns the name under which the file was opened. Safe from anywhere.
+func (f *File) Filename() string { return f.path }
 
 // Size returns the length of the disk. Safe from anywhere.
 func (f *File) Size() int64 { return f.size.Load() }

@@ -203,7 +203,7 @@ func placeWindow(o *Options, fd int, d device) (window, error) {
 	// Rounded once, behind the offset: rounding the file first would make the disk grow at each opening, by the
 	// writes into its own tail, when the offset is no multiple of 512.
 	if o.Offset > d.sizeBytes {
-		return w, fmt.Errorf("offset %d is behind the end at %d; choose a smaller one", o.Offset, d.sizeBytes)
+		return w, &OffsetError{Path: o.Path, Offset: o.Offset, EndBytes: d.sizeBytes}
 	}
 	rest, ok := roundUp(d.sizeBytes-o.Offset, sectorBytes)
 	if !ok {
@@ -254,4 +254,14 @@ func newOpened(o *Options, fd int, d device, w window) opened {
 			ReadOnly:   o.ReadOnly,
 		},
 	}
+}
+
+// OffsetError says that a disk would begin behind the end of its file.
+type OffsetError struct {
+	Path             string
+	Offset, EndBytes int64
+}
+
+func (e *OffsetError) Error() string {
+	return fmt.Sprintf("offset %d is behind the end at %d; choose a smaller one", e.Offset, e.EndBytes)
 }

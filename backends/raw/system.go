@@ -19,7 +19,7 @@ type system interface {
 	write(t *blockcore.Task, fd int, p []byte, off int64, flags int) (int, error)
 	sync(t *blockcore.Task, fd int) error
 	allocate(t *blockcore.Task, fd int, mode uint32, off, length int64) error
-	// seek, discard and truncate may block: they are called by a worker.
+	// seek, discard and truncate may block: they are called by a worker, seek also by a loop that has found it quick.
 	seek(fd int, off int64, whence int) (int64, error)
 	discard(fd int, off, length int64) error
 	truncate(fd int, sizeBytes int64) error

@@ -32,19 +32,27 @@ var mayImport = map[string][]string{
 	"backends/raw":        with(leaves, "blockcore"),
 	"nbd":                 with(leaves, "blockcore"),
 
+	// A protocol that knows nothing of what it controls.
+	"qmp":              leaves,
+	"internal/control": with(leaves, "blockcore", "nbd", "qmp"),
+
 	// The program is the only place that knows every package.
-	"cmd/nbd-dataplane/...": {"blockcore", "backends/...", "nbd", "internal/...", "cmd/nbd-dataplane/..."},
+	"cmd/nbd-dataplane/...": {"blockcore", "backends/...", "nbd", "qmp", "internal/...", "cmd/nbd-dataplane/..."},
+
+	// A model of the code, not code.
+	"docs/model": nil,
 
 	// Outside of the house: they start the program and look at it over a socket.
 	"internal/bench/...": {"internal/bench/..."},
 	"interop":            nil,
 	"interop/subject":    nil,
+	"interop/verifier":   nil,
 	"e2e":                nil,
 }
 
 // testsMayImport is what any test may import besides: the conformance suite, the driver that stores nothing, and the
 // program as a process.
-var testsMayImport = []string{"blockcore", "blockcore/blocktest", "backends/null", "interop/subject"}
+var testsMayImport = []string{"blockcore", "blockcore/blocktest", "backends/null", "interop/subject", "interop/verifier"}
 
 // testsOfMayImport is what the tests of one package may import besides, each for the reason given.
 var testsOfMayImport = map[string][]string{

@@ -1,0 +1,150 @@
+package nbd
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/blockcore"
+)
+
+// gap is a move of the export that has left its loop and not come to the next one. It is the owner of another Root of the node
+// and holds the move up when its turn to leave comes, which is after the export's.
+type gap struct {
+	h       *house
+	entered chan struct{}
+	let     chan struct{}
+	moved   chan error
+}
+
+func (g *gap) Quiesce()                            {}
+func (g *gap) Busy() bool                          { return false }
+func (g *gap) Resume()                             {}
+func (g *gap) MayMove(*blockcore.AioContext) error { return nil }
+func (g *gap) Detach(*blockcore.AioContext)        { close(g.entered); <-g.let }
+func (g *gap) Attach(*blockcore.AioContext)        {}
+
+// enterGap begins a move and stops it halfway.
+func (h *house) enterGap() *gap {
+	h.t.Helper()
+	g := &gap{h: h, entered: make(chan struct{}), let: make(chan struct{}), moved: make(chan error, 1)}
+	root, err := h.graph.NewRoot(h.node, blockcore.RootOptions{Name: "gap", Owner: g})
+	require.NoError(h.t, err)
+	h.t.Cleanup(root.Close)
+	to := h.another()
+	go func() { g.moved <- h.graph.Move(context.Background(), h.node, to) }()
+	<-g.entered
+	require.Same(h.t, to, h.export.ctx.Load())
+	return g
+}
+
+// settle waits until the new loop has done what it was asked for so far.
+func (g *gap) settle() { g.h.onLoop(func() {}) }
+
+// leave lets the move go on to its end.
+func (g *gap) leave() {
+	g.h.t.Helper()
+	g.settle()
+	close(g.let)
+	require.NoError(g.h.t, <-g.moved)
+}
+
+// Goal: what is wanted of an export while it is between two loops is done once it has arrived, and touches nothing before. Method: each
+// request of the outside is made, and comes to the new loop, before the old one has let all go, on each engine; connections lie there idle,
+// with a long payload half received, with replies that nobody takes, and waiting for memory.
+func TestBetweenTwoLoops(t *testing.T) {
+	for name, act := range map[string]func(h *house){
+		"nothing":    func(*house) {},
+		"disconnect": func(h *house) { forEach(h, func(id uint64) { require.NoError(h.t, h.server.Disconnect(id)) }) },
+		"stop":       func(h *house) { forEach(h, func(id uint64) { h.export.post(h.conn(id).stop) }) },
+		"cut":        func(h *house) { forEach(h, func(id uint64) { h.export.post(h.conn(id).cutIfStalled) }) },
+		"memory":     func(h *house) { h.export.budget.wakeAll() },
+		"ask":        func(h *house) { require.Len(h.t, h.server.Connections(), 4) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+				h := newHouse(t, houseOptions{engine: engine, server: ServerOptions{Limits: Limits{ExportBytes: 2 * mib, Stall: patience}}})
+				idle, long, lazy, poor := h.dial(dialOptions{}), h.dial(dialOptions{}), h.dial(dialOptions{}), h.dial(dialOptions{})
+				payload := fill(3, 600_000)
+				request, cookie := long.request(CmdWrite, 0, 0, 0, payload)
+				long.send(request[:100_000])
+				h.narrow(3)
+				h.narrow(4)
+				lazy.post(CmdRead, 0, 0, mib, nil)
+				h.until("the socket is full", func() bool { c := h.conn(3); return c.out.blocked && h.conn(2).large != nil })
+				poor.post(CmdRead, 0, 0, mib, nil)
+				second := poor.post(CmdRead, 0, 0, mib, nil)
+				h.until("one waits for memory", func() bool { c := h.conn(4); return c.blocked && c.retry != nil })
+				g := h.enterGap()
+				act(h)
+				g.leave()
+				if name == "disconnect" || name == "stop" {
+					idle.atEnd()
+					return
+				}
+				idle.alive()
+				long.send(request[100_000:])
+				lazy.awaitAll()
+				poor.await(second)
+				long.ok(long.await(cookie))
+				sameBytes(t, payload, long.read(0, 600_000))
+				for _, w := range []*wireClient{long, lazy, poor} {
+					w.alive()
+				}
+			})
+		})
+	}
+}
+
+func forEach(h *house, fn func(id uint64)) {
+	for id := uint64(1); id <= h.dialed; id++ {
+		fn(id)
+	}
+}
+
+// Goal: a client that comes while its export is between two loops is served once that has arrived. Method: it negotiates in the
+// gap; the handshake is over before the move is.
+func TestClientComesBetweenTwoLoops(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine})
+		h.dial(dialOptions{}).alive()
+		g := h.enterGap()
+		w := h.knock(dialOptions{})
+		cookie := w.post(CmdRead, 0, 0, 512, nil)
+		g.leave()
+		w.ok(w.await(cookie))
+		h.dialed++
+	})
+}
+
+// Goal: a client leaves between two loops and is gone when the export has arrived; an export is removed, and the server stopped, between two
+// loops. Method: as above.
+func TestGoesBetweenTwoLoops(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine})
+		w := h.dial(dialOptions{})
+		g := h.enterGap()
+		w.conn.Close()
+		g.leave()
+		require.Equal(t, CauseEOF, h.closed().Cause)
+
+		h = newHouse(t, houseOptions{engine: engine})
+		w = h.dial(dialOptions{})
+		g = h.enterGap()
+		removed := make(chan error, 1)
+		go func() { removed <- h.server.RemoveExport(t.Context(), h.export, FarewellRestart) }()
+		g.leave()
+		require.NoError(t, <-removed)
+		w.atEnd()
+
+		h = newHouse(t, houseOptions{engine: engine})
+		w = h.dial(dialOptions{})
+		g = h.enterGap()
+		stopped := make(chan error, 1)
+		go func() { stopped <- h.stop() }()
+		g.leave()
+		require.NoError(t, <-stopped)
+		w.atEnd()
+	})
+}
