@@ -51,10 +51,11 @@ type Export struct {
 
 	// Owned by the context.
 	lane    *lane
-	still   bool     // a drained section covers the export: requests stay unparsed
-	retired bool     // requests are answered with ESHUTDOWN
-	between bool     // has left one context and not been taken up by the other one yet
-	putOff  []func() // posted meanwhile, in order
+	still   bool             // a drained section covers the export: requests stay unparsed
+	retired bool             // requests are answered with ESHUTDOWN
+	between bool             // has left one context and not been taken up by the other one yet
+	putOff  []func()         // posted meanwhile, in order
+	looking *blockcore.Timer // for clients that are gone; nil = there are no connections
 
 	// Guarded by mu.
 	mu       sync.Mutex

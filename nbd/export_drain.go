@@ -12,7 +12,10 @@ var (
 )
 
 // Quiesce has requests that arrive from now on stay unparsed. It implements blockcore.Owner.
-func (e *Export) Quiesce() { e.still = true }
+func (e *Export) Quiesce() {
+	e.still = true
+	e.lookSooner()
+}
 
 // Busy is false: all that the export does is requests, which its Root counts. It implements blockcore.Owner.
 func (e *Export) Busy() bool { return false }
@@ -44,6 +47,7 @@ func (f *fixedError) Error() string {
 // already gets what is posted to the export. It implements blockcore.Mover.
 func (e *Export) Detach(to *blockcore.AioContext) {
 	e.between = true
+	e.lookNoMore()
 	e.lane = e.server.laneOf(to)
 	for _, c := range e.connections() {
 		if c.watcher != nil {
@@ -61,6 +65,7 @@ func (e *Export) Attach(ctx *blockcore.AioContext) {
 		}
 	}
 	e.between = false
+	e.lookLater()
 	putOff := e.putOff
 	e.putOff = nil
 	for _, fn := range putOff {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,8 +51,9 @@ func (p *pump) decryptLoop() {
 	defer p.loops.Done()
 	_, err := copyBytes(p.clear, p.secure)
 	if err != nil {
-		// What the engine still has to say would reach nobody.
+		// What the engine still has to say would reach nobody; it finds that out by our end.
 		p.secure.NetConn().Close()
+		p.clear.Close()
 	}
 	p.clear.CloseWrite()
 }
@@ -69,6 +71,19 @@ func (p *pump) encryptLoop() {
 // left in the pump.
 func (p *pump) finish(grace time.Duration) {
 	_ = p.secure.NetConn().SetWriteDeadline(time.Now().Add(grace))
+}
+
+// control runs fn with the descriptor of the socket that carries TLS.
+func (p *pump) control(fn func(fd uintptr)) error {
+	sc, ok := p.secure.NetConn().(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("connection of type %T has no file descriptor", p.secure.NetConn())
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(fn)
 }
 
 // wait waits for the end of both goroutines.
