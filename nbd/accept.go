@@ -130,10 +130,7 @@ func (s *Server) handshakeOptions() handshakeOptions {
 
 // transmit moves a client to the loop of its export. On error the connection is the caller's.
 func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer) error {
-	e := s.lookup(agreed.export.Name)
-	if e == nil {
-		return fmt.Errorf("export %s has gone", shown(agreed.export.Name))
-	}
+	e := agreed.export.Export // and not who has the name by now: the client was told of this one
 	p, fd, err := descriptor(conn)
 	if err != nil {
 		return err

@@ -48,11 +48,15 @@ func (f *fixedError) Error() string {
 func (e *Export) Detach(to *blockcore.AioContext) {
 	e.between = true
 	e.lookNoMore()
+	old := e.lane
 	e.lane = e.server.laneOf(to)
 	for _, c := range e.connections() {
 		if c.watcher != nil {
 			c.leaveLoop(e.lane)
 		}
+	}
+	if e.server.leaveLane(old) {
+		old.release()
 	}
 	e.ctx.Store(to)
 }
@@ -124,7 +128,7 @@ func (e *Export) Resized(sizeBytes int64) {
 	s := e.server
 	s.mu.Lock()
 	if o, seen := s.offered[e.Name()]; seen {
-		o.size = uint64(sizeBytes)
+		o.size = e.size()
 		s.offered[e.Name()] = o
 	}
 	s.mu.Unlock()
