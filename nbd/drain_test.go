@@ -179,7 +179,7 @@ func TestQEMUDefect_HalfAPayloadStopsTheServer(t *testing.T) {
 func TestQEMUDefect_LeavingAnotherLoopAborts(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine})
-		require.NoError(t, h.graph.Move(t.Context(), h.node, h.another()))
+		require.NoError(t, h.graph.Move(t.Context(), h.node, h.another(engine)))
 		for range 3 {
 			w := h.dial(dialOptions{})
 			w.alive()

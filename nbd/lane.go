@@ -9,6 +9,7 @@ import (
 // lane is what the connections on one AioContext share, so that an idle connection costs next to
 // nothing. Owned by the context.
 type lane struct {
+	exports  int // that are on the context; guarded by the server's mu
 	ctx      *blockcore.AioContext
 	requests []*request // free
 	slabs    []*slab    // free

@@ -119,11 +119,7 @@ func newHouse(t testing.TB, o houseOptions) *house {
 }
 
 // another is one more loop of the house.
-func (h *house) another() *blockcore.AioContext {
-	kind := blockcore.EngineURing
-	if h.ctx.EngineName() != kind.String() {
-		kind = blockcore.EngineThreads
-	}
+func (h *house) another(kind blockcore.EngineKind) *blockcore.AioContext {
 	ctx, err := blockcore.NewAioContext(blockcore.ContextOptions{Name: "other", Engine: kind, Buffers: h.pool})
 	require.NoError(h.t, err)
 	h.others = append(h.others, ctx)
