@@ -16,6 +16,7 @@ type device struct {
 	block       bool
 	sizeBytes   int64
 	sectorBytes int64 // logical block size; 1 for files
+	fileSystem  int64 // of files: statfs(2)'s number
 	inMemory    bool  // a file system without a disk: nothing in it makes a thread wait
 	rotational  bool
 	zeroOffload bool // block devices: the device writes zeroes by itself
@@ -38,6 +39,7 @@ func inspect(fd int) (device, error) {
 	d := device{sizeBytes: st.Size, sectorBytes: 1}
 	var fs unix.Statfs_t
 	if unix.Fstatfs(fd, &fs) == nil {
+		d.fileSystem = int64(fs.Type)
 		d.inMemory = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
 	}
 	return d, nil

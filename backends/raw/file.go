@@ -9,7 +9,7 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// File is an open disk. All but its syncs may be used by any number of contexts at once.
+// File is an open disk. All but its syncs and its views may be used by any number of contexts at once.
 //
 // Analogous to QEMU's file and host_device drivers under its raw format.
 type File struct {
@@ -34,6 +34,7 @@ type File struct {
 
 	// Owned by the context.
 	syncs syncs
+	views *views // nil = the file is not mapped
 
 	// Safe from anywhere.
 	size    atomic.Int64
@@ -84,7 +85,14 @@ func (f *File) Path() string { return f.path }
 
 // Close closes the file and gives its locks back.
 func (f *File) Close(t *blockcore.Task) error {
+	var views []*view
+	if f.views != nil {
+		views = f.views.takeAll()
+	}
 	return t.Block(func() error {
+		for _, w := range views {
+			w.close()
+		}
 		err := unix.Close(f.fd)
 		if f.lockFD >= 0 {
 			unix.Close(f.lockFD)

@@ -246,5 +246,8 @@ func newFile(o *Options, fd, lockFD int, d device, w window) *File {
 		},
 	}
 	f.size.Store(w.sizeBytes)
+	if mappable(o, fd, d) {
+		f.views = newViews(o, fd, d)
+	}
 	return f
 }

@@ -20,6 +20,8 @@ type Options struct {
 	Discard Discard
 	// DetectZeroes turns writes of zeroes into WriteZeroes.
 	DetectZeroes DetectZeroes
+	// Map says whether hits of the page cache may be served through a mapping of the file.
+	Map Map
 	// Offset is where in the file the disk begins, in bytes.
 	Offset int64
 	// SizeBytes is the length of the disk from Offset on; 0 = to the end of the file.
@@ -39,6 +41,9 @@ type Options struct {
 	RequireAlign512 bool
 	// Warn is told, in one line each, what was left out or worked around. May be nil.
 	Warn func(string)
+
+	// mapEagerly is set by tests: whatever can be mapped is, at the first request.
+	mapEagerly bool
 }
 
 // Cache is the host's caching as QEMU splits it.
@@ -129,6 +134,25 @@ func ParseDetectZeroes(s string) (DetectZeroes, error) {
 		return DetectUnmap, nil
 	}
 	return DetectOff, fmt.Errorf("detect-zeroes mode %q: use off, on or unmap", s)
+}
+
+// Map says whether a file is mapped.
+type Map uint8
+
+const (
+	MapOn  Map = iota // where the file system is known to do it well
+	MapOff            // reads and writes are system calls
+)
+
+// ParseMap reads the name of a mode.
+func ParseMap(s string) (Map, error) {
+	switch s {
+	case "on":
+		return MapOn, nil
+	case "off":
+		return MapOff, nil
+	}
+	return MapOn, fmt.Errorf("map mode %q: use on or off", s)
 }
 
 // Locking says whether image locks are taken.

@@ -97,7 +97,12 @@ func (f *File) writeOnce(t *blockcore.Task, p []byte, pos int64) (int, error) {
 	if len(p) >= awayMin && !t.Alone() || !f.pace.inline(begin) {
 		return f.system.write(t, f.fd, p, pos, 0)
 	}
-	n, err := f.system.writeNow(f.fd, p, pos, 0)
+	stored := f.storeMapped(t, p, pos)
+	n, err := len(p), error(nil)
+	if !stored {
+		n, err = f.system.writeNow(f.fd, p, pos, 0)
+		f.wrote(t, pos, n)
+	}
 	now := t.Now()
 	f.pace.observe(now, now-begin, len(p))
 	if errors.Is(err, unix.EINTR) {

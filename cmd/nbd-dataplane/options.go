@@ -46,6 +46,7 @@ type options struct {
 	aio          raw.AIO
 	discard      raw.Discard
 	detectZeroes raw.DetectZeroes
+	mapping      raw.Map
 	createBytes  int64
 
 	// Security.
