@@ -28,7 +28,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	direct := openIn(t, ctx, Options{Path: path, Locking: LockOff, Cache: Cache{Direct: true}})
 	byRing := openIn(t, ctx, Options{Path: path, Locking: LockOff})
 	byRing.lacks.readNow.Store(true)
-	mapped := openIn(t, ctx, Options{Path: path, Locking: LockOff, mapEagerly: true})
+	mapped := openIn(t, ctx, Options{Path: path, Locking: LockOff, Map: MapAlways})
 	detecting := openIn(t, ctx, Options{Path: path, Locking: LockOff, DetectZeroes: DetectOn})
 	for _, c := range []struct {
 		name string

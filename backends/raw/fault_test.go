@@ -156,8 +156,8 @@ func TestFL2SyncErrorsStick(t *testing.T) {
 		{"FUA write ENOSPC from its sync", faulty{durableErr: unix.ENOSPC}, func(r *rig) error { return r.write(512, blockcore.WriteFUA) }},
 		{"FUA zeroes EIO", faulty{syncErr: unix.EIO}, func(r *rig) error { return r.zero(blockcore.ZeroFUA) }},
 	} {
-		for _, o := range []Options{{}, {mapEagerly: true}} {
-			t.Run(fmt.Sprintf("%s mapped=%t", c.name, o.mapEagerly), func(t *testing.T) {
+		for _, o := range []Options{{}, {Map: MapAlways}} {
+			t.Run(fmt.Sprintf("%s mapped=%t", c.name, o.Map == MapAlways), func(t *testing.T) {
 				r := newRig(t, o)
 				require.NoError(t, r.write(512, blockcore.WriteFUA))
 				require.NoError(t, r.write(512, 0))

@@ -83,3 +83,6 @@ func (f *File) cleanedPages() {
 		f.views.wear.cleaned()
 	}
 }
+
+// mapsAlways says that neither pace nor cost keeps a write from the mapping.
+func (f *File) mapsAlways() bool { return f.views != nil && f.views.eager }

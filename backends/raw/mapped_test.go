@@ -17,7 +17,7 @@ import (
 // believed for as long as given.
 func newMappedRig(t *testing.T, o Options, believed time.Duration) *rig {
 	t.Helper()
-	o.mapEagerly = true
+	o.Map = MapAlways
 	r := newRig(t, o)
 	require.NotNil(t, r.f.views, "the file system of TMPDIR can be mapped")
 	r.f.views.residency.lasts = believed
@@ -122,7 +122,7 @@ func TestMappedModes(t *testing.T) {
 	r := newMappedRig(t, Options{}, 0)
 	require.NoError(t, r.write(4096, 0))
 	reader := &rig{t: t, ctx: r.ctx, system: &faulty{}}
-	reader.f = openIn(t, r.ctx, Options{Path: r.f.path, ReadOnly: true, ForceShare: true, mapEagerly: true})
+	reader.f = openIn(t, r.ctx, Options{Path: r.f.path, ReadOnly: true, ForceShare: true, Map: MapAlways})
 	reader.f.system = reader.system
 	got, err := reader.readAt(0, 4096)
 	require.NoError(t, err)
@@ -207,7 +207,7 @@ func TestMappedENOSPC(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			path, free := fullDisk(t, kind)
 			r := newRig(t, Options{})
-			r.f = openIn(t, r.ctx, Options{Path: path, mapEagerly: true})
+			r.f = openIn(t, r.ctx, Options{Path: path, Map: MapAlways})
 			require.NotNil(t, r.f.views)
 			r.f.system = r.system
 			r.f.lacks.writeNow.Store(true)

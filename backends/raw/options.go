@@ -41,9 +41,6 @@ type Options struct {
 	RequireAlign512 bool
 	// Warn is told, in one line each, what was left out or worked around. May be nil.
 	Warn func(string)
-
-	// mapEagerly is set by tests: whatever can be mapped is, at the first request.
-	mapEagerly bool
 }
 
 // Cache is the host's caching as QEMU splits it.
@@ -140,8 +137,9 @@ func ParseDetectZeroes(s string) (DetectZeroes, error) {
 type Map uint8
 
 const (
-	MapOn  Map = iota // where the file system is known to do it well
-	MapOff            // reads and writes are system calls
+	MapOn     Map = iota // where the file system is known to do it well, and as far as it pays
+	MapOff               // reads and writes are system calls
+	MapAlways            // for tests: wherever it can be done, from the first request on
 )
 
 // ParseMap reads the name of a mode.
@@ -151,8 +149,10 @@ func ParseMap(s string) (Map, error) {
 		return MapOn, nil
 	case "off":
 		return MapOff, nil
+	case "always":
+		return MapAlways, nil
 	}
-	return MapOn, fmt.Errorf("map mode %q: use on or off", s)
+	return MapOn, fmt.Errorf("map mode %q: use on, off or always", s)
 }
 
 // Locking says whether image locks are taken.

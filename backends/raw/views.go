@@ -31,7 +31,7 @@ type views struct {
 	fd       int
 	eof      int64 // nothing behind it is mapped
 	writable bool
-	eager    bool // for tests: map at the first request, and use the mapping whether it pays or not
+	eager    bool // map at the first request, ask anew what is resident at each, and do not ask whether it pays
 	budget   *mapBudget
 
 	// Owned by the context.
@@ -51,7 +51,7 @@ type slot struct {
 }
 
 func newViews(o *Options, fd int, d device) *views {
-	v := &views{fd: fd, eof: d.sizeBytes, writable: !o.ReadOnly, eager: o.mapEagerly, budget: &mapped,
+	v := &views{fd: fd, eof: d.sizeBytes, writable: !o.ReadOnly, eager: o.Map == MapAlways, budget: &mapped,
 		residency: residency{fd: fd, lasts: residentFor}}
 	if v.eager {
 		v.residency.lasts = 0

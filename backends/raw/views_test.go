@@ -191,7 +191,7 @@ func TestMappedRandom(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	const size = 2*viewBytes + 100<<10 + 77
 	ctx := blocktest.NewContext(t, blockcore.EngineAuto)
-	o := Options{Path: makeFile(t, t.TempDir(), size), Discard: DiscardUnmap, ShareRW: true, mapEagerly: true}
+	o := Options{Path: makeFile(t, t.TempDir(), size), Discard: DiscardUnmap, ShareRW: true, Map: MapAlways}
 	f := openIn(t, ctx, o)
 	other, err := os.OpenFile(o.Path, os.O_RDWR, 0)
 	require.NoError(t, err)
@@ -260,7 +260,7 @@ func fill(p []byte, random *rand.Rand) {
 func TestMappedCoherence(t *testing.T) {
 	const rounds = 20_000
 	ctx := blocktest.NewContext(t, blockcore.EngineAuto)
-	f := openIn(t, ctx, Options{Path: makeFile(t, t.TempDir(), 1<<20), ShareRW: true, mapEagerly: true})
+	f := openIn(t, ctx, Options{Path: makeFile(t, t.TempDir(), 1<<20), ShareRW: true, Map: MapAlways})
 	other, err := os.Open(f.path)
 	require.NoError(t, err)
 	defer other.Close()
