@@ -47,7 +47,9 @@ var leavePoints = map[string]leavePoint{
 		gate.WaitHeld(1)
 	}},
 	"reply blocked": {disc: true, reach: func(h *house, w *wireClient, _ *blocktest.Gate) {
-		h.onLoop(func() { require.NoError(h.t, unix.SetsockoptInt(h.conn(0).fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 64<<10)) })
+		h.onLoop(func() {
+			require.NoError(h.t, unix.SetsockoptInt(h.conn(0).fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 64<<10))
+		})
 		w.post(CmdRead, 0, 0, 16*mib, nil)
 		h.until("the socket is full", func() bool { return h.conn(0).out.blocked })
 	}},
