@@ -39,7 +39,7 @@ func (h *house) refusedByName(name string) {
 func TestStopWithEverything_T_X12(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine})
-		h.addExport("stuck")
+		stuck := h.addExport("stuck")
 		gate := blocktest.NewGate()
 		h.fakes["stuck"].Add(blocktest.Rule{Op: blocktest.OpWrite, Gate: gate})
 		parked, half := h.dial(dialOptions{}), h.dial(dialOptions{})
@@ -66,9 +66,10 @@ func TestStopWithEverything_T_X12(t *testing.T) {
 		_, err = shaking.Read(make([]byte, 1))
 		require.True(t, isEnd(err), "%v", err)
 		cancel()
+		h.until("the stuck one is cut off", func() bool { return stuck.connections()[0].broken })
 		require.Empty(t, stopped, "a write may still land")
 		gate.Open()
-		require.ErrorContains(t, <-stopped, "1 clients were cut off")
+		require.ErrorContains(t, <-stopped, "clients were cut off")
 		d.End()
 		sameBytes(t, fill(2, 512), h.fakes["stuck"].Contents(blockcore.Range{Length: 512}))
 		require.NotContains(t, h.log.Text(), "fake: write")
