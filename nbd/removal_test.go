@@ -34,7 +34,7 @@ func (h *house) refusedByName(name string) {
 }
 
 // Goal: a stop of the server ends while a drained section is held, with requests parked in it, a client in the handshake, and half a payload
-// received; it does not end, but says whom it cuts off, while a backend is stuck with a write (T-X12). Method: all of it at once; the section is ended
+// received; it does not end, but says whom it cuts off, while a backend is stuck with a write (T-X12, SHUT-5). Method: all of it at once; the section is ended
 // after the server.
 func TestStopWithEverything_T_X12(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -143,7 +143,7 @@ func (h *house) crowd(export string) (disperse func()) {
 }
 
 // Goal: by FarewellRestart an export lets requests in flight finish, answers them, drops what has not begun, and closes without a word; others
-// are served all along. Method: one request held in the disk, half of one, an idle client; a bystander of another export.
+// are served all along (SHUT-1, SHUT-3). Method: one request held in the disk, half of one, an idle client; a bystander of another export.
 func TestFarewellRestart(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine})
@@ -173,7 +173,7 @@ func TestFarewellRestart(t *testing.T) {
 }
 
 // Goal: by FarewellRetire what was in flight is answered as always, and everything later with ESHUTDOWN, also what a drained section holds back; the
-// export is gone when its clients are, or when their time is over. Method: a request held in the disk, one parked, one sent later; the clients
+// export is gone when its clients are, or when their time is over (SHUT-2). Method: a request held in the disk, one parked, one sent later; the clients
 // leave, or stay for a time that is short.
 func TestFarewellRetire(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -235,7 +235,7 @@ func TestFarewellNone(t *testing.T) {
 	require.Empty(t, h.server.Exports())
 }
 
-// Goal: a removal that takes too long cuts clients off and says so, and does not return while a write may land. Method: a write held in the disk past
+// Goal: a removal that takes too long cuts clients off and says so, and does not return while a write may land (SHUT-5). Method: a write held in the disk past
 // the end of the context, by every farewell that removes.
 func TestRemovalDeadline(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
