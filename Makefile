@@ -43,6 +43,10 @@ test-race: ## the tests under the race detector
 test-check: ## the tests with the assertions of the check build
 	$(GO) test -tags check $(TEST_FLAGS) ./...
 
+.PHONY: model
+model: deps ## check the model of the drain protocol (docs/model) within larger bounds
+	$(GO) test $(TEST_FLAGS) -v -run TestProtocolHolds ./docs/model -large
+
 .PHONY: e2e
 e2e: deps build ## boot virtual machines (TCG) on a disk served by us: nbd-client and QEMU's nbd: drive
 	$(GO) test -tags e2e $(TEST_FLAGS) -v ./e2e

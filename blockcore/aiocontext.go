@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nbd-dataplane/internal/check"
 	"nbd-dataplane/internal/membuf"
 )
@@ -83,6 +85,7 @@ type AioContext struct {
 	closed bool
 
 	// Safe from anywhere.
+	thread    atomic.Int32 // of the loop, as the kernel numbers it
 	hasPosted atomic.Bool
 	wakers    atomic.Int32
 	sleeping  atomic.Bool // the loop is about to wait, or waits: whoever posts must wake it
@@ -139,6 +142,9 @@ func NewAioContext(o ContextOptions) (*AioContext, error) {
 
 // Name returns the name given at creation. Safe from anywhere.
 func (c *AioContext) Name() string { return c.name }
+
+// ThreadID returns the kernel's number of the loop's thread. Safe from anywhere.
+func (c *AioContext) ThreadID() int { return int(c.thread.Load()) }
 
 // EngineName says who does the I/O: "io_uring" or "threads". Safe from anywhere.
 func (c *AioContext) EngineName() string { return c.engine.name() }
@@ -245,6 +251,7 @@ func (c *AioContext) Backlog(more bool) { c.backlog = more }
 func (c *AioContext) loop(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	c.thread.Store(int32(unix.Gettid()))
 	defer close(c.stopped)
 	defer removeProcessor()
 	defer c.workers.close()

@@ -60,19 +60,15 @@ func (g *Graph) culprits(d *Drained) []Culprit {
 	nodes, roots := d.coverage()
 	g.mu.Unlock()
 	var found []Culprit
-	named := map[string]bool{}
 	for _, q := range g.requests(roots, &found) {
 		if !q.Held {
 			found = append(found, Culprit{Request: q})
-			named[q.Node] = true
 		}
 	}
-	for n := range nodes {
-		if left := n.InFlight(); left > 0 && !named[n.name] {
-			found = append(found, Culprit{What: fmt.Sprintf("%d operations in node %s that no request accounts for (background work)", left, n.name)})
-		}
+	for n, left := range g.unaccounted(nodes, found) {
+		found = append(found, Culprit{What: fmt.Sprintf("%d operations in node %s that no request accounts for (background work)", left, n.name)})
 	}
-	for r := range roots {
+	for _, r := range roots {
 		if r.owner != nil && r.owner.Busy() {
 			found = append(found, Culprit{What: fmt.Sprintf("owner %s, which is busy", r.name)})
 		}
@@ -81,10 +77,29 @@ func (g *Graph) culprits(d *Drained) []Culprit {
 	return found
 }
 
+// unaccounted counts what is in flight in nodes besides some requests. A request counts in each node that it has come through.
+func (g *Graph) unaccounted(nodes []*Node, requests []Culprit) map[*Node]int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	counts := map[*Node]int64{}
+	for _, n := range nodes {
+		left := n.InFlight()
+		for _, q := range requests {
+			if q.node != nil && reaches(n, q.node) {
+				left--
+			}
+		}
+		if left > 0 {
+			counts[n] = left
+		}
+	}
+	return counts
+}
+
 // requests lists what is in flight and held at roots. A loop that does not answer is a culprit itself.
-func (g *Graph) requests(roots map[*Root]bool, silent *[]Culprit) []Request {
+func (g *Graph) requests(roots []*Root, silent *[]Culprit) []Request {
 	byLoop := map[*AioContext][]*Root{}
-	for r := range roots {
+	for _, r := range roots {
 		byLoop[r.Context()] = append(byLoop[r.Context()], r)
 	}
 	var all []Request
@@ -112,12 +127,8 @@ func (g *Graph) requests(roots map[*Root]bool, silent *[]Culprit) []Request {
 
 // Requests lists all requests that are in flight or held back, with nobody's stack. Not on a loop.
 func (g *Graph) Requests() []Request {
-	roots := map[*Root]bool{}
-	for _, r := range g.Roots() {
-		roots[r] = true
-	}
 	var silent []Culprit
-	return g.requests(roots, &silent)
+	return g.requests(g.Roots(), &silent)
 }
 
 // stackBytesMax bounds the stacks of all goroutines that are searched.

@@ -23,7 +23,7 @@
 //	  AioContext.Spawn     a Task for it; it runs at once
 //	    Root.Begin         counted in, or held back by a drained section
 //	      Edge.Write       range, permission, alignment; the node's count +1
-//	        rangeLocks     where the node has an alignment
+//	        RangeLocks     where the node has an alignment
 //	        Driver.WriteAt
 //	          Task.Pwrite  an operation in the engine's queue; the Task suspends
 //	                       ... others run; one submission a turn; the loop sleeps, wakes, reaps ...
@@ -46,6 +46,7 @@
 //	workerPool.mu       jobs for the workers
 //	threadsEngine.mu    operations that workers have done
 //	membuf.Pool         free I/O memory
+//	ThrottleGroup.mu    limits and levels, waiting requests and whose turn it is
 //
 // The lock of processors.go stands alone: no other is held with it.
 //
@@ -59,7 +60,7 @@
 //  4. A mutex is held by a Task that is suspended, and the next Task blocks on it and with it the thread. State of a context has no
 //     mutex, and the mutexes above are leaves of a few lines.
 //  5. Two requests wait for each other's ranges. A request waits only for requests that came before it, and none takes a second
-//     range of the same node (rangeLocks).
+//     range of the same node (RangeLocks).
 //  6. A drain waits for a request that the drain itself holds back. Only Root.Begin holds back, once and before anything of
 //     the request has begun; what drivers do below on its behalf goes through Edges, which never do.
 //  7. Operations wait for room in the ring while nobody reaps. Nothing waits for room: what finds none is kept and submitted
@@ -71,6 +72,8 @@
 //  10. A loop that always has something to do never asks the kernel about its sockets. Ready Tasks that become ready in a batch wait for
 //     the next one, completions of the ring raise a flag in memory, and the engine of threads asks epoll every few turns
 //     (unaskedMax).
+//  11. A drain waits for a request that waits for the limits of its throttle group, or for the turn of another member.
+//     ThrottleMember.Suspend has all requests of the member run at once, whatever the others do; who drains calls it first.
 //
 // # Goroutines
 //

@@ -104,7 +104,7 @@ func (g *Graph) quiesce(ctx context.Context, d *Drained) ([]*step, error) {
 		w.quiesceRoot(r)
 	}
 	g.sections[d] = struct{}{}
-	return w.tell(), nil
+	return w.tell(g), nil
 }
 
 // settle is phase four, the one wait.
@@ -143,43 +143,55 @@ func (d *Drained) settle(steps []*step, begin time.Time) {
 	d.timings.Settle = time.Since(begin)
 }
 
-// busy reports whether something that d covers has requests in flight. It looks at the graph as it is now.
+// busy reports whether something that d covers has requests in flight, or does not know yet that it is to be quiet: another section
+// may have told it a moment ago. It looks at the graph as it is now, and at counts and edges under one hold of graph.mu: a list from before
+// would have it wait for somebody who is above no longer, and whose end nobody announces.
+//
+// INVARIANT: a parent is looked at before its children. A request that ends between two looks hands what it leaves behind to
+// the children first, and is found there.
 func (d *Drained) busy() bool {
 	d.graph.mu.Lock()
 	defer d.graph.mu.Unlock()
 	nodes, roots := d.coverage()
-	for n := range nodes {
-		if n.inFlight.Load() != 0 {
+	for _, r := range roots {
+		if r.telling.Load() != 0 || r.Busy() {
 			return true
 		}
 	}
-	for r := range roots {
-		if r.Busy() {
+	for _, n := range nodes {
+		if n.telling.Load() != 0 || n.inFlight.Load() != 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// coverage returns what d drains: its nodes and Roots, and all who use them. graph.mu is held.
-func (d *Drained) coverage() (map[*Node]bool, map[*Root]bool) {
-	nodes, roots := map[*Node]bool{}, map[*Root]bool{}
+// coverage returns what d drains: its nodes and Roots, and all who use them, parents first. graph.mu is held.
+func (d *Drained) coverage() (nodes []*Node, roots []*Root) {
+	seen := map[any]bool{}
+	root := func(r *Root) {
+		if !seen[r] {
+			seen[r] = true
+			roots = append(roots, r)
+		}
+	}
 	var climb func(n *Node)
 	climb = func(n *Node) {
-		if nodes[n] {
+		if seen[n] {
 			return
 		}
-		nodes[n] = true
+		seen[n] = true
 		for _, e := range n.parents {
 			if e.root != nil {
-				roots[e.root] = true
+				root(e.root)
 			} else {
 				climb(e.parent)
 			}
 		}
+		nodes = append(nodes, n)
 	}
 	if d.all {
-		for _, n := range d.graph.nodes {
+		for _, n := range d.graph.sorted() {
 			climb(n)
 		}
 	}
@@ -189,7 +201,9 @@ func (d *Drained) coverage() (map[*Node]bool, map[*Root]bool) {
 		}
 	}
 	for _, r := range d.roots {
-		roots[r] = true
+		if !r.gone {
+			root(r)
+		}
 	}
 	return nodes, roots
 }
@@ -213,6 +227,8 @@ func (d *Drained) End() {
 	// Who changes the graph just now ends the section for us: waiting for that might take as long as a loop does.
 	if g.tryLock() {
 		g.unlock()
+	} else {
+		g.bell.ring()
 	}
 	if settled {
 		g.emit(DrainEnded{Why: d.why, Timings: timings})
@@ -235,7 +251,20 @@ func (g *Graph) resume(d *Drained) {
 		}
 	}
 	delete(g.sections, d)
-	w.tell()
+	w.tell(g)
+}
+
+// Flush makes durable what was acknowledged to those who use nodes, which d covers. Not on a loop.
+func (d *Drained) Flush(nodes ...*Node) error {
+	for _, n := range nodes {
+		if n.can.flusher == nil {
+			continue
+		}
+		if err := n.Context().Do(n.can.flusher.Flush); err != nil {
+			return fmt.Errorf("flush node %s: %w", n.name, err)
+		}
+	}
+	return nil
 }
 
 // Why returns what the section is for. Safe from anywhere.
@@ -257,5 +286,5 @@ func (d *Drained) covers(n *Node, r *Root) bool {
 		return false
 	}
 	nodes, roots := d.coverage()
-	return n != nil && nodes[n] || r != nil && roots[r]
+	return n != nil && slices.Contains(nodes, n) || r != nil && slices.Contains(roots, r)
 }

@@ -20,6 +20,7 @@ type Node struct {
 	driver   Driver
 	can      capabilities
 	implicit bool // made for its parent, and gone with it
+	readOnly bool // whatever the driver can
 
 	// Changed only by a Tx.
 	parents  []*Edge
@@ -28,7 +29,7 @@ type Node struct {
 	told     bool // that the loop was told to be still
 
 	// Owned by the context.
-	writes rangeLocks // of nodes with an alignment only
+	writes RangeLocks // of nodes with an alignment only
 	still  bool       // a section covers the node: what is in flight ends, and nothing begins by itself
 	chores choreList
 	stats  NodeStats
@@ -37,6 +38,7 @@ type Node struct {
 	ctx      atomic.Pointer[AioContext]
 	facts    atomic.Pointer[facts]
 	inFlight atomic.Int64 // requests that have entered the driver and not left it
+	telling  atomic.Int32 // quiesce steps that the loop has not taken yet
 }
 
 // facts are what a driver says of itself; those of a filter change with what is below it.
@@ -60,10 +62,12 @@ type capabilities struct {
 	quiescer   Quiescer
 	follower   ContextFollower
 	permitter  ChildPermitter
+	checker    ChildChecker
+	reopener   Reopener
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
-	n := &Node{graph: g, name: o.Name, driver: o.Driver, implicit: o.Implicit}
+	n := &Node{graph: g, name: o.Name, driver: o.Driver, implicit: o.Implicit, readOnly: o.ReadOnly}
 	n.ctx.Store(o.Context)
 	d := o.Driver
 	n.can.writer, _ = d.(Writer)
@@ -79,11 +83,18 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.quiescer, _ = d.(Quiescer)
 	n.can.follower, _ = d.(ContextFollower)
 	n.can.permitter, _ = d.(ChildPermitter)
+	n.can.checker, _ = d.(ChildChecker)
+	n.can.reopener, _ = d.(Reopener)
 	return n
 }
 
 // learn asks the driver what it takes and what it can.
 func (n *Node) learn() error {
+	if n.can.checker != nil {
+		if err := n.can.checker.CheckChildren(); err != nil {
+			return fmt.Errorf("node %s: %w", n.name, err)
+		}
+	}
 	f := &facts{limits: Limits{Align: 1}}
 	if n.can.limiter != nil {
 		f.limits = n.can.limiter.Limits()
@@ -91,6 +102,7 @@ func (n *Node) learn() error {
 	if n.can.featurer != nil {
 		f.features = n.can.featurer.Features()
 	}
+	f.features.ReadOnly = f.features.ReadOnly || n.readOnly
 	if err := n.checkLimits(f.limits); err != nil {
 		return err
 	}

@@ -14,6 +14,10 @@ type Ticket struct {
 	Op string
 	// Range is what it is about. Set before Begin.
 	Range Range
+	// Limited says that the owner's throttle group, if it has one, limits the request, in this Direction and by the length
+	// of Range. Set before Begin.
+	Limited   bool
+	Direction ThrottleDirection
 	// Client tells who asked, when somebody wants to know. Set before Begin; may be nil.
 	Client fmt.Stringer
 
@@ -63,6 +67,7 @@ type Request struct {
 	Held   bool   // held back, not in flight
 	Stack  string // of its Task; "" unless asked for
 	task   *Task
+	node   *Node
 }
 
 // String is one line for people.
@@ -84,7 +89,7 @@ func (l *ticketList) describe(r *Root, now time.Duration) []Request {
 	for k := l.first; k != nil; k = k.next {
 		q := Request{Root: r.name, Op: k.Op, Range: k.Range, Age: now - k.since, Held: k.held, task: k.task}
 		if k.task.node != nil {
-			q.Node = k.task.node.name
+			q.node, q.Node = k.task.node, k.task.node.name
 		}
 		if k.Client != nil {
 			q.Client = k.Client.String()

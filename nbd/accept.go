@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,28 +35,66 @@ func (s *Server) Serve(l net.Listener) error {
 // acceptLoop accepts clients and gives each a seat. One that finds none waits for it without a greeting, and those behind it
 // in the backlog, as QEMU has it. No seat is held for a client that is still to come: another listener may have one.
 func (s *Server) acceptLoop(l net.Listener) error {
+	var t trouble
 	for {
 		conn, err := l.Accept()
-		if err == nil {
-			if !s.takeSeat() {
-				conn.Close()
+		switch {
+		case err == nil:
+			t.over()
+			if !s.receive(conn, &t) {
 				return nil
 			}
-			s.welcome(conn)
-			continue
-		}
-		if s.stopped() {
+		case s.stopped():
 			return nil
-		}
-		if errors.Is(err, net.ErrClosed) {
+		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept: %w", err)
-		}
-		s.emit(AcceptFailed{Err: err})
-		select {
-		case <-time.After(acceptPause):
-		case <-s.quit:
+		case !t.pause(s, err):
 			return nil
 		}
+	}
+}
+
+// receive takes a client that has connected in, as soon as there are a seat and descriptors for it; false = the server is
+// stopping. A client that waits has no greeting yet.
+func (s *Server) receive(conn net.Conn, t *trouble) bool {
+	if !s.takeSeat() {
+		conn.Close()
+		return false
+	}
+	for {
+		d, err := s.reserve(conn)
+		switch {
+		case err == nil:
+			t.over()
+			s.welcome(conn, d)
+			return true
+		case short(err) && t.pause(s, err):
+			continue
+		case !s.stopped():
+			s.emit(AcceptFailed{Err: err})
+		}
+		conn.Close()
+		s.freeSeat()
+		return !s.stopped()
+	}
+}
+
+// trouble is a stretch of time in which a listener cannot take clients in. It is told once.
+type trouble struct{ told bool }
+
+func (t *trouble) over() { t.told = false }
+
+// pause lets acceptPause pass; false = the server is stopping.
+func (t *trouble) pause(s *Server, err error) bool {
+	if !t.told {
+		t.told = true
+		s.emit(AcceptFailed{Err: err})
+	}
+	select {
+	case <-time.After(acceptPause):
+		return true
+	case <-s.quit:
+		return false
 	}
 }
 
@@ -90,29 +127,31 @@ func (s *Server) stopped() bool {
 }
 
 // welcome starts the handshake with a client that has a seat.
-func (s *Server) welcome(conn net.Conn) {
+func (s *Server) welcome(conn net.Conn, d descriptors) {
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := s.enter(conn, cancel); err != nil {
 		cancel()
 		conn.Close()
+		d.close()
 		s.freeSeat()
 		return
 	}
 	s.emit(ConnectionAccepted{Peer: newPeer(conn)})
-	go s.handshakeLoop(ctx, cancel, conn)
+	go s.handshakeLoop(ctx, cancel, conn, d)
 }
 
 // handshakeLoop negotiates with one client and hands its socket to the export's loop. It ends with the handshake.
-func (s *Server) handshakeLoop(ctx context.Context, cancel context.CancelFunc, conn net.Conn) {
+func (s *Server) handshakeLoop(ctx context.Context, cancel context.CancelFunc, conn net.Conn, d descriptors) {
 	defer cancel()
 	tune(conn)
 	agreed, secured, peer, err := handshake(ctx, conn, s, s.handshakeOptions())
 	s.shaken(conn)
 	if err == nil {
-		err = s.transmit(agreed, secured, peer)
+		err = s.transmit(agreed, secured, peer, &d)
 	}
 	if err != nil {
 		conn.Close()
+		d.close()
 		s.emit(NegotiationFailed{Peer: peer, Err: err})
 		s.leave()
 	}
@@ -128,13 +167,10 @@ func (s *Server) handshakeOptions() handshakeOptions {
 	}
 }
 
-// transmit moves a client to the loop of its export. On error the connection is the caller's.
-func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer) error {
+// transmit moves a client to the loop of its export. On error the connection is the caller's, and so are the descriptors.
+func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer, d *descriptors) error {
 	e := agreed.export.Export // and not who has the name by now: the client was told of this one
-	p, fd, err := descriptor(conn)
-	if err != nil {
-		return err
-	}
+	p, fd := d.descriptor(conn)
 	c := &Conn{
 		id: s.lastID.Add(1), server: s, export: e, fd: fd, pump: p, peer: peer,
 		agreed: agreed, style: agreed.style(), limits: s.limits, began: time.Now(),
@@ -154,33 +190,19 @@ func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer) error {
 
 // descriptor returns a non-blocking socket that carries the bytes of conn in clear, and takes conn over.
 // The pump is nil if conn is in clear.
-func descriptor(conn net.Conn) (*pump, int, error) {
+func (d *descriptors) descriptor(conn net.Conn) (*pump, int) {
+	use := &d.socket
+	var p *pump
 	if t, ok := conn.(*tls.Conn); ok {
-		return newPump(t)
+		p = newPump(t, d.clear)
+		d.clear, use = nil, &d.engine
+	} else {
+		conn.Close() // from now on no goroutine waits for it
 	}
-	fd, err := detach(conn)
-	return nil, fd, err
-}
-
-// detach takes the socket out of conn, which is closed: from now on no goroutine waits for it.
-func detach(conn net.Conn) (int, error) {
-	sc, ok := conn.(syscall.Conn)
-	if !ok {
-		return 0, fmt.Errorf("connection of type %T has no file descriptor", conn)
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	fd, errDup := -1, error(nil)
-	err = raw.Control(func(own uintptr) {
-		fd, errDup = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0)
-	})
-	if err = errors.Join(err, errDup); err != nil {
-		return 0, fmt.Errorf("detach socket: %w", err)
-	}
-	conn.Close()
-	return fd, nil
+	fd := *use
+	*use = -1
+	d.close()
+	return p, fd
 }
 
 // Keepalive finds clients that vanished without a word: after half a minute of silence a probe every ten

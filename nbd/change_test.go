@@ -53,7 +53,7 @@ func TestReplaceUnderAnExport_T_X10(t *testing.T) {
 			require.NotContains(t, h.log.Text(), "fake:")
 			sameBytes(t, fill(3, 512), next.Contents(blockcore.Range{Offset: 512, Length: 512}))
 			sameBytes(t, fill(2, 300_000), next.Contents(blockcore.Range{Offset: 8192, Length: 300_000}))
-			require.Equal(t, "next", h.export.Node())
+			require.Equal(t, "next", h.export.Node().Name())
 		})
 	})
 }

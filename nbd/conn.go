@@ -42,6 +42,7 @@ type Conn struct {
 	blocked    bool                  // a request waits for room, nothing is received
 	ended      bool                  // there will be no more input
 	broken     bool                  // the socket takes nothing any more
+	leaving    bool                  // the replies are out, our direction is shut, what comes is dropped
 	closed     bool
 	cause      Cause
 	err        error
@@ -72,6 +73,9 @@ func (c *Conn) start() {
 
 // ReadyIn receives and parses, at most one burst of requests a call. It implements blockcore.Handler.
 func (c *Conn) ReadyIn() bool {
+	if c.leaving {
+		return c.dropInput()
+	}
 	worked := c.parse()
 	if !c.ended && !c.blocked && !worked {
 		if c.receive() {
@@ -144,7 +148,7 @@ func (c *Conn) abort(cause Cause) {
 	if !c.closed {
 		c.cause = cause // the end of the input is not what ended the connection
 	} else if c.pump != nil {
-		c.pump.finish(0)
+		c.pump.finish(0, 0)
 	}
 	c.lose(nil)
 	if c.watcher != nil {
@@ -174,7 +178,9 @@ func (c *Conn) maybeClose() {
 		}
 		return
 	}
-	c.close()
+	if !c.farewell() {
+		c.close()
+	}
 }
 
 func (c *Conn) close() {
@@ -185,22 +191,25 @@ func (c *Conn) close() {
 		}
 	}
 	c.watcher.Close()
-	unix.Close(c.fd)
 	if c.pump != nil {
 		c.pump.finish(c.grace())
 	}
+	unix.Close(c.fd)
 	c.out.release(c)
 	c.release(c.reserved)
 	c.export.remove(c)
 	c.server.connectionClosed(c)
 }
 
-// grace is how long a client behind a pump may take over its last replies.
-func (c *Conn) grace() time.Duration {
-	if c.broken {
-		return 0
+// grace is how long a client behind a pump may take over its last replies, and then over closing its end.
+func (c *Conn) grace() (linger, farewell time.Duration) {
+	switch {
+	case c.broken:
+		return 0, 0
+	case c.owesFarewell():
+		return c.limits.Linger, c.limits.Farewell
 	}
-	return c.limits.Linger
+	return c.limits.Linger, 0
 }
 
 // room reserves n bytes for a request, or has roomAgain called when it is worth trying again.

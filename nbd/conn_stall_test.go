@@ -123,7 +123,7 @@ func TestClientThatNeverReadsErrors(t *testing.T) {
 			h.narrow(1)
 			sent := make(chan error, 1)
 			go func() { _, err := w.conn.Write(stream); sent <- err }()
-			h.until("nothing moves", func() bool { k := h.conn(0); return k.blocked && k.out.blocked && k.out.crammed() && k.inFlight == 0 })
+			h.until("nothing moves", func() bool { k := h.conn(0); return k.blocked && k.out.blocked && k.crammed() && k.inFlight == 0 })
 			var held, charged int
 			h.onLoop(func() { k := h.conn(0); held, charged = k.out.held, int(k.bytes) })
 			require.Less(t, held, c.pile+64<<10)
@@ -131,6 +131,50 @@ func TestClientThatNeverReadsErrors(t *testing.T) {
 			serve := h.dial(dialOptions{})
 			serve.ok(serve.do(CmdWrite, 0, 0, 0, fill(1, 1000)))
 			require.Len(t, w.awaitAll(), c.count)
+			require.NoError(t, <-sent)
+			w.disconnect()
+		}
+	})
+}
+
+// Goal: replies without data that nobody reads are in the budget of the process, and who finds nothing left there is served
+// nevertheless, a little at a time (REQ-9). Method: a budget for two connections; a dozen clients that send errors and read nothing; what
+// they hold when nothing moves; then all are answered.
+func TestClientsThatNeverReadErrorsShareABudget(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		const clients, count, licences = 6, 20_000, 2
+		h := newHouse(t, houseOptions{engine: engine, server: ServerOptions{Limits: Limits{ProcessBytes: licences * outboxHeadersMax}}})
+		var all []*wireClient
+		sent := make(chan error, clients)
+		for range clients {
+			w := h.dial(dialOptions{style: styleStructured})
+			h.narrow(h.dialed)
+			var stream []byte
+			for range count {
+				stream = append(stream, w.encode(w.header(Command(99), 0, 0, 0), nil)...)
+			}
+			go func() { _, err := w.conn.Write(stream); sent <- err }()
+			all = append(all, w)
+		}
+		held, licensed := 0, 0
+		h.until("nothing moves", func() bool {
+			held, licensed = 0, 0
+			for id := range uint64(clients) {
+				k := h.conn(id + 1)
+				if !k.blocked || !k.out.blocked || k.inFlight > 0 {
+					return false
+				}
+				held += k.out.held
+				if k.out.licensed {
+					licensed++
+				}
+			}
+			return true
+		})
+		require.Equal(t, licences, licensed)
+		require.Less(t, held, licences*(outboxHeadersMax+64<<10)+(clients-licences)*(outboxHeadersFree+64<<10))
+		for _, w := range all {
+			require.Len(t, w.awaitAll(), count)
 			require.NoError(t, <-sent)
 			w.disconnect()
 		}
@@ -290,6 +334,32 @@ func TestStalledClientsMakeRoom(t *testing.T) {
 		sameBytes(t, fill(3, 4*mib), w.read(0, 4*mib))
 		w.disconnect()
 	})
+}
+
+// Goal: replies without data that are not read are no way to keep the budget from others either (REQ-9). Method: a client that sends
+// errors and reads nothing has all of the budget; one that wants to have two requests in flight gets it.
+func TestStalledErrorsMakeRoom(t *testing.T) {
+	h := newHouse(t, houseOptions{server: ServerOptions{Limits: Limits{ProcessBytes: reserveStep, Stall: 20 * time.Millisecond}}})
+	stalls := h.dial(dialOptions{style: styleStructured})
+	h.narrow(0)
+	var stream []byte
+	for range 20_000 {
+		stream = append(stream, stalls.encode(stalls.header(Command(99), 0, 0, 0), nil)...)
+	}
+	sent := make(chan error, 1)
+	go func() { _, err := stalls.conn.Write(stream); sent <- err }()
+	h.until("nothing moves", func() bool { k := h.conn(1); return k.blocked && k.out.blocked && k.out.licensed && k.inFlight == 0 })
+	gate := blocktest.NewGate()
+	h.disk.Add(blocktest.Rule{Op: blocktest.OpRead, Gate: gate})
+	w := h.dial(dialOptions{})
+	for range 2 {
+		w.post(CmdRead, 0, 0, 600_000, nil)
+	}
+	gate.WaitHeld(1)
+	require.Equal(t, CauseStalled, h.closed().Cause)
+	require.Error(t, <-sent)
+	gate.Open()
+	w.awaitAll()
 }
 
 // Goal: a slow client is left alone while its time is not over. Method: the look for stalled connections that others would cause, at one

@@ -92,6 +92,7 @@ func TestStopOverTLS(t *testing.T) {
 		require.Len(t, w.awaitAll(), 2)
 		_, err := w.next()
 		require.ErrorIs(t, err, io.EOF)
+		w.conn.Close()
 		require.NoError(t, <-stopped)
 	})
 }

@@ -15,7 +15,8 @@
 // The input of a connection ends once, for one Cause: DISC, end of file, a socket that failed, a broken protocol, Stop. From
 // then on nothing new is begun, and what is in flight is finished, with a reply if the client still takes it. A request
 // enters the block layer only when its payload is complete, so a write that was cut off has never existed. After the
-// last reply the client has Limits.Linger to take it. Clients that go without a sign are looked for (presence.go).
+// last reply the client has Limits.Linger to take it, and where we end the connection Limits.Farewell to close it as well.
+// Clients that go without a sign are looked for (presence.go).
 //
 // A request is a Task. It is checked first (request.check: command, flags, read-only, size, range, alignment, in this order), admitted by
 // the Root, which holds it back while the export is drained, and is in flight until its reply is in the outbox. Replies
@@ -30,7 +31,8 @@
 //   - Requests in flight, of a connection.
 //   - Bytes of payload, from the header of a request until its reply has left: of a connection, of an export, of the
 //     process. One request is let in whatever the others hold when its connection has nothing else, so that none starves.
-//   - Replies without payload that are not taken (outboxHeadersMax).
+//   - Replies without payload that are not taken, of a connection (outboxHeadersMax) and, but for a little (outboxHeadersFree), of the
+//     process.
 //   - One payload: payloadMax is served, up to payloadSkipMax consumed and refused; beyond that the connection ends.
 //
 // A connection that rests has no buffer and no share of a budget; buffers for receiving (slab) and free requests belong to the lane, which all
@@ -41,8 +43,8 @@
 //   - acceptLoop, the caller of Serve: ends when Stop closes its listener.
 //   - handshakeLoop, one for each client in the handshake: ends with it, at its deadline at the latest, and at once when Stop cancels it.
 //   - the loop of the AioContext, which belongs to blockcore: everything under "Owned by the context" happens there.
-//   - decryptLoop and encryptLoop, two for each TLS connection in the transmission phase: each ends when its source ends or its sink
-//     refuses, and ends the other one by closing what lies between. When the engine has closed its side, a write deadline bounds
+//   - decryptLoop and encryptLoop, two for each TLS connection in the transmission phase: each ends when its source ends or the
+//     client refuses, and ends the other one by closing what lies between. When the engine has closed its side, deadlines bound
 //     what is left.
 //   - leaveAfter, one for each TLS connection that has been closed: ends when the two before it have.
 //

@@ -100,7 +100,10 @@ func (c *Conn) enterLoop(ctx *blockcore.AioContext) {
 	c.ctx = ctx
 	c.progress = ctx.Now()
 	c.watcher = ctx.Watch(c.fd, c)
-	if c.linger != nil {
+	switch {
+	case c.leaving:
+		c.linger = ctx.After(c.limits.Farewell, c.close)
+	case c.linger != nil:
 		c.linger = nil
 		c.maybeClose() // asks for it again
 	}
@@ -117,7 +120,7 @@ func (c *Conn) enterLoop(ctx *blockcore.AioContext) {
 	if c.out.queued || c.ended {
 		ctx.AtTurnEnd(c)
 	}
-	if !c.ended && !c.blocked {
+	if c.leaving || !c.ended && !c.blocked {
 		c.watcher.Heat()
 	}
 }

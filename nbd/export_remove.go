@@ -113,8 +113,14 @@ func (e *Export) retire(ctx context.Context, most time.Duration) {
 // Clients returns the number of connections to e. Safe from anywhere.
 func (e *Export) Clients() int { return len(e.connections()) }
 
+// Writable tells whether clients may write. Safe from anywhere.
+func (e *Export) Writable() bool { return e.options.Writable }
+
 // Node returns the node that is exported now; it follows changes of the graph. Safe from anywhere.
-func (e *Export) Node() (name string) { return e.root.Node().Name() }
+func (e *Export) Node() *blockcore.Node { return e.root.Node() }
+
+// Root returns the export's handle on the graph. Safe from anywhere.
+func (e *Export) Root() *blockcore.Root { return e.root }
 
 // Exports returns the exports, in the order of their coming. Safe from anywhere.
 func (s *Server) Exports() []*Export { return s.snapshot() }

@@ -18,7 +18,9 @@ type Limits struct {
 	ConnectionBytes, ExportBytes, ProcessBytes int64
 	// Linger is how long a connection that has ended waits for its client to take the last replies.
 	Linger time.Duration
-	// Stall is how long a connection may hold more than 1 MiB for a client that neither reads nor goes on with its
+	// Farewell is how long a connection that we end, and whose replies have left, waits for its client to close as well.
+	Farewell time.Duration
+	// Stall is how long a connection may hold more than 1 MiB, or outboxHeadersFree of small replies, for a client that neither reads nor goes on with its
 	// payload, while others wait for memory.
 	Stall time.Duration
 	// Silence is how long the host of a TCP client may leave replies unacknowledged before the client counts as dead. One
@@ -43,6 +45,8 @@ const (
 
 	// LingerDefault is as long as a client has for the handshake.
 	LingerDefault = 10 * time.Second
+	// FarewellDefault is many round trips of any network: who has not closed by then is in no hurry to.
+	FarewellDefault = time.Second
 	// StallDefault is longer than any client takes that is alive, and short enough for a guest's patience.
 	StallDefault = 10 * time.Second
 	// SilenceDefault is as long as keepalive takes to find a client that rests.
@@ -59,8 +63,11 @@ const (
 	// connection.
 	payloadSkipMax = 256 << 20
 	// outboxHeadersMax is how many bytes of replies, data of READs apart, may wait for a client that does not read
-	// before nothing more is taken from it.
+	// before nothing more is taken from it. They are in the budget of the process; where that is used up a connection has
+	// outboxHeadersFree.
 	outboxHeadersMax = 256 << 10
+	// outboxHeadersFree is what a connection may hold unasked: replies to a burst, and 16 MiB for a thousand connections.
+	outboxHeadersFree = 16 << 10
 	// statusExtentsMax is how many extents one BLOCK_STATUS reply carries per context: as QEMU, 1 MiB.
 	statusExtentsMax = 1 << 17
 	// statusBatch is how many extents a driver is asked for at once.
@@ -82,6 +89,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Linger == 0 {
 		l.Linger = LingerDefault
+	}
+	if l.Farewell == 0 {
+		l.Farewell = FarewellDefault
 	}
 	if l.Stall == 0 {
 		l.Stall = StallDefault

@@ -15,6 +15,7 @@ type outbox struct {
 	sent     int    // bytes of segments[first] that have left
 	headers  []byte // room for headers, of which this much is used; nil while empty
 	held     int    // bytes of the segments that are not data of a READ
+	licensed bool   // outboxHeadersMax of the process's budget are reserved for held
 	queued   bool   // TurnEnd will be called
 	blocked  bool   // the socket is full, ReadyOut will be called
 }
@@ -40,8 +41,28 @@ const (
 func (o *outbox) empty() bool { return o.first == len(o.segments) }
 
 // crammed reports that a client which goes on asking has to read first. The data of READs is held to account
-// by the budgets; everything else is small, but there is no end to it.
-func (o *outbox) crammed() bool { return o.held > outboxHeadersMax }
+// by the budgets; everything else is small, but there is no end to it. A little is free; for more the connection asks the
+// budget of the process, once for all it may hold. Who is refused waits for nobody but its own client.
+func (c *Conn) crammed() bool {
+	o := &c.out
+	switch {
+	case o.held <= outboxHeadersFree:
+		return false
+	case o.held > outboxHeadersMax:
+		return true
+	case !o.licensed:
+		o.licensed = c.server.budget.take(outboxHeadersMax, false)
+	}
+	return !o.licensed
+}
+
+// unlicense gives back what crammed has reserved, when so little is held that it is free.
+func (o *outbox) unlicense(c *Conn) {
+	if o.licensed && o.held <= outboxHeadersFree {
+		o.licensed = false
+		c.server.budget.give(outboxHeadersMax)
+	}
+}
 
 // header appends n bytes to the outbox and returns them to be filled in.
 func (c *Conn) header(n int) []byte {
@@ -120,7 +141,7 @@ func (c *Conn) push(flags int) {
 		o.discard(c)
 		return
 	}
-	crammed := o.crammed()
+	held := o.held
 	for !o.empty() && !o.blocked && !o.segments[o.first].promised {
 		n, want, errno := c.lane.send(c.fd, o, flags)
 		switch {
@@ -140,8 +161,8 @@ func (c *Conn) push(flags int) {
 	if o.empty() {
 		o.reset()
 	}
-	if crammed && !o.crammed() {
-		c.unblock()
+	if held > outboxHeadersFree && o.held < held {
+		c.unblock() // it may have been crammed
 	}
 }
 
@@ -210,6 +231,7 @@ func (o *outbox) done(c *Conn, s *segment) {
 	}
 	if s.header {
 		o.held -= len(s.memory)
+		o.unlicense(c)
 	}
 	*s = segment{}
 }

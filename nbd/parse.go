@@ -129,7 +129,7 @@ func (c *Conn) fits(q *request) bool {
 	if c.export.still && q.admitted() {
 		return false
 	}
-	if c.inFlight >= c.limits.Requests || c.out.crammed() {
+	if c.inFlight >= c.limits.Requests || c.crammed() {
 		return false
 	}
 	q.charge = q.cost(c)

@@ -86,9 +86,11 @@ func (c *Conn) makeSpace() {
 }
 
 // putSlab gives the slab up while nothing is in it, so that a connection that rests holds no memory.
-// It must not hold any part of the shared budgets either: a thousand of them would leave nothing for the others.
+// It must not hold any part of the shared budgets either: a thousand of them would leave nothing for the others. While a request has
+// its payload there the slab is kept, for the next payloads to come behind it: a slab for each would be memory that nobody is
+// charged for.
 func (c *Conn) putSlab() {
-	if c.in != nil && c.begin == c.end {
+	if c.in != nil && c.begin == c.end && c.in.refs == 1 {
 		c.lane.drop(c.in)
 		c.in, c.begin, c.end = nil, 0, 0
 	}

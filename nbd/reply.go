@@ -72,6 +72,24 @@ func (c *Conn) replyDone(q *request) {
 	}
 }
 
+// replyEnd ends a reply whose data was sent without DONE. A simple one has no such end.
+func (c *Conn) replyEnd(q *request) {
+	if c.style != styleSimple && !c.broken {
+		c.chunk(q, ChunkFlagDone, ChunkNone, 0, 0)
+	}
+}
+
+// replyErrorAt ends a structured reply with an error at an offset of the export, behind data for that place.
+func (c *Conn) replyErrorAt(q *request, e Errno, text string, offset uint64) {
+	text = cut(text, messageMax)
+	n := 6 + len(text) + 8
+	p := c.chunk(q, ChunkFlagDone, ChunkErrorOffset, n, n)
+	binary.BigEndian.PutUint32(p, uint32(e))
+	binary.BigEndian.PutUint16(p[4:], uint16(len(text)))
+	copy(p[6:], text)
+	binary.BigEndian.PutUint64(p[6+len(text):], offset)
+}
+
 // replyError answers with an error, and in words where the style has room for them.
 func (c *Conn) replyError(q *request, e Errno, text string) {
 	switch {

@@ -32,6 +32,8 @@ type commandRule struct {
 	ranged    bool         // offset and length are a range of the export
 	pastEnd   Errno
 	lengthMax uint64 // 0 = as the header allows
+	limited   bool   // by throttle groups,
+	direction blockcore.ThrottleDirection
 	perform   func(*request, *blockcore.Task) error
 }
 
@@ -41,13 +43,13 @@ var commandRules [CmdResize + 1]commandRule
 // The table is filled here because its functions refer to it in turn.
 func init() {
 	commandRules = [CmdResize + 1]commandRule{
-		CmdRead:        {known: true, flags: CmdFlagDF, ranged: true, pastEnd: EInval, lengthMax: payloadMax, perform: (*request).read},
-		CmdWrite:       {known: true, flags: CmdFlagPayloadLen, changes: true, ranged: true, pastEnd: ENoSpc, lengthMax: payloadMax, perform: (*request).write},
+		CmdRead:        {known: true, limited: true, direction: blockcore.ThrottleRead, flags: CmdFlagDF, ranged: true, pastEnd: EInval, lengthMax: payloadMax, perform: (*request).read},
+		CmdWrite:       {known: true, limited: true, direction: blockcore.ThrottleWrite, flags: CmdFlagPayloadLen, changes: true, ranged: true, pastEnd: ENoSpc, lengthMax: payloadMax, perform: (*request).write},
 		CmdDisc:        {known: true},
 		CmdFlush:       {known: true, perform: (*request).flush},
-		CmdTrim:        {known: true, changes: true, ranged: true, pastEnd: EInval, perform: (*request).trim},
+		CmdTrim:        {known: true, limited: true, direction: blockcore.ThrottleWrite, changes: true, ranged: true, pastEnd: EInval, perform: (*request).trim},
 		CmdCache:       {known: true, ranged: true, pastEnd: EInval, perform: (*request).cache},
-		CmdWriteZeroes: {known: true, flags: CmdFlagNoHole | CmdFlagFastZero, changes: true, ranged: true, pastEnd: ENoSpc, perform: (*request).writeZeroes},
+		CmdWriteZeroes: {known: true, limited: true, direction: blockcore.ThrottleWrite, flags: CmdFlagNoHole | CmdFlagFastZero, changes: true, ranged: true, pastEnd: ENoSpc, perform: (*request).writeZeroes},
 		CmdBlockStatus: {known: true, flags: CmdFlagReqOne | CmdFlagPayloadLen, ranged: true, pastEnd: EInval, perform: (*request).blockStatus},
 	}
 }
@@ -130,12 +132,18 @@ func (q *request) checkRange(c *Conn, rule *commandRule) {
 	if h.offset > size || h.length > size-h.offset {
 		q.refuse(rule.pastEnd, "offset %d, length %d goes past the end at %d", h.offset, h.length, size)
 	}
-	if block := uint64(c.agreed.export.MinBlock); c.agreed.blockSizes && block > 1 && (h.offset|h.length)&(block-1) != 0 {
-		q.refuse(EInval, "offset %d, length %d is not a multiple of the minimum block size %d", h.offset, h.length, block)
+	if c.unaligned(h.offset | h.length) {
+		q.refuse(EInval, "offset %d, length %d is not a multiple of the minimum block size %d", h.offset, h.length, c.agreed.export.MinBlock)
 	}
 	if h.command == CmdBlockStatus {
 		q.checkStatus(c)
 	}
+}
+
+// unaligned reports whether a client that knows the minimum block size has not kept to it in one of the numbers that are or-ed to n.
+func (c *Conn) unaligned(n uint64) bool {
+	block := uint64(c.agreed.export.MinBlock)
+	return c.agreed.blockSizes && block > 1 && n&(block-1) != 0
 }
 
 func (q *request) checkStatus(c *Conn) {
@@ -185,12 +193,14 @@ func (q *request) Run(t *blockcore.Task) {
 		c.endInput(CauseDisconnect, nil)
 	default:
 		root := c.export.root
+		rule := &commandRules[q.header.command]
 		q.ticket.Op, q.ticket.Range, q.ticket.Client = q.header.command.String(), q.bytes(), c
+		q.ticket.Limited, q.ticket.Direction = rule.limited, rule.direction
 		if !root.Begin(t, &q.ticket) {
 			c.export.post(func() { c.ctx.Spawn(q) }) // the export has moved, and c with it
 			return
 		}
-		if err := commandRules[q.header.command].perform(q, t); err != nil {
+		if err := rule.perform(q, t); err != nil {
 			q.failed(err)
 		}
 		root.End(t, &q.ticket)
@@ -219,6 +229,19 @@ func (q *request) failed(err error) {
 	if q.header.flags&CmdFlagFastZero != 0 && errors.Is(err, syscall.ENOTSUP) {
 		return // an answer, not a fault
 	}
+	q.report(err)
+}
+
+// failedAt ends an answer that has begun with an error at an offset of the export.
+func (q *request) failedAt(err error, offset uint64) {
+	q.conn.stats.failed++
+	q.conn.replyErrorAt(q, wireErrno(err, q.header.flags), errorText(err), offset)
+	q.report(err)
+}
+
+// report tells that the backend has failed.
+func (q *request) report(err error) {
+	c := q.conn
 	c.server.emit(RequestFailed{Export: c.export.Name(), ID: c.id, Command: q.header.command,
 		Offset: q.header.offset, Length: q.header.length, Err: err})
 }
@@ -228,6 +251,7 @@ func (c *Conn) finish(q *request) {
 	switch {
 	case q.slab != nil:
 		c.lane.drop(q.slab)
+		c.putSlab()
 	case q.ownBuffer:
 		c.ctx.Buffers().Put(q.payload)
 	}

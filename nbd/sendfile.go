@@ -50,13 +50,14 @@ func (q *request) readFromCache(t *blockcore.Task) bool {
 	return true
 }
 
-// replyHeader appends what precedes the data of a READ answered in one piece.
+// replyHeader appends what precedes the data of a READ answered in one piece. The chunk is not the last one of its reply: what is
+// still to be read may fail, and only an error behind it can tell. NBD proto.md, "Structured replies".
 func (c *Conn) replyHeader(q *request) {
 	if c.style == styleSimple {
 		c.simple(q, 0)
 		return
 	}
-	p := c.chunk(q, ChunkFlagDone, ChunkOffsetData, 8+int(q.header.length), 8)
+	p := c.chunk(q, 0, ChunkOffsetData, 8+int(q.header.length), 8)
 	binary.BigEndian.PutUint64(p, q.header.offset)
 }
 
@@ -78,25 +79,36 @@ func (c *Conn) sendfile(fd int, pos int64, n int) (int, error) {
 	return sent, nil
 }
 
-// readRest reads what the socket has not taken and keeps its place in the outbox meanwhile. The header has left,
-// so a failing read, of pages that were in the cache a moment ago, can only end the connection.
+// readRest reads what the socket has not taken, keeps its place in the outbox meanwhile, and ends the reply. The header has left, so
+// when the read of pages that were in the cache a moment ago fails, zeroes take their place and an error follows; a simple
+// reply cannot tell of one any more and the connection ends.
 func (q *request) readRest(t *blockcore.Task, sent int) {
 	c := q.conn
 	rest := int(q.header.length) - sent
 	if rest == 0 {
+		c.replyEnd(q)
 		return
 	}
 	buf := t.Buffers().Get(rest)
 	place := c.promise(buf)
-	err := q.edge().Read(t, buf, int64(q.header.offset)+int64(sent))
-	if err != nil {
+	at := q.header.offset + uint64(sent)
+	err := q.edge().Read(t, buf, int64(at))
+	if err != nil && c.style == styleSimple {
 		c.lose(fmt.Errorf("read behind the header of a reply: %w", err))
 	}
 	if c.broken {
 		t.Buffers().Put(buf)
 		return
 	}
-	c.stats.read += uint64(rest)
-	c.fulfil(place, buf, q.charge)
+	charge := q.charge
 	q.charge = 0
+	if err != nil {
+		clear(buf)
+		c.fulfil(place, buf, charge)
+		q.failedAt(err, at)
+		return
+	}
+	c.stats.read += uint64(rest)
+	c.fulfil(place, buf, charge)
+	c.replyEnd(q)
 }

@@ -176,18 +176,18 @@ func (s *Server) Stop(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	s.mu.Lock()
+	left := s.clients // before the cut: some are gone a moment later
+	s.mu.Unlock()
 	for _, c := range conns {
 		c.export.post(func() { c.abort(CauseStopped) })
 	}
-	return s.awaitCut(ctx.Err())
+	return s.awaitCut(left, ctx.Err())
 }
 
-// awaitCut waits for connections that were cut off. What is still in flight in a backend must finish, since
+// awaitCut waits for left clients that were cut off. What is still in flight in a backend must finish, since
 // its memory and its node are in use.
-func (s *Server) awaitCut(cause error) error {
-	s.mu.Lock()
-	left := s.clients
-	s.mu.Unlock()
+func (s *Server) awaitCut(left int, cause error) error {
 	<-s.allGone
 	s.release()
 	if left > 0 {

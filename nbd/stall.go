@@ -39,7 +39,7 @@ func (s *Server) relieve(stall time.Duration) {
 // cutIfStalled ends a connection that holds memory for a client which has done nothing about it for too long. On the
 // loop.
 func (c *Conn) cutIfStalled() {
-	if c.closed || c.bytes <= reserveStep || !c.out.blocked && c.large == nil {
+	if c.closed || c.bytes <= reserveStep && !c.out.licensed || !c.out.blocked && c.large == nil {
 		return
 	}
 	if c.ctx.Now()-c.progress >= c.limits.Stall {

@@ -80,6 +80,9 @@ func (q *request) statusArguments() (blockcore.Range, []metaContext, error) {
 	if length == 0 || q.header.offset > size || length > size-q.header.offset {
 		return blockcore.Range{}, nil, &clientError{EInval, "BLOCK_STATUS goes past the end"}
 	}
+	if c.unaligned(q.header.offset | length) {
+		return blockcore.Range{}, nil, &clientError{EInval, "BLOCK_STATUS of a range that is not a multiple of the minimum block size"}
+	}
 	contexts, err := c.chosen(p[8:])
 	return blockcore.Range{Offset: int64(q.header.offset), Length: int64(length)}, contexts, err
 }

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -341,6 +342,18 @@ func TestUnalignedRequests(t *testing.T) {
 		{"ERR-5 range before alignment", CmdWrite, 0, mib, 511, ENoSpc},
 	})
 	require.NotContains(t, h.log.Text(), "write")
+	chooses := h.dial(dialOptions{style: styleExtended, contexts: []string{ContextAllocation}})
+	for _, c := range []struct {
+		offset, length uint64
+		want           Errno
+	}{{0, 4096, 0}, {4096, 8192, 0}, {0, 512, EInval}, {512, 4096, EInval}} {
+		payload := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, c.length), chooses.ids[0])
+		if a := chooses.do(CmdBlockStatus, 0, c.offset, 0, payload); c.want == 0 {
+			chooses.ok(a)
+		} else {
+			chooses.refused(c.want, a)
+		}
+	}
 	for _, o := range []dialOptions{{unaware: true}, {old: true}, {unaware: true, style: styleStructured}} {
 		w := h.dial(o)
 		data := fill(5, 9000)

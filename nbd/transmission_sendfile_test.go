@@ -66,37 +66,59 @@ func TestReadsFromCache(t *testing.T) {
 	})
 }
 
-// Goal: a client may go while its answer is half in the socket and half to be read, and a disk that then fails cannot be told to it: the
-// connection ends (SR-3, DI-2). Method: a narrow socket, the rest of the READ held in the disk; the client goes, or the disk fails.
-func TestReadsFromCacheCutShort(t *testing.T) {
+// Goal: a READ whose second half fails when its first has left is still answered, with the error behind the data and at its place; only a
+// simple reply has no way to say so, and the connection ends (SR-3, CH-8, CH-10, CH-11, CH-12). Method: a narrow socket, the rest of the
+// READ held in the disk, which then fails; another request behind it; in each style.
+func TestReadsFromCacheThatFail(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
-		for _, fails := range []bool{false, true} {
+		eachStyle(t, func(t *testing.T, style replyStyle) {
 			d := newCachedDisk(t, fill(1, 8*mib))
 			h := newHouse(t, houseOptions{engine: engine, driver: d})
 			gate := blocktest.NewGate()
-			rule := blocktest.Rule{Op: blocktest.OpRead, Gate: gate}
-			if fails {
-				rule.Err = unix.EIO
-			}
-			d.Add(rule)
-			w := h.dial(dialOptions{style: styleStructured})
+			d.Add(blocktest.Rule{Op: blocktest.OpRead, Gate: gate, Err: unix.EIO, Times: 1})
+			w := h.dial(dialOptions{style: style})
 			h.narrow(1)
-			w.post(CmdRead, 0, 0, 8*mib, nil)
-			w.post(CmdFlush, 0, 0, 0, nil)
+			bad := w.post(CmdRead, 0, 0, 8*mib, nil)
+			good := w.post(CmdFlush, 0, 0, 0, nil)
 			gate.WaitHeld(1)
-			if fails {
-				gate.Open()
+			gate.Open()
+			if style == styleSimple {
 				_, err := w.next()
 				for err == nil {
 					_, err = w.next()
 				}
 				require.ErrorIs(t, err, errTruncated)
-			} else {
-				w.conn.Close()
-				h.until("the end was seen", func() bool { return h.conn(0).ended })
-				gate.Open()
+				require.Equal(t, CauseReset, h.closed().Cause)
+				return
 			}
-			require.Equal(t, CauseReset, h.closed().Cause)
-		}
+			all := w.awaitAll()
+			w.ok(all[good])
+			w.refused(EIO, all[bad])
+			require.Len(t, all[bad].offsets, 1)
+			require.Positive(t, all[bad].offsets[0])
+			w.alive()
+			w.disconnect()
+			require.Equal(t, uint64(1), h.closed().Failed)
+		})
+	})
+}
+
+// Goal: a client may go while its answer is half in the socket and half to be read (DI-2). Method: a narrow socket, the rest of the READ held in
+// the disk; the client goes.
+func TestReadsFromCacheCutShort(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		d := newCachedDisk(t, fill(1, 8*mib))
+		h := newHouse(t, houseOptions{engine: engine, driver: d})
+		gate := blocktest.NewGate()
+		d.Add(blocktest.Rule{Op: blocktest.OpRead, Gate: gate})
+		w := h.dial(dialOptions{style: styleStructured})
+		h.narrow(1)
+		w.post(CmdRead, 0, 0, 8*mib, nil)
+		w.post(CmdFlush, 0, 0, 0, nil)
+		gate.WaitHeld(1)
+		w.conn.Close()
+		h.until("the end was seen", func() bool { return h.conn(0).ended })
+		gate.Open()
+		require.Equal(t, CauseReset, h.closed().Cause)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -17,9 +18,13 @@ type device struct {
 	sizeBytes   int64
 	sectorBytes int64 // logical block size; 1 for files
 	inMemory    bool  // a file system without a disk: nothing in it makes a thread wait
+	local       bool  // a file system whose metadata is in memory or on a disk, not on a network or in a process
 	rotational  bool
 	zeroOffload bool // block devices: the device writes zeroes by itself
 }
+
+// localFileSystems are the ones of disks that keep virtual machines, by what statfs(2) calls them.
+var localFileSystems = []int64{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC}
 
 // inspect looks at an open descriptor.
 func inspect(fd int) (device, error) {
@@ -39,6 +44,7 @@ func inspect(fd int) (device, error) {
 	var fs unix.Statfs_t
 	if unix.Fstatfs(fd, &fs) == nil {
 		d.inMemory = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
+		d.local = d.inMemory || slices.Contains(localFileSystems, fs.Type)
 	}
 	return d, nil
 }

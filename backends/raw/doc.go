@@ -36,8 +36,9 @@
 // A read that is alone in its turn is tried inline with RWF_NOWAIT: a hit in the page cache costs one system
 // call and no suspension. In company it joins the turn's one submission. Buffered
 // writes are made inline as long as that is quick (see pace): io_uring would hand them to a kernel worker.
+// So is a short look at the map of a local file.
 // Everything that waits for a disk (O_DIRECT, FUA, flush, fallocate) goes through the engine, and what
-// neither can do (lseek, ioctl) to a worker goroutine.
+// neither can do (long walks over the map, ioctl) to a worker goroutine.
 //
 // # Image locks
 //

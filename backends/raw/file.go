@@ -13,14 +13,36 @@ import (
 //
 // Analogous to QEMU's file and host_device drivers under its raw format.
 type File struct {
+	opened
+
 	// Immutable.
-	path         string
+	path   string
+	lockFD int // holds the image locks; -1 = none
+	system system
+
+	// Owned by the context.
+	syncs syncs
+
+	// Safe from anywhere.
+	size    atomic.Int64
+	damaged atomic.Pointer[syncFailure] // the first failed sync
+	pace    pace                        // of writes
+	walk    pace                        // of lookups in the map
+	data    dataCache
+	lacks   lacks
+	// allocates: fallocate with mode 0 was seen to work.
+	allocates atomic.Bool
+}
+
+// opened is how a file is opened now. Reopening exchanges it.
+type opened struct {
+	// Changed only by a Tx.
+	options      Options
 	fd           int
-	lockFD       int // holds the image locks; -1 = none
-	system       system
+	locks        lockSet // what is locked on lockFD
 	device       device
 	base         int64 // where the disk begins in the file
-	eof          int64 // where the file ended at open; it only moves back
+	eof          int64 // where the file ended when it was opened or resized
 	directAlign  int64 // multiple that the kernel needs; 1 = none
 	readOnly     bool
 	direct       bool // O_DIRECT
@@ -31,18 +53,6 @@ type File struct {
 	guard        func(block0 []byte) error
 	limits       blockcore.Limits
 	features     blockcore.Features
-
-	// Owned by the context.
-	syncs syncs
-
-	// Safe from anywhere.
-	size    atomic.Int64
-	damaged atomic.Pointer[syncFailure] // the first failed sync
-	pace    pace
-	data    dataCache
-	lacks   lacks
-	// allocates: fallocate with mode 0 was seen to work.
-	allocates atomic.Bool
 }
 
 // lacks remembers what the file system turned out not to support, so that each is tried once.
@@ -68,15 +78,20 @@ var (
 	_ blockcore.Mapper    = (*File)(nil)
 	_ blockcore.Limiter   = (*File)(nil)
 	_ blockcore.Featurer  = (*File)(nil)
+	_ blockcore.Resizer   = (*File)(nil)
+	_ blockcore.Reopener  = (*File)(nil)
 )
+
+// Filename returns the name under which the file was opened. Safe from anywhere.
+func (f *File) Filename() string { return f.path }
 
 // Size returns the length of the disk. Safe from anywhere.
 func (f *File) Size() int64 { return f.size.Load() }
 
-// Limits returns the alignment, found at open. Safe from anywhere.
+// Limits returns the alignment, found when it was opened. Safe from anywhere.
 func (f *File) Limits() blockcore.Limits { return f.limits }
 
-// Features returns what was found at open. Safe from anywhere.
+// Features returns what was found when it was opened. Safe from anywhere.
 func (f *File) Features() blockcore.Features { return f.features }
 
 // Path returns the name the file was opened by. Safe from anywhere.

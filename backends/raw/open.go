@@ -203,7 +203,7 @@ func placeWindow(o *Options, fd int, d device) (window, error) {
 	// Rounded once, behind the offset: rounding the file first would make the disk grow at each opening, by the
 	// writes into its own tail, when the offset is no multiple of 512.
 	if o.Offset > d.sizeBytes {
-		return w, fmt.Errorf("offset %d is behind the end at %d; choose a smaller one", o.Offset, d.sizeBytes)
+		return w, &OffsetError{Path: o.Path, Offset: o.Offset, EndBytes: d.sizeBytes}
 	}
 	rest, ok := roundUp(d.sizeBytes-o.Offset, sectorBytes)
 	if !ok {
@@ -232,8 +232,17 @@ func roundUp(n, unit int64) (int64, bool) {
 }
 
 func newFile(o *Options, fd, lockFD int, d device, w window) *File {
-	f := &File{
-		path: o.Path, fd: fd, lockFD: lockFD, system: kernel{},
+	f := &File{opened: newOpened(o, fd, d, w), path: o.Path, lockFD: lockFD, system: kernel{}}
+	if lockFD >= 0 {
+		f.locks = o.locks()
+	}
+	f.size.Store(w.sizeBytes)
+	return f
+}
+
+func newOpened(o *Options, fd int, d device, w window) opened {
+	return opened{
+		options: *o, fd: fd,
 		device: d, base: w.base, eof: d.sizeBytes, directAlign: w.direct,
 		readOnly: o.ReadOnly, direct: o.Cache.Direct,
 		syncless: o.Cache.NoFlush, writethrough: o.Cache.Writethrough,
@@ -245,6 +254,14 @@ func newFile(o *Options, fd, lockFD int, d device, w window) *File {
 			ReadOnly:   o.ReadOnly,
 		},
 	}
-	f.size.Store(w.sizeBytes)
-	return f
+}
+
+// OffsetError says that a disk would begin behind the end of its file.
+type OffsetError struct {
+	Path             string
+	Offset, EndBytes int64
+}
+
+func (e *OffsetError) Error() string {
+	return fmt.Sprintf("offset %d is behind the end at %d; choose a smaller one", e.Offset, e.EndBytes)
 }

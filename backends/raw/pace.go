@@ -19,7 +19,7 @@ const (
 	paceDetourMax = time.Second
 )
 
-// pace decides whether the loop itself makes buffered writes. That is the cheapest way as long as they only copy
+// pace decides whether the loop itself makes buffered writes, or looks up the map of the file. That is the cheapest way as long as they only copy
 // into the page cache. When the kernel makes a writer wait, for memory or because too much is dirty,
 // the loop would wait with it, and so would every client of the export. So a slow write sends those after it
 // to the engine for a while; when the first one after that is slow again, for twice as long.

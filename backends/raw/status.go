@@ -13,10 +13,15 @@ import (
 // wanted by others.
 const scanMax = 4096
 
+// walkInlineMax is the most extents that the loop itself looks up: a client that asks for one at a time, as QEMU does, waits
+// longer for a worker than for the lookup, and one that asks for many only waits for a worker once.
+const walkInlineMax = 4
+
 // BlockStatus appends the extents from r.Offset on. A hole reads as zeroes; whatever the file is
 // made of, it is this layer that has it, so the depth is always 1.
 //
-// lseek(SEEK_DATA) may read metadata, so a worker does it.
+// lseek(SEEK_DATA) may read metadata, or pass over many pages. As long as it is quick the loop does it, and else a worker
+// (see pace); where the answer may come from far away, always a worker.
 func (f *File) BlockStatus(t *blockcore.Task, r blockcore.Range, exts []blockcore.Extent, max int) ([]blockcore.Extent, error) {
 	if f.device.block || f.lacks.seek.Load() {
 		return append(exts, dataExtent(r.Length)), nil
@@ -26,7 +31,7 @@ func (f *File) BlockStatus(t *blockcore.Task, r blockcore.Range, exts []blockcor
 	}
 	s := scan{f: f, exts: exts, max: len(exts) + min(max, scanMax), at: r.Offset, end: r.End()}
 	seen := f.data.generation()
-	if err := t.Block(s.run); err != nil {
+	if err := s.start(t); err != nil {
 		return exts, f.fail("look for holes in", f.base+s.at, err)
 	}
 	f.data.remember(seen, s.lastData)
@@ -48,6 +53,18 @@ type scan struct {
 	max      int
 	at, end  int64
 	lastData blockcore.Range // as far as the file has it, beyond end too
+}
+
+// start walks here or in a worker.
+func (s *scan) start(t *blockcore.Task) error {
+	if !s.f.device.local || s.max-len(s.exts) > walkInlineMax || !s.f.walk.inline(t.Latest()) {
+		return t.Block(s.run)
+	}
+	begin := t.Now()
+	err := s.run()
+	now := t.Now()
+	s.f.walk.observe(now, now-begin, 0)
+	return err
 }
 
 func (s *scan) run() error {

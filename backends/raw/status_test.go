@@ -3,6 +3,7 @@ package raw
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -135,4 +136,42 @@ func TestStatusOfOddFileSystems(t *testing.T) {
 			require.Equal(t, c.want, exts)
 		})
 	}
+}
+
+// Goal: the loop itself answers questions about a few extents of a local file, leaves long walks and slow file systems to a worker, and
+// goes back to them after a pause. Method: lookups that say on which thread they are made; one that takes longer than it may, on the context's
+// clock.
+func TestStatusInline(t *testing.T) {
+	ctx := blocktest.NewContext(t, blockcore.EngineThreads)
+	const size = 1 << 20
+	f := openIn(t, ctx, Options{Path: makeFile(t, t.TempDir(), size)})
+	require.True(t, f.device.local, "the tests run on a local file system")
+	loop, asked := 0, 0
+	var slow time.Duration
+	f.system = seekScript{answer: func(off int64, whence int) (int64, error) {
+		asked = unix.Gettid()
+		for begin := time.Now(); time.Since(begin) < slow; {
+		}
+		if whence == unix.SEEK_DATA {
+			return off + 4096 - off%8192, nil // data in every other block
+		}
+		return off + 4096, nil
+	}}
+	inline := func(off int64, count int) bool {
+		require.NoError(t, ctx.Do(func(t *blockcore.Task) error {
+			loop = unix.Gettid()
+			_, err := f.BlockStatus(t, blockcore.Range{Offset: off, Length: size - off}, nil, count)
+			return err
+		}))
+		return asked == loop
+	}
+	require.True(t, inline(0, 2))
+	require.False(t, inline(0, walkInlineMax+1), "a long walk")
+	slow = 2 * paceSlow
+	require.True(t, inline(0, 1))
+	slow = 0
+	require.False(t, inline(0, 1), "it was slow")
+	require.Eventually(t, func() bool { return inline(0, 1) }, time.Minute, time.Millisecond, "it is tried again")
+	f.device.local = false
+	require.False(t, inline(0, 1), "far away")
 }

@@ -168,6 +168,13 @@ func openError(display string, err error) error {
 	if !strings.Contains(own, display) {
 		own = display + ": " + own
 	}
+	var offset *raw.OffsetError
+	if errors.As(err, &offset) {
+		qemu = fmt.Sprintf("Offset (%d) cannot be greater than size of the containing file (%d)", offset.Offset, offset.EndBytes)
+		if offset.Path == display {
+			prefix = "" // it is in no options of the image, but in qemu-nbd's own
+		}
+	}
 	if !strings.HasPrefix(qemu, prefix) {
 		qemu = prefix + qemu
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"nbd-dataplane/blockcore"
 	"nbd-dataplane/nbd"
 )
 
@@ -37,6 +38,9 @@ func newLogger(o *options, to io.Writer) zerolog.Logger {
 }
 
 func isTerminal(w io.Writer) bool {
+	if p, ok := w.(*patientWriter); ok {
+		w = p.to
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
@@ -53,10 +57,21 @@ type journal struct {
 	err  io.Writer
 }
 
+// hurry is called when the end begins: from now on nobody waits long for the reader of what is said.
+func (j *journal) hurry() {
+	if w, ok := j.err.(*patientWriter); ok {
+		w.hurry()
+	}
+}
+
 // warn says something that deserves attention and stops nothing.
 func (j *journal) warn(text string) {
-	if j.door == doorQEMU {
+	switch j.door {
+	case doorQEMU:
 		fmt.Fprintf(j.err, "%s: warning: %s\n", qemuName, text)
+		return
+	case doorQSD:
+		fmt.Fprintf(j.err, "%s: warning: %s\n", qsdName, text)
 		return
 	}
 	j.log.Warn().Msg(text)
@@ -86,6 +101,20 @@ func (j *journal) event(e nbd.Event) {
 			Uint64("length", e.Length).Err(e.Err).Msg("request failed")
 	case nbd.AcceptFailed:
 		j.log.Error().Err(e.Err).Msg("accepting clients failed, will be tried again")
+	}
+}
+
+// graphEvent writes an event of the graph down. qemu-nbd has no such.
+func (j *journal) graphEvent(e blockcore.Event) {
+	switch e := e.(type) {
+	case blockcore.DrainSettled:
+		j.log.Debug().Str("why", e.Why).Dur("settle", e.Timings.Settle).Msg("drained")
+	case blockcore.DrainEnded:
+		j.log.Debug().Str("why", e.Why).Dur("held", e.Timings.Held).Msg("resumed")
+	case blockcore.DrainFailed:
+		j.log.Warn().Str("why", e.Why).Err(e.Err).Msg("drain gave up")
+	case blockcore.GraphChanged:
+		j.log.Debug().Str("why", e.Why).Msg("graph changed")
 	}
 }
 

@@ -20,9 +20,12 @@ type console struct {
 }
 
 func main() {
-	c := console{out: os.Stdout, err: os.Stderr}
-	if filepath.Base(os.Args[0]) == qemuName {
+	c := console{out: os.Stdout, err: newPatientWriter(os.Stderr)}
+	switch filepath.Base(os.Args[0]) {
+	case qemuName:
 		os.Exit(qemuMain(c, os.Args))
+	case qsdName:
+		os.Exit(qsdMain(c, os.Args))
 	}
 	os.Exit(ownMain(c, os.Args[1:]))
 }
@@ -42,8 +45,10 @@ func report(c console, d door, err error) int {
 		return int(status)
 	case d == doorQEMU:
 		fmt.Fprintln(c.err, qemuLine(err))
+	case d == doorQSD:
+		fmt.Fprintln(c.err, qsdName+": "+qemuText(err))
 	default:
 		fmt.Fprintln(c.err, programName+": "+ownText(err))
 	}
-	return 1
+	return statusOfError(err)
 }

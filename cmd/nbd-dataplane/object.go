@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -126,7 +124,7 @@ func (b *object) readSimple(set *keyval.Set) error {
 	return err
 }
 
-// authzFile is QEMU's authz-list-file.
+// authzFile is what a file of authz-list-file says.
 type authzFile struct {
 	Policy string      `json:"policy"`
 	Rules  []authzRule `json:"rules"`
@@ -143,18 +141,11 @@ func (b *object) readListFile(set *keyval.Set) error {
 	if err != nil {
 		return err
 	}
-	set.Take("refresh") // the list is read once
-	text, err := os.ReadFile(path)
+	refresh, err := set.TakeBool("refresh", true)
 	if err != nil {
-		return fmt.Errorf("authz-list-file: %w", err)
+		return err
 	}
-	var list authzFile
-	d := json.NewDecoder(strings.NewReader(string(text)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&list); err != nil {
-		return fmt.Errorf("authz-list-file %s: %w", path, err)
-	}
-	b.authz, err = list.authorizer()
+	b.authz, err = openListFile(path, refresh)
 	return err
 }
 

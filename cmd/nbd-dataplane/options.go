@@ -11,8 +11,10 @@ import (
 type door uint8
 
 const (
-	doorServe door = iota // nbd-dataplane serve, list
-	doorQEMU              // qemu-nbd
+	doorServe  door = iota // nbd-dataplane serve, list
+	doorQEMU               // qemu-nbd
+	doorDaemon             // nbd-dataplane daemon
+	doorQSD                // qemu-storage-daemon
 )
 
 // options are the command line, read but not yet checked as a whole.
@@ -65,6 +67,7 @@ type options struct {
 	verbose   bool
 	printURI  bool
 	run       string
+	control   string // socket of the monitor; "" = there is none
 	logLevel  string
 	logFormat string
 

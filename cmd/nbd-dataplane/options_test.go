@@ -148,7 +148,7 @@ func TestObjects(t *testing.T) {
 		"tls-creds-x509,id=t,dir=/d,verify-peer=off":                            {id: "t", creds: &tlsObject{dir: "/d", isClient: true}},
 		`{"qom-type":"tls-creds-x509","id":"t","endpoint":"server","dir":"/d"}`: {id: "t", creds: &tlsObject{dir: "/d", verifyPeer: true}},
 		"authz-simple,id=a,identity=CN=x,,O=y":                                  {id: "a", authz: nbd.AuthzSimple{Identity: "CN=x,O=y"}},
-		"authz-list-file,id=a,filename=" + file:                                 {id: "a", authz: list},
+		"authz-list-file,id=a,refresh=off,filename=" + file:                     {id: "a", authz: list},
 		"authz-list,id=a,rules.0.match=CN=a*,rules.0.policy=allow,rules.0.format=glob,rules.1.match=CN=b,,O=c,rules.1.policy=deny": {id: "a", authz: list},
 		"authz-list,id=a,policy=allow": {id: "a", authz: nbd.AuthzList{Policy: nbd.AuthzAllow}},
 	} {
@@ -160,7 +160,7 @@ func TestObjects(t *testing.T) {
 		"", "id=x", "nonsense,id=x", "tls-creds-psk,id=x,dir=/d", "tls-creds-anon,id=x", "secret,id=x", "authz-pam,id=x", "tls-creds-x509,id=x", "tls-creds-x509,dir=/d",
 		"tls-creds-x509,id=x,dir=/d,endpoint=middle", "tls-creds-x509,id=x,dir=/d,verify-peer=maybe", "tls-creds-x509,id=x,dir=/d,priority=NORMAL",
 		"authz-simple,id=x", "authz-list,id=x,policy=perhaps", "authz-list,id=x,rules.0.match=a", "authz-list,id=x,rules.1.match=a,rules.1.policy=allow",
-		"authz-list,id=x,rules.0.match=a,rules.0.policy=allow,rules.0.format=regex", "authz-list-file,id=x,filename=/none", "{",
+		"authz-list,id=x,rules.0.match=a,rules.0.policy=allow,rules.0.format=regex", "authz-list-file,id=x,filename=/none", "authz-list-file,id=x,filename=/dev/null,refresh=perhaps", "{",
 	} {
 		_, err := parseObject(in)
 		require.Error(t, err, in)

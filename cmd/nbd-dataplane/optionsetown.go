@@ -58,9 +58,17 @@ func setCreate(o *options, v string) error {
 	return nil
 }
 
-func setExitLast(o *options, _ string) error      { o.exitLast = true; return nil }
-func setPrintURI(o *options, _ string) error      { o.printURI = true; return nil }
-func setRun(o *options, v string) error           { o.run = v; return nil }
+func setExitLast(o *options, _ string) error { o.exitLast = true; return nil }
+func setPrintURI(o *options, _ string) error { o.printURI = true; return nil }
+func setRun(o *options, v string) error      { o.run = v; return nil }
+func setControl(o *options, v string) error {
+	if v == "" {
+		return errors.New("--control: name the socket to make, as in --control /run/disk.ctl")
+	}
+	o.control = v
+	return nil
+}
+
 func setTLSVerifyPeer(o *options, _ string) error { o.tlsVerifyPeer = true; return nil }
 
 func setTLSCertificates(o *options, v string) error {

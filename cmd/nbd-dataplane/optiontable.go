@@ -90,6 +90,7 @@ var optionTable = []option{
 	{long: "create", arg: "SIZE", group: groupImage, door: ownOnly, help: "make the file, sparse and of this size, if it is missing", set: setCreate},
 	{long: "exit-last", group: groupProcess, door: ownOnly, help: "stop when the last client has left", set: setExitLast},
 	{long: "print-uri", group: groupProcess, door: ownOnly, help: "print the URI of every export to standard output", set: setPrintURI},
+	{long: "control", arg: "PATH", group: groupProcess, door: ownOnly, help: "take commands (QMP, 'nbd-dataplane ctl') on this unix socket", set: setControl, values: []string{"FILE"}},
 	{long: "run", arg: "CMD", group: groupProcess, door: ownOnly, help: "serve while the shell command CMD runs, with $uri in its environment, and exit with its status", set: setRun},
 	{long: "log-level", arg: "LEVEL", group: groupProcess, door: ownOnly, help: "what to log: debug, info (default), warn, error, off", set: setLogLevel, values: []string{"debug", "info", "warn", "error", "off"}},
 	{long: "log-format", arg: "FORMAT", group: groupProcess, door: ownOnly, help: "text or json (default: text on a terminal, json elsewhere)", set: setLogFormat, values: []string{"text", "json"}},

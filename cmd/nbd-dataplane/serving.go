@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 )
 
 // serve runs the server that the options describe, from start to stop.
@@ -29,8 +28,11 @@ func serve(c console, o *options) error {
 		return firstOf(err, s.stop())
 	}
 	go s.signalLoop(signals)
-	err := s.wait()
-	return firstOf(err, s.stop())
+	err := firstOf(s.wait(), s.stop())
+	if s.abandoned.Load() {
+		return exitStatus(1) // it was quicker than the last word, but somebody has been told so
+	}
+	return err
 }
 
 func firstOf(errs ...error) error {
@@ -82,18 +84,15 @@ func (s *session) signalLoop(signals <-chan os.Signal) {
 	}
 }
 
-// lastWordMax is how long a process that is abandoned waits for somebody to take its last line: what holds up the stop may
-// be just the reader of the log.
-const lastWordMax = time.Second
-
 func (s *session) abandon(sig os.Signal) {
+	s.abandoned.Store(true)
 	for _, p := range s.places {
 		p.close()
 	}
 	if s.privateDir != "" {
 		os.RemoveAll(s.privateDir)
 	}
-	time.AfterFunc(lastWordMax, func() { os.Exit(1) })
+	s.journal.hurry()
 	s.journal.warn(fmt.Sprintf("second signal (%v): stopped without waiting", sig))
 	os.Exit(1)
 }
@@ -112,9 +111,11 @@ func (s *session) wait() error {
 	for {
 		select {
 		case sig := <-s.signalled:
+			s.journal.hurry()
 			s.journal.log.Info().Str("signal", sig.String()).Msg("stopping")
 			cancel()
 		case trouble = <-s.ended:
+			s.journal.hurry()
 			s.journal.log.Info().AnErr("error", trouble).Msg("stopping: no clients left")
 		case err := <-finished:
 			return firstOf(trouble, err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/control"
 	"nbd-dataplane/nbd"
 )
 
@@ -29,8 +30,10 @@ type session struct {
 	nodes      []*blockcore.Node
 	made       []string // files made by --create
 	server     *nbd.Server
-	exports    []string // names, in the order of the command line
-	images     []image  // in the same order
+	plane      *control.Plane // nil without --control
+	monitor    *place         // where the plane's monitors connect
+	exports    []string       // names, in the order of the command line
+	images     []image        // in the same order
 	pid        *pidFile
 
 	// Immutable.
@@ -42,13 +45,14 @@ type session struct {
 	signalled chan os.Signal
 
 	// Safe from anywhere.
-	served atomic.Bool // a client has opened an export and closed it
+	abandoned atomic.Bool // a second signal has come
+	served    atomic.Bool // a client has opened an export and closed it
 }
 
 func newSession(o *options, j *journal) *session {
 	lost := func(n uint64) { j.warn(fmt.Sprintf("%d events were not written down: the log is too slow", n)) }
 	return &session{
-		o: o, journal: j, events: newEventQueue(j.event, lost), ended: make(chan error, 1), signalled: make(chan os.Signal, 1), graph: blockcore.NewGraph(),
+		o: o, journal: j, events: newEventQueue(j.event, lost), ended: make(chan error, 1), signalled: make(chan os.Signal, 1),
 	}
 }
 
@@ -77,7 +81,7 @@ func (s *session) steps() []func() error {
 	if s.o.door == doorQEMU {
 		return []func() error{s.secure, s.listen, s.makeServer, s.readImages, s.openImages, s.writePID}
 	}
-	return []func() error{s.secure, s.readImages, s.makeServer, s.openImages, s.listen, s.writePID}
+	return []func() error{s.secure, s.readImages, s.makeServer, s.openImages, s.listen, s.openMonitor, s.writePID}
 }
 
 func (s *session) secure() (err error) {
@@ -134,7 +138,7 @@ func (s *session) makeContexts() error {
 		s.contexts = append(s.contexts, c)
 	}
 	s.journal.log.Debug().Int("loops", len(s.contexts)).Str("engine", s.contexts[0].EngineName()).Msg("event loops started")
-	return nil
+	return s.makeGraph()
 }
 
 // readImages finds out what the command line says about the images, and in which format they are.
@@ -177,10 +181,13 @@ func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n 
 	if s.journal.door == doorQEMU {
 		fmt.Fprint(s.journal.err, img.probingWarning())
 	}
-	_, err = s.server.AddExport(s.graph, nbd.ExportOptions{
+	e, err := s.server.AddExport(s.graph, nbd.ExportOptions{
 		Name: name, Description: s.o.description, Node: node, Writable: !img.raw.ReadOnly,
 		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth, MinBlock: img.minBlock(),
 	})
+	if err == nil && s.plane != nil {
+		err = s.plane.AdoptExport(exportID(name, n), e, img.driver())
+	}
 	return err
 }
 
@@ -209,6 +216,9 @@ func (s *session) end(why error) {
 // onEvent receives what happens in the server. It is called on loops and does not block.
 func (s *session) onEvent(e nbd.Event) {
 	s.events.put(e)
+	if s.plane != nil {
+		s.plane.TellServer(e)
+	}
 	switch e := e.(type) {
 	case nbd.ConnectionClosed:
 		s.served.Store(true)
@@ -223,16 +233,19 @@ func (s *session) onEvent(e nbd.Event) {
 // stop takes everything down in order: no new clients, requests finished and answered, images flushed and closed.
 func (s *session) stop() error {
 	var errs []error
+	s.journal.hurry()
 	for _, p := range s.places {
 		p.close()
 	}
+	errs = append(errs, s.closeMonitor()) // a section that is held still would hold up the end
 	if s.server != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
 		errs = append(errs, s.server.Stop(ctx))
 		cancel()
 	}
-	for _, n := range s.nodes {
-		errs = append(errs, s.graph.RemoveNode(n))
+	errs = append(errs, s.removeNodes())
+	if s.plane != nil {
+		errs = append(errs, s.plane.CloseObjects())
 	}
 	for _, c := range s.contexts {
 		c.Close()

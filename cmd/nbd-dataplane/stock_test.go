@@ -83,7 +83,7 @@ var mistakes = []string{
 	// Options as such.
 	"--bogus", "--bogus=1", "-Z", "-Zr d.img", "-rZ", "--for", "--t d.img", "--s", "--port", "-p", "--fork=3 d.img", "-rp",
 	// Values.
-	"-o abc d.img", "-o 2M d.img", "-o -5 -k DIR/s -f raw d.img", "-e x d.img", "-e -1 d.img", "-e 5x d.img", "-e 99999999999 d.img", "-e 2147483648 d.img",
+	"-o abc d.img", "-o 5000000 -f raw d.img", "--image-opts driver=raw,offset=5000000,file.driver=file,file.filename=d.img", "-o 2M d.img", "-o -5 -k DIR/s -f raw d.img", "-e x d.img", "-e -1 d.img", "-e 5x d.img", "-e 99999999999 d.img", "-e 2147483648 d.img",
 	"-k rel d.img", "-k @abstract d.img", "--socket=rel d.img", "--so rel d.img",
 	"--cache foo d.img", "--cache=none -n d.img", "-n -n d.img", "--cache=none --cache=none d.img", "--cac x d.img",
 	"--aio foo d.img", "--aio native --aio native d.img", "--discard foo d.img", "--discard=on --discard=on d.img",

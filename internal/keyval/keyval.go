@@ -7,6 +7,7 @@ package keyval
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -84,6 +85,9 @@ func checkKey(key string) error {
 	return nil
 }
 
+// Put adds a key, or gives it another value.
+func (s *Set) Put(key, value string) { s.put(key, value) }
+
 func (s *Set) put(key, value string) {
 	s.pairs = slices.DeleteFunc(s.pairs, func(p pair) bool { return p.key == key })
 	s.pairs = append(s.pairs, pair{key, value})
@@ -155,6 +159,17 @@ func (s *Set) Keys() []string {
 		keys = append(keys, p.key)
 	}
 	return keys
+}
+
+// All are the keys and values that nobody has taken.
+func (s *Set) All() iter.Seq2[string, string] {
+	return func(yield func(key, value string) bool) {
+		for _, p := range s.pairs {
+			if !yield(p.key, p.value) {
+				return
+			}
+		}
+	}
 }
 
 // Empty says that everything has been taken.

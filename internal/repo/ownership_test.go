@@ -20,9 +20,11 @@ var headings = []string{
 
 // moreHeadings are headings of one package only, each with the reason why none of the list fits.
 var moreHeadings = []struct{ dir, heading, reason string }{
+	{"blockcore/blocktest", "Owned by the goroutine of the test", "a script plays on loops and on none"},
 	{"nbd", "Owned by the goroutine of the handshake", "a connection belongs to no context before its export is chosen"},
 	{"cmd/nbd-dataplane", "Owned by the goroutine that starts and stops", "it stands outside of every context"},
 	{"internal/bench/...", "Owned by the worker's thread", "the load generator has threads of its own and no context"},
+	{"qmp", "Owned by the goroutine that reads", "what cuts input into values belongs to one reader and to no context"},
 	{"internal/membuf", "Guarded by trimming", "an atomic flag that one goroutine sets serves as the lock"},
 }
 

@@ -1,0 +1,64 @@
+package raw
+
+import (
+	"fmt"
+	"math"
+
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
+)
+
+// Resize has a file end where the disk is to end: what is new is a hole. A block device cannot be made longer from here; when it was made
+// longer elsewhere, that is taken over. The node is drained.
+func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
+	switch {
+	case f.readOnly:
+		return fmt.Errorf("resize %s: Image is read-only: %w", f.path, unix.EACCES)
+	case f.options.SizeBytes > 0:
+		return fmt.Errorf("resize %s: Cannot resize fixed-size raw disks: %w", f.path, unix.ENOTSUP)
+	case sizeBytes > math.MaxInt64-f.base-alignMax:
+		return fmt.Errorf("resize %s: Disk size too large for the chosen offset: %w", f.path, unix.EINVAL)
+	}
+	end := f.base + sizeBytes
+	err := t.Block(func() (err error) {
+		if f.device.block {
+			end, err = f.deviceEnd(end)
+			return err
+		}
+		return f.truncate(end)
+	})
+	if err != nil {
+		return fmt.Errorf("resize %s: %w", f.path, err)
+	}
+	f.eof, f.device.sizeBytes = end, end
+	size, _ := roundUp(end-f.base, max(sectorBytes, f.limits.Align))
+	f.size.Store(size)
+	f.data.forget()
+	return nil
+}
+
+// deviceEnd returns how long a block device is, if that is enough. As in QEMU a device that is longer than was asked for is taken as
+// it is.
+func (f *File) deviceEnd(wanted int64) (int64, error) {
+	d, err := inspect(f.fd)
+	if err != nil {
+		return 0, err
+	}
+	if wanted > d.sizeBytes {
+		return 0, fmt.Errorf("Cannot grow device files: it has %d bytes: %w", d.sizeBytes, unix.EINVAL)
+	}
+	return d.sizeBytes, nil
+}
+
+// truncate changes the length of a file, for which it uses one more permission for a moment.
+func (f *File) truncate(end int64) error {
+	if f.lockFD >= 0 {
+		resizing := f.locks.with(lockSet{uses: PermResize})
+		if err := widenLocks(kernelLocks{}, f.lockFD, f.path, f.locks, resizing); err != nil {
+			return err
+		}
+		defer narrowLocks(kernelLocks{}, f.lockFD, resizing, f.locks)
+	}
+	return f.system.truncate(f.fd, end)
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"nbd-dataplane/backends/null"
+	"nbd-dataplane/backends/raw"
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/control"
+	"nbd-dataplane/qmp"
+)
+
+// drivers are the block drivers that blockdev-add knows. warn is told of what they work around.
+func drivers(warn func(string)) map[string]control.Driver {
+	file := fileDriver{warn}
+	return map[string]control.Driver{
+		"file":        {Open: file.open},
+		"host_device": {Open: file.open},
+		"null-co":     {Open: openNullNode},
+		"null-aio":    {Open: openNullNode},
+	}
+}
+
+// fileDriver opens files and block devices.
+type fileDriver struct{ warn func(string) }
+
+// fileNode are the options of the drivers file and host_device.
+type fileNode struct {
+	Filename    string  `qmp:"filename"`
+	AIO         string  `qmp:"aio,optional,enum=threads|native|io_uring"`
+	Locking     string  `qmp:"locking,optional,enum=auto|on|off"`
+	AIOMaxBatch *int64  `qmp:"aio-max-batch"`
+	DropCache   *bool   `qmp:"drop-cache"`
+	PRManager   *string `qmp:"pr-manager"`
+	CheckCache  *bool   `qmp:"x-check-cache-dropped"`
+}
+
+func (d fileDriver) options(o *control.Opening) (raw.Options, error) {
+	var n fileNode
+	if err := o.Decode(&n); err != nil {
+		return raw.Options{}, err
+	}
+	if n.PRManager != nil {
+		return raw.Options{}, qmp.Errorf("Persistent reservations are not available; leave out pr-manager")
+	}
+	options := raw.Options{
+		Path: n.Filename, ReadOnly: o.ReadOnly, ForceShare: o.ForceShare, Warn: d.warn,
+		Cache: raw.Cache{Direct: o.Cache.Direct, NoFlush: o.Cache.NoFlush},
+	}
+	var errs []error
+	var err error
+	options.AIO, err = raw.ParseAIO(n.AIO)
+	errs = append(errs, err)
+	if n.Locking != "" {
+		options.Locking, err = raw.ParseLocking(n.Locking)
+		errs = append(errs, err)
+	}
+	if o.Discard != "" {
+		options.Discard, err = raw.ParseDiscard(o.Discard)
+		errs = append(errs, err)
+	}
+	if o.DetectZeroes != "" {
+		options.DetectZeroes, err = raw.ParseDetectZeroes(o.DetectZeroes)
+		errs = append(errs, err)
+	}
+	return options, errors.Join(errs...)
+}
+
+func (d fileDriver) open(o *control.Opening) (blockcore.Driver, error) {
+	options, err := d.options(o)
+	if err != nil {
+		return nil, err
+	}
+	f, err := raw.Open(options)
+	if err != nil && o.AutoReadOnly && !options.ReadOnly && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EROFS)) {
+		options.ReadOnly = true
+		f, err = raw.Open(options)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s", qemuText(couldNotOpen(&options, err)))
+	}
+	return f, nil
+}
+
+// nullNode are the options of null-co.
+type nullNode struct {
+	Size       *int64 `qmp:"size"`
+	LatencyNS  *int64 `qmp:"latency-ns"`
+	ReadZeroes bool   `qmp:"read-zeroes,optional"`
+}
+
+func openNullNode(o *control.Opening) (blockcore.Driver, error) {
+	var n nullNode
+	if err := o.Decode(&n); err != nil {
+		return nil, err
+	}
+	options := null.Options{ReadZeroes: n.ReadZeroes}
+	if n.Size != nil {
+		if *n.Size < 0 {
+			return nil, qmp.Errorf("null-co: a size of %d bytes is negative", *n.Size)
+		}
+		options.SizeBytes = *n.Size
+	}
+	if n.LatencyNS != nil {
+		if *n.LatencyNS < 0 {
+			return nil, qmp.Errorf("latency-ns is invalid")
+		}
+		options.LatencyNS = *n.LatencyNS
+	}
+	return null.Open(options), nil
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/control"
+	"nbd-dataplane/internal/keyval"
+	"nbd-dataplane/nbd"
+)
+
+// newPlane puts the control plane together with what only the program knows: drivers, sockets, credentials.
+func newPlane(o control.Options, warn func(string)) *control.Plane {
+	o.Drivers = drivers(warn)
+	o.Version = version
+	o.NewContext = blockcore.NewAioContext
+	o.NewServer = nbd.NewServer
+	o.Listen = listenAddress
+	o.Security = func(kind, id string, options []byte) (*nbd.TLSCredentials, nbd.Authorizer, error) {
+		return readSecurity(kind, id, options, func(err error) { warn(err.Error()) })
+	}
+	return control.New(o)
+}
+
+// readSecurity makes credentials or an authorization of an object's options in JSON, as --object does of its text.
+func readSecurity(kind, id string, options []byte, warn func(error)) (*nbd.TLSCredentials, nbd.Authorizer, error) {
+	set, err := keyval.ParseJSON(string(options))
+	if err != nil {
+		return nil, nil, err
+	}
+	set.Put("qom-type", kind)
+	set.Put("id", id)
+	b, err := readObject(set)
+	if err != nil || b.creds == nil {
+		return nil, b.authz, err
+	}
+	if b.creds.isClient {
+		return nil, nil, wrong("the credentials are a client's; add endpoint=server", "Expecting TLS credentials with a server endpoint")
+	}
+	creds, err := nbd.LoadTLS(lasting(b.creds.dir), b.creds.verifyPeer, warn)
+	if err != nil {
+		return nil, nil, tlsError(b.creds.dir, err)
+	}
+	return creds, nil, nil
+}
+
+// listenAddress opens the socket of nbd-server-start.
+func listenAddress(a control.Address) (control.Listener, error) {
+	o := defaultsOf(doorServe)
+	switch a.Type {
+	case "unix":
+		o.socket = a.Path
+		if a.Abstract {
+			o.socket = "@" + a.Path
+		}
+	case "inet":
+		o.bind, o.port = a.Host, a.Port
+	case "vsock":
+		if err := setVsock(o, a.CID+":"+a.Port); err != nil {
+			return control.Listener{}, err
+		}
+	default:
+		fd, err := strconv.Atoi(a.FD)
+		if err != nil {
+			return control.Listener{}, fmt.Errorf("File descriptor '%s' is no number", a.FD)
+		}
+		p, err := activatedPlace(os.NewFile(uintptr(fd), "addr.fd"), fd)
+		if err != nil {
+			return control.Listener{}, err
+		}
+		return control.Listener{Listener: p.listener, Close: p.close}, nil
+	}
+	places, err := o.listen()
+	if err != nil {
+		return control.Listener{}, err
+	}
+	return control.Listener{Listener: places[0].listener, Close: places[0].close}, nil
+}

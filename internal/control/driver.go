@@ -1,0 +1,181 @@
+package control
+
+import (
+	"errors"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/qmp"
+)
+
+// Driver is one kind of node that blockdev-add makes.
+type Driver struct {
+	// Open reads the options that are left to the driver and opens it. Children are named by Opening.Child.
+	Open func(o *Opening) (blockcore.Driver, error)
+	// Reopen reads the complete options of a node again and returns what the driver takes as such; nil = it cannot.
+	Reopen func(o *Opening) (any, error)
+}
+
+// Common are the options of every node.
+type Common struct {
+	NodeName     string       `qmp:"node-name,optional"`
+	Discard      string       `qmp:"discard,optional,enum=ignore|off|unmap|on"`
+	Cache        CacheOptions `qmp:"cache,optional"`
+	ReadOnly     bool         `qmp:"read-only,optional"`
+	AutoReadOnly bool         `qmp:"auto-read-only,optional"`
+	ForceShare   bool         `qmp:"force-share,optional"`
+	DetectZeroes string       `qmp:"detect-zeroes,optional,enum=off|on|unmap"`
+}
+
+// CacheOptions are QEMU's cache.direct and cache.no-flush.
+type CacheOptions struct {
+	Direct  bool `qmp:"direct,optional"`
+	NoFlush bool `qmp:"no-flush,optional"`
+}
+
+// Opening is a node in the making.
+type Opening struct {
+	Common
+	// Driver is the name of the driver.
+	Driver string
+
+	plane    *Plane
+	rest     qmp.Value
+	inherits *Opening // whose child it is; nil = nobody's
+	children []child
+	depth    int
+}
+
+// child is what an Opening stands on: a node that is there, or one that is made with it.
+type child struct {
+	role blockcore.Role
+	node *blockcore.Node
+	made *madeNode
+}
+
+// madeNode is a driver that is open and not in the graph yet.
+type madeNode struct {
+	opening *Opening
+	driver  blockcore.Driver
+}
+
+// Decode reads the driver's own options, strictly.
+func (o *Opening) Decode(dst any) error { return o.rest.Decode(dst) }
+
+// Group finds the throttle group of that name.
+func (o *Opening) Group(name string) (*blockcore.ThrottleGroup, error) {
+	return o.plane.throttleGroup(name)
+}
+
+// nestingMax bounds how deep nodes are described in one another.
+const nestingMax = 64
+
+// Child reads a reference to a node, or the options of one to be made.
+func (o *Opening) Child(role blockcore.Role, v qmp.Value) (*blockcore.Node, error) {
+	if v.Kind() == qmp.String {
+		var name string
+		if err := v.Decode(&name); err != nil {
+			return nil, err
+		}
+		n, err := o.plane.node(name)
+		if err != nil {
+			return nil, err
+		}
+		o.children = append(o.children, child{role: role, node: n})
+		return n, nil
+	}
+	if v.Kind() != qmp.Object {
+		return nil, v.WrongType("BlockdevRef")
+	}
+	made, err := o.plane.open(v, o)
+	if err != nil {
+		return nil, err
+	}
+	o.children = append(o.children, child{role: role, made: made})
+	return nil, nil
+}
+
+// open reads the options of a node and opens it with its children. What it has opened when it fails is closed.
+func (p *Plane) open(v qmp.Value, parent *Opening) (*madeNode, error) {
+	o := &Opening{plane: p, inherits: parent}
+	if parent != nil {
+		o.depth = parent.depth + 1
+	}
+	if o.depth > nestingMax {
+		return nil, qmp.Errorf("nodes are nested more than %d deep", nestingMax)
+	}
+	var head struct {
+		Driver string `qmp:"driver"`
+	}
+	rest, err := v.Take(&head)
+	if err != nil {
+		return nil, err
+	}
+	driver, known := p.options.Drivers[head.Driver]
+	if !known {
+		return nil, qmp.NotAccepted("driver", head.Driver)
+	}
+	if o.rest, err = rest.Take(&o.Common); err != nil {
+		return nil, err
+	}
+	o.Driver = head.Driver
+	o.inherit()
+	if o.NodeName != "" && (!wellFormed.MatchString(o.NodeName) || len(o.NodeName) > nodeNameMax) {
+		return nil, qmp.Errorf("Invalid node-name: '%s'", o.NodeName)
+	}
+	d, err := driver.Open(o)
+	if err != nil {
+		return nil, errors.Join(err, p.closeChildren(o))
+	}
+	return &madeNode{opening: o, driver: d}, nil
+}
+
+// inherit takes over from the parent what QEMU lets a child inherit.
+func (o *Opening) inherit() {
+	if o.inherits == nil {
+		return
+	}
+	o.ReadOnly = o.ReadOnly || o.inherits.ReadOnly
+	o.ForceShare = o.ForceShare || o.inherits.ForceShare
+	o.AutoReadOnly = o.AutoReadOnly || o.inherits.AutoReadOnly
+	o.Cache.Direct = o.Cache.Direct || o.inherits.Cache.Direct
+	o.Cache.NoFlush = o.Cache.NoFlush || o.inherits.Cache.NoFlush
+	if o.Discard == "" {
+		o.Discard = o.inherits.Discard
+	}
+}
+
+// close closes what was opened and did not get into the graph.
+func (m *madeNode) close(p *Plane) error {
+	return errors.Join(p.options.Main.Do(m.driver.Close), p.closeChildren(m.opening))
+}
+
+func (p *Plane) closeChildren(o *Opening) error {
+	var errs []error
+	for _, c := range o.children {
+		if c.made != nil {
+			errs = append(errs, c.made.close(p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// add puts m and its children into the graph.
+func (m *madeNode) add(tx *blockcore.Tx, implicit bool, added map[*blockcore.Node]*madeNode) (*blockcore.Node, error) {
+	options := blockcore.NodeOptions{Name: m.opening.NodeName, Driver: m.driver, Implicit: implicit, ReadOnly: m.opening.ReadOnly}
+	for _, c := range m.opening.children {
+		n := c.node
+		if c.made != nil {
+			var err error
+			if n, err = c.made.add(tx, true, added); err != nil {
+				return nil, err
+			}
+		}
+		options.Children = append(options.Children, blockcore.ChildOptions{Role: c.role, Node: n})
+	}
+	n, err := tx.AddNode(options)
+	if err != nil {
+		return nil, err
+	}
+	added[n] = m
+	return n, nil
+}

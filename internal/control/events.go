@@ -1,0 +1,63 @@
+package control
+
+import (
+	"cmp"
+	"slices"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/nbd"
+)
+
+// onServerEvent tells monitors what happens at the NBD server. It is called on loops and does not wait.
+func (p *Plane) onServerEvent(e nbd.Event) {
+	if p.options.OnEvent != nil {
+		p.options.OnEvent(e)
+	}
+	p.TellServer(e)
+}
+
+// TellServer passes an event of the NBD server on to monitors. It does not wait. Safe from anywhere.
+func (p *Plane) TellServer(e nbd.Event) {
+	switch e := e.(type) {
+	case nbd.ConnectionOpened:
+		p.monitor.Broadcast("X_CLIENT_CONNECTED", map[string]any{"id": e.ID, "export": e.Export, "peer": e.Peer.String()})
+	case nbd.ConnectionClosed:
+		p.monitor.Broadcast("X_CLIENT_DISCONNECTED", map[string]any{"id": e.ID, "export": e.Export, "cause": e.Cause.String()})
+	case nbd.ExportResized:
+		p.monitor.Broadcast("X_EXPORT_RESIZED", map[string]any{"export": e.Export, "size": e.Size})
+	case nbd.RequestFailed:
+		p.monitor.Broadcast("BLOCK_IO_ERROR", map[string]any{
+			"device": e.Export, "operation": operation(e.Command), "action": "report", "reason": e.Err.Error(),
+		})
+	}
+}
+
+// operation is QEMU's name of what failed.
+func operation(c nbd.Command) string {
+	if c == nbd.CmdRead || c == nbd.CmdBlockStatus || c == nbd.CmdCache {
+		return "read"
+	}
+	return "write"
+}
+
+// TellGraph passes an event of the graph on to monitors. It does not wait. Safe from anywhere.
+func (p *Plane) TellGraph(e blockcore.Event) {
+	switch e := e.(type) {
+	case blockcore.DrainSettled:
+		p.monitor.Broadcast("X_DRAIN_BEGUN", map[string]any{
+			"why": e.Why, "throttle-us": e.Timings.Throttle.Microseconds(), "unplug-us": e.Timings.Unplug.Microseconds(),
+			"quiesce-us": e.Timings.Quiesce.Microseconds(), "settle-us": e.Timings.Settle.Microseconds(),
+		})
+	case blockcore.DrainEnded:
+		p.monitor.Broadcast("X_DRAIN_RESUMED", map[string]any{"why": e.Why, "held-us": e.Timings.Held.Microseconds()})
+	case blockcore.DrainFailed:
+		p.monitor.Broadcast("X_DRAIN_FAILED", map[string]any{"why": e.Why, "error": e.Err.Error(), "culprits": len(e.Err.Culprits)})
+	case blockcore.GraphChanged:
+		p.monitor.Broadcast("X_GRAPH_CHANGED", map[string]any{"why": e.Why})
+	}
+}
+
+// sortByAge puts the oldest first.
+func sortByAge[T any](list []T, age func(T) int64) {
+	slices.SortStableFunc(list, func(a, b T) int { return cmp.Compare(age(b), age(a)) })
+}

@@ -1,0 +1,298 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/nbd"
+	"nbd-dataplane/qmp"
+)
+
+func compare(a, b string) int { return cmp.Compare(a, b) }
+
+// export is an NBD export under the id by which monitors know it.
+type export struct {
+	id     string
+	nbd    *nbd.Export
+	going  bool
+	remove chan struct{} // closed when it is gone
+}
+
+type exportOptions struct {
+	ID            string `qmp:"id"`
+	NodeName      string `qmp:"node-name"`
+	Writable      bool   `qmp:"writable,optional"`
+	WriteThrough  bool   `qmp:"writethrough,optional"`
+	IOThread      string `qmp:"iothread,optional"`
+	FixedIOThread bool   `qmp:"fixed-iothread,optional"`
+	nbdExportOptions
+}
+
+type nbdExportOptions struct {
+	Name            *string     `qmp:"name"`
+	Description     string      `qmp:"description,optional"`
+	Bitmap          *string     `qmp:"bitmap"`
+	Bitmaps         []qmp.Value `qmp:"bitmaps,optional"`
+	AllocationDepth bool        `qmp:"allocation-depth,optional"`
+	ThrottleGroup   string      `qmp:"x-throttle-group,optional"`
+	AllowLess       bool        `qmp:"x-allow-less,optional"`
+}
+
+func (p *Plane) blockExportAdd(ctx context.Context, call *qmp.Call) (any, error) {
+	return nil, p.AddExport(ctx, call.Arguments)
+}
+
+// AddExport is block-export-add for the command line.
+func (p *Plane) AddExport(ctx context.Context, v qmp.Value) error {
+	var head struct {
+		Type string `qmp:"type,enum=nbd|vhost-user-blk|fuse|vduse-blk"`
+	}
+	rest, err := v.Take(&head)
+	if err != nil {
+		return err
+	}
+	if head.Type != "nbd" {
+		return qmp.NotAccepted("type", head.Type)
+	}
+	var a exportOptions
+	if err := rest.Decode(&a); err != nil {
+		return err
+	}
+	return p.addExport(ctx, &a)
+}
+
+func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
+	if !wellFormed.MatchString(a.ID) {
+		return qmp.Errorf("Invalid block export id")
+	}
+	if len(a.Bitmaps) > 0 {
+		a.Bitmap = new(string)
+		if err := a.Bitmaps[0].Decode(a.Bitmap); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	_, taken := p.exports[a.ID]
+	server := p.server
+	p.mu.Unlock()
+	if taken {
+		return qmp.Errorf("Block export id '%s' is already in use", a.ID)
+	}
+	n, err := p.node(a.NodeName)
+	if err != nil {
+		return err
+	}
+	if err := p.bringTo(ctx, n, a); err != nil {
+		return err
+	}
+	switch {
+	case server == nil:
+		return qmp.Errorf("NBD server not running")
+	case a.Bitmap != nil:
+		return qmp.Errorf("Bitmap '%s' is not found", *a.Bitmap)
+	case a.Writable && !n.Writable():
+		return qmp.Errorf("Cannot export read-only node as writable")
+	}
+	group, err := p.optionalGroup(a.ThrottleGroup)
+	if err != nil {
+		return err
+	}
+	name := a.NodeName
+	if a.Name != nil {
+		name = *a.Name
+	}
+	e, err := server.nbd.AddExport(p.graph, nbd.ExportOptions{
+		Name: name, Description: a.Description, Node: n, Writable: a.Writable, WriteThrough: a.WriteThrough,
+		AllocationDepth: a.AllocationDepth, Shared: server.shared, FixedContext: a.FixedIOThread, AllowLess: a.AllowLess,
+	})
+	if err != nil {
+		return err
+	}
+	if err := p.adopt(a.ID, e); err != nil {
+		return errors.Join(err, server.nbd.RemoveExport(ctx, e, nbd.FarewellRestart))
+	}
+	if group != nil {
+		return p.setThrottle(ctx, e, group)
+	}
+	return nil
+}
+
+// bringTo puts n on the iothread of an export.
+func (p *Plane) bringTo(ctx context.Context, n *blockcore.Node, a *exportOptions) error {
+	if a.IOThread == "" {
+		return nil
+	}
+	to, err := p.ioThread(a.IOThread)
+	if err != nil {
+		return err
+	}
+	if err := p.graph.Move(ctx, n, to); err != nil && a.FixedIOThread {
+		return err
+	}
+	return nil
+}
+
+func (p *Plane) optionalGroup(id string) (*blockcore.ThrottleGroup, error) {
+	if id == "" {
+		return nil, nil
+	}
+	return p.throttleGroup(id)
+}
+
+// adopt makes an export known to monitors.
+func (p *Plane) adopt(id string, e *nbd.Export) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, taken := p.exports[id]; taken {
+		return qmp.Errorf("Block export id '%s' is already in use", id)
+	}
+	p.exports[id] = &export{id: id, nbd: e, remove: make(chan struct{})}
+	return nil
+}
+
+type exportDelArgs struct {
+	ID       string `qmp:"id"`
+	Mode     string `qmp:"mode,optional,enum=safe|hard"`
+	Farewell string `qmp:"x-farewell,optional,enum=restart|retire"`
+}
+
+// blockExportDel begins to take an export away; BLOCK_EXPORT_DELETED tells when it is gone.
+func (p *Plane) blockExportDel(_ context.Context, _ *qmp.Call, a *exportDelArgs) (any, error) {
+	e, err := p.export(a.ID)
+	if err != nil {
+		return nil, err
+	}
+	farewell := nbd.FarewellRestart
+	if a.Farewell == "retire" {
+		farewell = nbd.FarewellRetire
+	}
+	if a.Mode != "hard" && e.nbd.Clients() > 0 {
+		return nil, &nbd.ErrInUse{Export: a.ID}
+	}
+	if !p.startRemoving(e) {
+		return nil, qmp.Errorf("Export '%s' is already shutting down", a.ID)
+	}
+	go p.removeLoop(e, farewell)
+	return nil, nil
+}
+
+func (p *Plane) export(id string) (*export, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.exports[id]; e != nil {
+		return e, nil
+	}
+	return nil, qmp.Errorf("Export '%s' is not found", id)
+}
+
+// startRemoving reports false when somebody else has.
+func (p *Plane) startRemoving(e *export) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := !e.going
+	e.going = true
+	return first
+}
+
+func (p *Plane) isGoing(e *export) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return e.going
+}
+
+// removeLoop takes an export away and tells everybody. It ends when the last client is gone.
+func (p *Plane) removeLoop(e *export, farewell nbd.Farewell) {
+	p.mu.Lock()
+	server := p.server
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), removeMax)
+	defer cancel()
+	_ = server.nbd.RemoveExport(ctx, e.nbd, farewell) // clients that had to be cut off are in the events of the server
+	p.mu.Lock()
+	delete(p.exports, e.id)
+	p.mu.Unlock()
+	p.monitor.Broadcast("BLOCK_EXPORT_DELETED", map[string]string{"id": e.id})
+	close(e.remove)
+}
+
+// exportsNow lists the exports by id.
+func (p *Plane) exportsNow() []*export {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []*export
+	for _, e := range p.exports {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b *export) int { return compare(a.id, b.id) })
+	return all
+}
+
+// exportInfo is what query-block-exports tells of an export. QEMU tells the first four; the rest spares people other questions.
+type exportInfo struct {
+	ID       string `json:"id"`
+	Type     string `json:"type"`
+	Node     string `json:"node-name"`
+	Shutting bool   `json:"shutting-down"`
+	// Ours.
+	Name     string `json:"x-name"`
+	Size     int64  `json:"x-size"`
+	Writable bool   `json:"x-writable"`
+	Clients  int    `json:"x-clients"`
+	InFlight int64  `json:"x-in-flight"`
+	Quiesced int    `json:"x-quiesced"`
+	Context  string `json:"x-iothread"`
+	Throttle string `json:"x-throttle-group,omitempty"`
+}
+
+func (p *Plane) queryBlockExports(context.Context, *qmp.Call) (any, error) {
+	list := []exportInfo{}
+	for _, e := range p.exportsNow() {
+		r, n := e.nbd.Root(), e.nbd.Node()
+		info := exportInfo{
+			ID: e.id, Type: "nbd", Node: n.Name(), Shutting: p.isGoing(e),
+			Name: e.nbd.Name(), Size: n.Size(), Writable: e.nbd.Writable(), Clients: e.nbd.Clients(),
+			InFlight: r.InFlight(), Quiesced: r.Quiesced(), Context: r.Context().Name(),
+		}
+		if g := r.Throttle(); g != nil {
+			info.Throttle = g.Name()
+		}
+		list = append(list, info)
+	}
+	return list, nil
+}
+
+type throttleArgs struct {
+	ID    string        `qmp:"id"`
+	Group qmp.StrOrNull `qmp:"group"`
+}
+
+// exportSetThrottle puts the clients of an export under the limits of a group, or with null under none.
+func (p *Plane) exportSetThrottle(ctx context.Context, _ *qmp.Call, a *throttleArgs) (any, error) {
+	e, err := p.export(a.ID)
+	if err != nil {
+		return nil, err
+	}
+	var group *blockcore.ThrottleGroup
+	if !a.Group.Null {
+		if group, err = p.throttleGroup(a.Group.Str); err != nil {
+			return nil, err
+		}
+	}
+	return nil, p.setThrottle(ctx, e.nbd, group)
+}
+
+func (p *Plane) setThrottle(ctx context.Context, e *nbd.Export, group *blockcore.ThrottleGroup) error {
+	r := e.Root()
+	d, err := p.graph.Drain(ctx, blockcore.DrainOptions{Why: "throttle " + e.Name(), Roots: []*blockcore.Root{r}, Max: p.options.DrainMax})
+	if err != nil {
+		return err
+	}
+	defer d.End()
+	return p.graph.Update(ctx, "throttle "+e.Name(), func(tx *blockcore.Tx) error {
+		tx.SetThrottle(d, r, group)
+		return nil
+	})
+}

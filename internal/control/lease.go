@@ -1,0 +1,218 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/qmp"
+)
+
+const (
+	// leaseMaxSeconds bounds one lease; it can be renewed. Guests give up on a disk that is silent for longer than minutes.
+	leaseMaxSeconds = 3600
+	// leasesMax bounds the sections that are held at once: each is somebody's half-forgotten intention.
+	leasesMax = 64
+)
+
+// lease is a drained section that an operator holds.
+type lease struct {
+	// Immutable.
+	id      string
+	exports []string
+	section *blockcore.Drained
+	begun   time.Time
+
+	// Guarded by Plane.mu.
+	timer   *time.Timer
+	expires time.Time
+	ended   bool
+}
+
+type drainArgs struct {
+	Exports []string `qmp:"exports,optional"`
+	Nodes   []string `qmp:"nodes,optional"`
+	Lease   int64    `qmp:"lease"`
+	Flush   *bool    `qmp:"flush"`
+}
+
+// drainBegin holds exports still, all at one instant, until the lease is ended, is over, or the monitor that asked for it is
+// gone. What was acknowledged is flushed, unless flush is false, so that a snapshot of the storage taken meanwhile has it.
+func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (any, error) {
+	if err := checkLease(a.Lease); err != nil {
+		return nil, err
+	}
+	nodes, roots, err := p.drained(a)
+	if err != nil {
+		return nil, err
+	}
+	l := &lease{id: p.nextID("drain"), exports: append(slices.Clone(a.Exports), a.Nodes...), begun: time.Now()}
+	o := p.drainOptions("lease "+l.id, nodes...)
+	o.Roots = roots
+	if l.section, err = p.graph.Drain(ctx, o); err != nil {
+		return nil, err
+	}
+	if a.Flush == nil || *a.Flush {
+		if err := l.section.Flush(nodes...); err != nil {
+			l.section.End()
+			return nil, err
+		}
+	}
+	if err := p.keep(l, a.Lease); err != nil {
+		l.section.End()
+		return nil, err
+	}
+	call.Connection.OnClose(func() { p.endLease(l, "monitor closed") })
+	return map[string]string{"id": l.id}, nil
+}
+
+func checkLease(seconds int64) error {
+	if seconds < 1 || seconds > leaseMaxSeconds {
+		return qmp.Expects("lease", "a number of seconds from 1 to 3600")
+	}
+	return nil
+}
+
+// drained lists what a lease covers: the nodes, so that nobody else writes to them either, and the exports, which stay still even
+// when they are given another node meanwhile.
+func (p *Plane) drained(a *drainArgs) (nodes []*blockcore.Node, roots []*blockcore.Root, err error) {
+	if len(a.Exports)+len(a.Nodes) == 0 {
+		return nil, nil, qmp.Missing("exports")
+	}
+	add := func(n *blockcore.Node) {
+		if !slices.Contains(nodes, n) {
+			nodes = append(nodes, n)
+		}
+	}
+	for _, id := range a.Exports {
+		e, err := p.export(id)
+		if err != nil {
+			return nil, nil, err
+		}
+		add(e.nbd.Node())
+		if !slices.Contains(roots, e.nbd.Root()) {
+			roots = append(roots, e.nbd.Root())
+		}
+	}
+	for _, name := range a.Nodes {
+		n, err := p.node(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		add(n)
+	}
+	return nodes, roots, nil
+}
+
+// keep enters a lease and starts its time.
+func (p *Plane) keep(l *lease, seconds int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.leases) >= leasesMax {
+		return qmp.Errorf("%d drained sections are held already; end one with x-drain-end", leasesMax)
+	}
+	d := time.Duration(seconds) * time.Second
+	p.leases[l.id] = l
+	l.expires = time.Now().Add(d)
+	l.timer = time.AfterFunc(d, func() { p.endLease(l, "lease expired") })
+	return nil
+}
+
+// endLease ends a section, once, and tells why.
+func (p *Plane) endLease(l *lease, reason string) bool {
+	p.mu.Lock()
+	first := !l.ended
+	l.ended = true
+	delete(p.leases, l.id)
+	l.timer.Stop()
+	p.mu.Unlock()
+	if !first {
+		return false
+	}
+	l.section.End()
+	p.monitor.Broadcast("X_DRAIN_ENDED", map[string]any{"id": l.id, "reason": reason, "held-ms": time.Since(l.begun).Milliseconds()})
+	return true
+}
+
+func (p *Plane) leasesNow() []*lease {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []*lease
+	for _, l := range p.leases {
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b *lease) int { return a.begun.Compare(b.begun) })
+	return all
+}
+
+func (p *Plane) lease(id string) (*lease, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.leases[id]; l != nil {
+		return l, nil
+	}
+	return nil, qmp.Errorf("There is no drained section '%s'; it may have ended by itself", id)
+}
+
+type renewArgs struct {
+	ID    string `qmp:"id"`
+	Lease int64  `qmp:"lease"`
+}
+
+// drainRenew gives a lease new time from now on.
+func (p *Plane) drainRenew(_ context.Context, _ *qmp.Call, a *renewArgs) (any, error) {
+	if err := checkLease(a.Lease); err != nil {
+		return nil, err
+	}
+	l, err := p.lease(a.ID)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.ended {
+		return nil, qmp.Errorf("There is no drained section '%s'; it may have ended by itself", a.ID)
+	}
+	d := time.Duration(a.Lease) * time.Second
+	l.timer.Reset(d)
+	l.expires = time.Now().Add(d)
+	return nil, nil
+}
+
+func (p *Plane) drainEnd(_ context.Context, _ *qmp.Call, a *idArgs) (any, error) {
+	l, err := p.lease(a.ID)
+	if err != nil {
+		return nil, err
+	}
+	p.endLease(l, "ended")
+	return nil, nil
+}
+
+// queryDrains lists all drained sections: those that operators hold, and those of changes under way.
+func (p *Plane) queryDrains(context.Context, *qmp.Call) (any, error) {
+	type info struct {
+		ID       string   `json:"id,omitempty"`
+		Why      string   `json:"why"`
+		Exports  []string `json:"exports,omitempty"`
+		HeldMS   int64    `json:"held-ms"`
+		LeaseMS  int64    `json:"lease-ms,omitempty"`
+		SettleUS int64    `json:"settle-us"`
+	}
+	byID := map[*blockcore.Drained]*lease{}
+	for _, l := range p.leasesNow() {
+		byID[l.section] = l
+	}
+	list := []info{}
+	for _, d := range p.graph.Sections() {
+		i := info{Why: d.Why(), HeldMS: time.Since(d.Begun()).Milliseconds(), SettleUS: d.Timings().Settle.Microseconds()}
+		if l := byID[d]; l != nil {
+			i.ID, i.Exports = l.id, l.exports
+			p.mu.Lock()
+			i.LeaseMS = time.Until(l.expires).Milliseconds()
+			p.mu.Unlock()
+		}
+		list = append(list, i)
+	}
+	return list, nil
+}

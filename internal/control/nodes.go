@@ -1,0 +1,281 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/qmp"
+)
+
+// opened is what is remembered of a node that was opened here.
+type opened struct {
+	driver  string
+	options *Opening
+}
+
+// blockdevAdd makes a node, and those below it that are described with it.
+func (p *Plane) blockdevAdd(ctx context.Context, call *qmp.Call) (any, error) {
+	_, err := p.addNode(ctx, call.Arguments)
+	return nil, err
+}
+
+// AddNode is blockdev-add for the command line.
+func (p *Plane) AddNode(ctx context.Context, v qmp.Value) (*blockcore.Node, error) {
+	return p.addNode(ctx, v)
+}
+
+func (p *Plane) addNode(ctx context.Context, v qmp.Value) (*blockcore.Node, error) {
+	m, err := p.open(v, nil)
+	if err != nil {
+		return nil, err
+	}
+	if m.opening.NodeName == "" {
+		return nil, errors.Join(qmp.Errorf("'node-name' must be specified for the root node"), m.close(p))
+	}
+	added := map[*blockcore.Node]*madeNode{}
+	var top *blockcore.Node
+	err = p.graph.Update(ctx, "blockdev-add "+m.opening.NodeName, func(tx *blockcore.Tx) (err error) {
+		top, err = m.add(tx, false, added)
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(err, m.close(p))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.owned[top.Name()] = top
+	for n, m := range added {
+		p.opened[n] = &opened{driver: m.opening.Driver, options: m.opening}
+	}
+	return top, nil
+}
+
+type nodeNameArgs struct {
+	NodeName string `qmp:"node-name"`
+}
+
+// blockdevDel removes a node that blockdev-add has made.
+func (p *Plane) blockdevDel(ctx context.Context, _ *qmp.Call, a *nodeNameArgs) (any, error) {
+	n := p.graph.Node(a.NodeName)
+	if n == nil {
+		return nil, qmp.Errorf("Failed to find node with node-name='%s'", a.NodeName)
+	}
+	if owner := rootOf(n); owner != nil {
+		return nil, qmp.Errorf("Node %s is in use", a.NodeName)
+	}
+	if !p.owns(n) {
+		return nil, qmp.Errorf("Node %s is not owned by the monitor", a.NodeName)
+	}
+	if len(n.Parents()) > 0 {
+		return nil, qmp.Errorf("Block device %s is in use", a.NodeName)
+	}
+	err := p.graph.Update(ctx, "blockdev-del "+a.NodeName, func(tx *blockcore.Tx) error { return tx.RemoveNode(n) })
+	if p.graph.Node(a.NodeName) != n {
+		p.forget()
+	}
+	return nil, err
+}
+
+func (p *Plane) owns(n *blockcore.Node) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.owned[n.Name()] == n
+}
+
+// rootOf returns an owner that uses n itself.
+func rootOf(n *blockcore.Node) *blockcore.Root {
+	for _, e := range n.Parents() {
+		if _, r := e.User(); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// forget drops what is remembered of nodes that are gone.
+func (p *Plane) forget() {
+	alive := map[*blockcore.Node]bool{}
+	for _, n := range p.graph.Nodes() {
+		alive[n] = true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, n := range p.owned {
+		if !alive[n] {
+			delete(p.owned, name)
+		}
+	}
+	for n := range p.opened {
+		if !alive[n] {
+			delete(p.opened, n)
+		}
+	}
+}
+
+// removeNodes takes all nodes away, those that nobody uses first.
+func (p *Plane) removeNodes() error {
+	var errs []error
+	for again := true; again; {
+		again = false
+		for _, n := range p.graph.Nodes() {
+			if len(n.Parents()) == 0 {
+				errs = append(errs, p.graph.RemoveNode(n))
+				again = true
+			}
+		}
+	}
+	p.forget()
+	for _, n := range p.graph.Nodes() {
+		errs = append(errs, fmt.Errorf("Node %s is in use", n.Name()))
+	}
+	return errors.Join(errs...)
+}
+
+type deviceArgs struct {
+	Device   *string `qmp:"device"`
+	NodeName *string `qmp:"node-name"`
+}
+
+// find takes the node by either of its names; there are no devices with names of their own here.
+func (a *deviceArgs) find(p *Plane) (*blockcore.Node, error) {
+	device, name := "", ""
+	if a.Device != nil {
+		device = *a.Device
+	}
+	if a.NodeName != nil {
+		name = *a.NodeName
+	}
+	for _, one := range []string{name, device} {
+		if n := p.graph.Node(one); one != "" && n != nil {
+			return n, nil
+		}
+	}
+	return nil, qmp.Errorf("Cannot find device='%s' nor node-name='%s'", device, name)
+}
+
+type resizeArgs struct {
+	deviceArgs
+	Size int64 `qmp:"size"`
+}
+
+// blockResize changes the size under live clients.
+func (p *Plane) blockResize(ctx context.Context, _ *qmp.Call, a *resizeArgs) (any, error) {
+	n, err := a.find(p)
+	if err != nil {
+		return nil, err
+	}
+	if a.Size < 0 {
+		return nil, qmp.Expects("size", "a >0 size")
+	}
+	return nil, p.during(ctx, "block_resize "+n.Name(), []*blockcore.Node{n}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+		return tx.Resize(d, n, a.Size)
+	})
+}
+
+// during changes the graph in a drained section of its own: drain, change, resume.
+func (p *Plane) during(ctx context.Context, why string, nodes []*blockcore.Node, change func(*blockcore.Tx, *blockcore.Drained) error) error {
+	d, err := p.graph.Drain(ctx, p.drainOptions(why, nodes...))
+	if err != nil {
+		return err
+	}
+	defer d.End()
+	return p.graph.Update(ctx, why, func(tx *blockcore.Tx) error { return change(tx, d) })
+}
+
+type setIOThreadArgs struct {
+	NodeName string        `qmp:"node-name"`
+	IOThread qmp.StrOrNull `qmp:"iothread"`
+	Force    bool          `qmp:"force,optional"`
+}
+
+// setIOThread moves a node, and all that shares requests with it, to another event loop.
+func (p *Plane) setIOThread(ctx context.Context, _ *qmp.Call, a *setIOThreadArgs) (any, error) {
+	n := p.graph.Node(a.NodeName)
+	if n == nil {
+		return nil, qmp.Errorf("Failed to find node with node-name='%s'", a.NodeName)
+	}
+	if !a.Force && rootOf(n) != nil {
+		return nil, qmp.Errorf("Node %s is associated with a BlockBackend and could be in use (use force=true to override this check)", a.NodeName)
+	}
+	to := p.options.Main
+	if !a.IOThread.Null {
+		var err error
+		if to, err = p.ioThread(a.IOThread.Str); err != nil {
+			return nil, qmp.Errorf("Cannot find iothread %s", a.IOThread.Str)
+		}
+	}
+	return nil, p.graph.Move(ctx, n, to)
+}
+
+type insertArgs struct {
+	NodeName string `qmp:"node-name"` // that goes above,
+	Above    string `qmp:"above"`     // this one
+}
+
+// insertNode puts a filter above a node: whoever uses the node uses the filter from now on. The filter is a node whose child is
+// the one below already, as blockdev-add made it.
+func (p *Plane) insertNode(ctx context.Context, _ *qmp.Call, a *insertArgs) (any, error) {
+	filter, err := p.node(a.NodeName)
+	if err != nil {
+		return nil, err
+	}
+	below, err := p.node(a.Above)
+	if err != nil {
+		return nil, err
+	}
+	if !hasChild(filter, below) {
+		return nil, qmp.Errorf("Node '%s' is no child of '%s'; make the filter with file=%s first", below.Name(), filter.Name(), below.Name())
+	}
+	return nil, p.during(ctx, "insert "+filter.Name(), []*blockcore.Node{below, filter}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+		return tx.Replace(d, below, filter)
+	})
+}
+
+func hasChild(n, child *blockcore.Node) bool {
+	for _, e := range n.Children() {
+		if e.Node() == child {
+			return true
+		}
+	}
+	return false
+}
+
+// removeNode takes a filter out: whoever uses it uses its child from now on. The filter stays, unused, until blockdev-del.
+func (p *Plane) removeNode(ctx context.Context, _ *qmp.Call, a *nodeNameArgs) (any, error) {
+	filter, err := p.node(a.NodeName)
+	if err != nil {
+		return nil, err
+	}
+	if !filter.Features().Filter || len(filter.Children()) != 1 {
+		return nil, qmp.Errorf("Node '%s' is no filter and cannot be left out", a.NodeName)
+	}
+	below := filter.Children()[0].Node()
+	return nil, p.during(ctx, "remove "+filter.Name(), []*blockcore.Node{filter, below}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+		return tx.Replace(d, filter, below)
+	})
+}
+
+type replaceArgs struct {
+	NodeName string `qmp:"node-name"`
+	With     string `qmp:"with"`
+}
+
+// replaceNode has whoever uses a node use another one, of the same size.
+func (p *Plane) replaceNode(ctx context.Context, _ *qmp.Call, a *replaceArgs) (any, error) {
+	from, err := p.node(a.NodeName)
+	if err != nil {
+		return nil, err
+	}
+	to, err := p.node(a.With)
+	if err != nil {
+		return nil, err
+	}
+	return nil, p.during(ctx, fmt.Sprintf("replace %s by %s", from.Name(), to.Name()), []*blockcore.Node{from, to}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+		if from.Size() > to.Size() {
+			return qmp.Errorf("Node '%s' has %d bytes and cannot take the place of '%s' with %d", to.Name(), to.Size(), from.Name(), from.Size())
+		}
+		return tx.Replace(d, from, to)
+	})
+}

@@ -1,0 +1,121 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"sync"
+	"time"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/nbd"
+	"nbd-dataplane/qmp"
+)
+
+// Options say what a Plane works on.
+type Options struct {
+	Graph *blockcore.Graph
+	// Main is the AioContext of nodes that nobody has put on another one.
+	Main *blockcore.AioContext
+	// Drivers are the block drivers that there are, by the names of blockdev-add.
+	Drivers map[string]Driver
+	// NewContext starts the event loop of an iothread object.
+	NewContext func(blockcore.ContextOptions) (*blockcore.AioContext, error)
+	// Security reads the options, as JSON, of an object of one of the kinds tls-creds-x509 and authz-*.
+	Security func(kind, id string, options []byte) (*nbd.TLSCredentials, nbd.Authorizer, error)
+	// NewServer makes the NBD server when nbd-server-start asks for one.
+	NewServer func(nbd.ServerOptions) *nbd.Server
+	// Listen opens the socket of an NBD server.
+	Listen func(Address) (Listener, error)
+	// Quit ends the process in order, after the answer.
+	Quit func()
+	// OnEvent receives what happens at the NBD server, besides the monitors; may be nil.
+	OnEvent func(nbd.Event)
+	// DrainMax bounds each wait for requests in flight; 0 takes blockcore.DrainMaxDefault.
+	DrainMax time.Duration
+	Version  string
+}
+
+// Plane is the control plane of a process.
+type Plane struct {
+	// Immutable.
+	options Options
+	graph   *blockcore.Graph
+	monitor *qmp.Server
+
+	// Guarded by mu.
+	mu      sync.Mutex
+	objects map[string]*object
+	owned   map[string]*blockcore.Node // nodes that a monitor or the command line asked for
+	opened  map[*blockcore.Node]*opened
+	server  *service // nil = not running
+	exports map[string]*export
+	leases  map[string]*lease
+	lastID  uint64
+}
+
+// New returns a Plane without objects.
+func New(o Options) *Plane {
+	p := &Plane{
+		options: o, graph: o.Graph,
+		objects: map[string]*object{}, owned: map[string]*blockcore.Node{}, opened: map[*blockcore.Node]*opened{},
+		exports: map[string]*export{}, leases: map[string]*lease{},
+	}
+	p.monitor = qmp.New(qmp.Options{Version: qmpVersion(o.Version), Commands: detailed(p.commands()), Quit: o.Quit})
+	return p
+}
+
+// qmpVersion says which QEMU's vocabulary is spoken.
+func qmpVersion(version string) qmp.Version {
+	return qmp.VersionOf(7, 2, 22, "nbd-dataplane "+version)
+}
+
+// Monitor returns the server of monitors. Safe from anywhere.
+func (p *Plane) Monitor() *qmp.Server { return p.monitor }
+
+// Close takes down what has been made through the plane, in order: leases end, monitors are closed, then exports, nodes and objects
+// go. A server that was adopted stays, with its exports and their nodes; so do objects then, which they may use.
+func (p *Plane) Close() error {
+	for _, l := range p.leasesNow() {
+		p.endLease(l, "shutdown")
+	}
+	p.monitor.Close()
+	p.mu.Lock()
+	adopted := p.server != nil && p.server.external
+	p.mu.Unlock()
+	if adopted {
+		return nil
+	}
+	return errors.Join(p.stopServer(), p.removeNodes(), p.removeObjects())
+}
+
+// CloseObjects takes the objects away when nothing uses them any more, after a Close with an adopted server.
+func (p *Plane) CloseObjects() error { return p.removeObjects() }
+
+// wellFormed is how QEMU wants ids: a letter first.
+var wellFormed = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)
+
+// nodeNameMax is the longest node-name, in bytes, as QEMU has it.
+const nodeNameMax = 31
+
+// node finds a node for a command that changes it.
+func (p *Plane) node(name string) (*blockcore.Node, error) {
+	n := p.graph.Node(name)
+	if n == nil {
+		return nil, qmp.Errorf("Cannot find device='' nor node-name='%s'", name)
+	}
+	return n, nil
+}
+
+// nextID makes up a name that has not been used.
+func (p *Plane) nextID(prefix string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lastID++
+	return fmt.Sprintf("%s%d", prefix, p.lastID)
+}
+
+// drainOptions are those of a section for a command.
+func (p *Plane) drainOptions(why string, nodes ...*blockcore.Node) blockcore.DrainOptions {
+	return blockcore.DrainOptions{Why: why, Nodes: nodes, Max: p.options.DrainMax}
+}

@@ -1,0 +1,209 @@
+package control
+
+import (
+	"context"
+	"slices"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/qmp"
+)
+
+// describe returns what is known of how n was made.
+func (p *Plane) describe(n *blockcore.Node) (driver string, o *Opening) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known := p.opened[n]; known != nil {
+		return known.driver, known.options
+	}
+	return "unknown", &Opening{}
+}
+
+type cacheInfo struct {
+	Writeback bool `json:"writeback"`
+	Direct    bool `json:"direct"`
+	NoFlush   bool `json:"no-flush"`
+}
+
+type imageInfo struct {
+	Filename    string     `json:"filename"`
+	Format      string     `json:"format"`
+	VirtualSize int64      `json:"virtual-size"`
+	DirtyFlag   bool       `json:"dirty-flag"`
+	Backing     *imageInfo `json:"backing-image,omitempty"`
+}
+
+type nodeInfo struct {
+	File         string    `json:"file"`
+	NodeName     string    `json:"node-name"`
+	ReadOnly     bool      `json:"ro"`
+	Driver       string    `json:"drv"`
+	BackingFile  string    `json:"backing_file,omitempty"`
+	BackingDepth int       `json:"backing_file_depth"`
+	Encrypted    bool      `json:"encrypted"`
+	DetectZeroes string    `json:"detect_zeroes"`
+	BPS          int64     `json:"bps"`
+	BPSRead      int64     `json:"bps_rd"`
+	BPSWrite     int64     `json:"bps_wr"`
+	IOPS         int64     `json:"iops"`
+	IOPSRead     int64     `json:"iops_rd"`
+	IOPSWrite    int64     `json:"iops_wr"`
+	Image        imageInfo `json:"image"`
+	Cache        cacheInfo `json:"cache"`
+	Threshold    int64     `json:"write_threshold"`
+	// Ours.
+	InFlight int64  `json:"x-in-flight"`
+	Quiesced int    `json:"x-quiesced"`
+	Context  string `json:"x-iothread"`
+	Implicit bool   `json:"x-implicit"`
+}
+
+type flatArgs struct {
+	Flat bool `qmp:"flat,optional"`
+}
+
+func (p *Plane) queryNamedBlockNodes(_ context.Context, _ *qmp.Call, a *flatArgs) (any, error) {
+	list := []nodeInfo{}
+	for _, n := range p.graph.Nodes() {
+		driver, o := p.describe(n)
+		info := nodeInfo{
+			File: fileOf(n), NodeName: n.Name(), ReadOnly: !n.Writable(), Driver: driver, DetectZeroes: orOff(o.DetectZeroes),
+			Image: p.image(n, a.Flat), Cache: cacheInfo{true, o.Cache.Direct, o.Cache.NoFlush},
+			InFlight: n.InFlight(), Quiesced: n.Quiesced(), Context: n.Context().Name(), Implicit: n.Implicit(),
+		}
+		for below := childOf(n, blockcore.RoleBacking); below != nil; below = childOf(below, blockcore.RoleBacking) {
+			info.BackingDepth++
+			if info.BackingFile == "" {
+				info.BackingFile = fileOf(below)
+			}
+		}
+		list = append(list, info)
+	}
+	return list, nil
+}
+
+func orOff(text string) string {
+	if text == "" {
+		return "off"
+	}
+	return text
+}
+
+// filenamer is a driver that can be named by a file.
+type filenamer interface{ Path() string }
+
+// fileOf returns the name of the file at the bottom of n.
+func fileOf(n *blockcore.Node) string {
+	for n != nil {
+		if f, ok := n.Driver().(filenamer); ok {
+			return f.Path()
+		}
+		n = childOf(n, blockcore.RoleFile)
+	}
+	return ""
+}
+
+func childOf(n *blockcore.Node, role blockcore.Role) *blockcore.Node {
+	for _, e := range n.Children() {
+		if e.Role() == role {
+			return e.Node()
+		}
+	}
+	return nil
+}
+
+func (p *Plane) image(n *blockcore.Node, flat bool) imageInfo {
+	driver, _ := p.describe(n)
+	info := imageInfo{Filename: fileOf(n), Format: driver, VirtualSize: n.Size()}
+	if below := childOf(n, blockcore.RoleBacking); below != nil && !flat {
+		backing := p.image(below, false)
+		info.Backing = &backing
+	}
+	return info
+}
+
+type statsArgs struct {
+	QueryNodes bool `qmp:"query-nodes,optional"`
+}
+
+// queryBlockstats tells what nodes were asked for; without query-nodes, of those that exports use.
+func (p *Plane) queryBlockstats(_ context.Context, _ *qmp.Call, a *statsArgs) (any, error) {
+	list := []any{}
+	for _, n := range p.graph.Nodes() {
+		if !a.QueryNodes && rootOf(n) == nil {
+			continue
+		}
+		s, err := n.Stats()
+		if err != nil {
+			continue // its loop is going
+		}
+		list = append(list, map[string]any{
+			"node-name": n.Name(),
+			"stats": map[string]any{
+				"rd_bytes": s.ReadBytes, "wr_bytes": s.WriteBytes, "unmap_bytes": s.DiscardBytes, "rd_operations": s.Reads,
+				"wr_operations": s.Writes, "flush_operations": s.Flushes, "unmap_operations": s.Discards, "zone_append_operations": 0,
+				"x-zeroes_operations": s.Zeroes, "x-failed_operations": s.Failed, "wr_highest_offset": s.HighestWrite,
+				"account_invalid": false, "account_failed": true, "rd_merged": 0, "wr_merged": 0, "unmap_merged": 0,
+			},
+		})
+	}
+	return list, nil
+}
+
+// queryBlock lists the devices of a machine, of which a server has none.
+func (p *Plane) queryBlock(context.Context, *qmp.Call) (any, error) { return []any{}, nil }
+
+// queryBlockGraph tells the whole graph: nodes, owners, edges with their permissions.
+func (p *Plane) queryBlockGraph(context.Context, *qmp.Call) (any, error) {
+	type vertex struct {
+		ID       int    `json:"id"`
+		Type     string `json:"type"`
+		Name     string `json:"name"`
+		InFlight int64  `json:"x-in-flight"`
+		Quiesced int    `json:"x-quiesced"`
+		Context  string `json:"x-iothread"`
+		Driver   string `json:"x-driver,omitempty"`
+		Throttle string `json:"x-throttle-group,omitempty"`
+	}
+	type edge struct {
+		Parent int      `json:"parent"`
+		Child  int      `json:"child"`
+		Name   string   `json:"name"`
+		Perm   []string `json:"perm"`
+		Shared []string `json:"shared-perm"`
+	}
+	nodes := []vertex{}
+	edges := []edge{}
+	ids := map[any]int{}
+	add := func(key any, v vertex) int {
+		v.ID = len(nodes) + 1
+		ids[key] = v.ID
+		nodes = append(nodes, v)
+		return v.ID
+	}
+	for _, n := range p.graph.Nodes() {
+		driver, _ := p.describe(n)
+		add(n, vertex{Type: "block-driver", Name: n.Name(), InFlight: n.InFlight(), Quiesced: n.Quiesced(), Context: n.Context().Name(), Driver: driver})
+	}
+	roots := p.graph.Roots()
+	slices.SortFunc(roots, func(a, b *blockcore.Root) int { return compare(a.Name(), b.Name()) })
+	link := func(parent int, e *blockcore.Edge) {
+		if child, known := ids[e.Node()]; known {
+			edges = append(edges, edge{parent, child, e.Name(), e.Permissions().Names(), e.Shared().Names()})
+		}
+	}
+	for _, r := range roots {
+		v := vertex{Type: "block-backend", Name: r.Name(), InFlight: r.InFlight(), Quiesced: r.Quiesced(), Context: r.Context().Name()}
+		if g := r.Throttle(); g != nil {
+			v.Throttle = g.Name()
+		}
+		link(add(r, v), r.Edge())
+	}
+	for _, n := range p.graph.Nodes() {
+		for _, e := range n.Children() {
+			if parent, known := ids[n]; known {
+				link(parent, e)
+			}
+		}
+	}
+	return map[string]any{"nodes": nodes, "edges": edges}, nil
+}

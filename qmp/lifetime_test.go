@@ -1,0 +1,189 @@
+package qmp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Goal: what a client held is let go when it leaves, after its last command, last first; and a command that waits is told.
+// Method: a client with two things held and a command that waits for ever closes; later registrations run at once.
+func TestOnClose(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *stage) {
+		m := s.negotiated()
+		m.ask(`{"execute":"hold","arguments":{"gate":"first"}}{"execute":"hold","arguments":{"gate":"second"}}`)
+		require.Empty(t, m.ask(`{"execute":"wait","arguments":{"gate":"never"}}`))
+		var c *Connection
+		for c = range s.server.connections {
+		}
+		m.conn.Close()
+		<-m.done
+		require.Equal(t, []string{"gave up", "second", "first"}, s.closes)
+		require.Error(t, c.Context().Err())
+		c.OnClose(func() { s.note("at once") })
+		require.Equal(t, "at once", s.closes[3])
+		require.Zero(t, s.server.Connections())
+	})
+}
+
+// Goal: Close ends everything: a command that waits, answers on their way, and whoever comes later. Method: Close with a command
+// in flight and another behind it; the first is answered, the second is never begun.
+func TestClose(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *stage) {
+		m := s.negotiated()
+		m.ask(`{"execute":"wait","arguments":{"gate":"never"},"id":1}{"execute":"hold","arguments":{"gate":"x"},"id":2}`)
+		s.server.Close()
+		require.Equal(t, "{\"id\": 1, \"error\": {\"class\": \"GenericError\", \"desc\": \"context canceled\"}}\r\n(end)\r\n", m.took())
+		require.Equal(t, []string{"gave up"}, s.closes)
+		left, _ := net.Pipe()
+		require.ErrorIs(t, s.server.ServeConn(left, Monitor{}), ErrClosed)
+		_, err := left.Write(nil)
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+	})
+}
+
+// Goal: Close does not wait for a client that does not read. Method: a deaf monitor with answers on their way; the clock
+// tells how long it took.
+func TestCloseWithDeafReader(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *stage) {
+		deaf := s.connectDeaf(Monitor{})
+		readLine(deaf)
+		deaf.say(strings.Repeat(echo, 100))
+		synctest.Wait()
+		begun := time.Now()
+		s.server.Close()
+		require.Equal(t, flushMax, time.Since(begun))
+	})
+}
+
+// Goal: quit is answered before the callback, which may start the end of the program. Method: a callback that starts
+// Close.
+func TestQuit(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *stage) {
+		closed := make(chan struct{})
+		s.server.options.Quit = func() {
+			go func() {
+				defer close(closed)
+				s.server.Close()
+			}()
+		}
+		m := s.negotiated()
+		require.Equal(t, "{\"return\": {}}\r\n(end)\r\n", m.ask(`{"execute":"quit"}`))
+		<-closed
+	})
+}
+
+// halfClosed is a transport whose input ends while its output is still read.
+type halfClosed struct {
+	net.Conn
+	input io.Reader
+}
+
+func (h halfClosed) Read(p []byte) (int, error) { return h.input.Read(p) }
+
+// Goal: a client that has closed its sending side is answered, and is not waited for without end. Method: a command that
+// is quick, and one that waits for ever.
+func TestHalfClosed(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *stage) {
+		for _, c := range []struct {
+			last, want string
+			takes      time.Duration
+		}{
+			{echo, `{"return": {}}`, 0},
+			{`{"execute":"wait","arguments":{"gate":"never"}}`, `{"error": {"class": "GenericError", "desc": "context canceled"}}`, goneAfter},
+		} {
+			ours, theirs := net.Pipe()
+			m := &monitor{conn: ours}
+			go m.collect()
+			begun := time.Now()
+			require.NoError(t, s.server.ServeConn(halfClosed{theirs, strings.NewReader(`{"execute":"qmp_capabilities"}` + c.last)}, Monitor{}))
+			require.Equal(t, c.takes, time.Since(begun))
+			lines := strings.Split(m.took(), "\r\n")
+			require.Equal(t, []string{`{"return": {}}`, c.want, "(end)", ""}, lines[1:])
+		}
+	})
+}
+
+// Goal: a transport that fails ends the connection at once, whatever runs. Method: an error in place of input.
+func TestTransportFails(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *stage) {
+		ours, theirs := net.Pipe()
+		m := &monitor{conn: ours}
+		go m.collect()
+		input := io.MultiReader(strings.NewReader(`{"execute":"qmp_capabilities"}{"execute":"wait","arguments":{"gate":"never"}}`), broken{})
+		begun := time.Now()
+		require.NoError(t, s.server.ServeConn(halfClosed{theirs, input}, Monitor{}))
+		require.Zero(t, time.Since(begun))
+		m.took()
+	})
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, errors.New("reset") }
+
+// Goal: commands can be sent from a shell. Method: socat, which closes its sending side at once, and Python with nothing but
+// its socket.
+func TestFromAShell(t *testing.T) {
+	path := newStage().listen(t)
+	const words = `{"execute":"qmp_capabilities"}{"execute":"echo","arguments":{"a":1}}`
+	const python = `
+import socket, sys, json
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+f = s.makefile('rw')
+assert 'QMP' in json.loads(f.readline())
+for command in 'qmp_capabilities', 'query-version':
+    json.dump({'execute': command, 'id': command}, f)
+    f.flush()
+    print(f.readline().strip())
+`
+	for _, c := range []struct {
+		want  string
+		words []string
+	}{
+		{`{"return": {"a": 1}}`, []string{"socat", "-t5", "-", "UNIX-CONNECT:" + path}},
+		{`"package": "test"}, "id": "query-version"}`, []string{"python3", "-c", python, path}},
+	} {
+		command := exec.Command(c.words[0], c.words[1:]...)
+		command.Stdin = strings.NewReader(words)
+		output, err := command.CombinedOutput()
+		require.NoError(t, err, string(output))
+		require.Contains(t, string(output), c.want)
+	}
+}
+
+// Goal: a client finds out that the server has gone, and one that comes too late why. Method: a command in flight while
+// the server closes; a refused connection; a listener that greets with something else.
+func TestClientEnds(t *testing.T) {
+	s := newStage()
+	path := s.listen(t)
+	client := dial(t, path)
+	failed := make(chan error, 1)
+	go func() { failed <- client.Do(context.Background(), "wait", waitArgs2{"never"}, nil) }()
+	require.NoError(t, client.DoOOB(t.Context(), "echo", nil, nil))
+	for range connectionsMax - 1 {
+		dial(t, path)
+	}
+	_, err := Dial(t.Context(), path)
+	require.EqualError(t, err, "Too many monitors are connected, the limit is 32")
+	s.server.Close()
+	require.Error(t, <-failed)
+	require.ErrorIs(t, client.Do(t.Context(), "echo", nil, nil), io.EOF)
+	_, open := <-client.Events()
+	require.False(t, open)
+	_, err = Dial(t.Context(), path)
+	require.Error(t, err)
+	ours, theirs := net.Pipe()
+	go theirs.Write([]byte(`{"return": {}}`))
+	_, err = NewClient(t.Context(), ours)
+	require.EqualError(t, err, "the greeting of the monitor is none")
+}
