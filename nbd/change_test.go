@@ -76,7 +76,11 @@ func TestMoveUnderLoad_T_X15(t *testing.T) {
 					lazy.post(CmdRead, 0, mib, 3*mib, nil)
 				}
 				h.until("the socket is full", func() bool { return h.conn(1).out.blocked })
-				to := h.another(engines[moves%3%len(engines)]) // of the other kind once
+				kind := engine
+				if moves == 10 && kind == blockcore.EngineURing {
+					kind = blockcore.EngineThreads
+				}
+				to := h.another(kind)
 				h.loaded(func() {
 					for i := range moves {
 						there := to
