@@ -3,6 +3,7 @@ package nbd
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -43,8 +44,9 @@ func (p *pump) decryptLoop() {
 	defer close(p.decrypted)
 	_, err := copyBytes(&untilRefused{to: p.clear}, p.secure)
 	if err != nil {
-		// What the engine still has to say would reach nobody.
+		// What the engine still has to say would reach nobody; it finds that out by our end.
 		p.secure.NetConn().Close()
+		p.clear.Close()
 	}
 	p.clear.CloseWrite()
 }
@@ -75,16 +77,8 @@ func (p *pump) part() {
 
 // settled reports that the client has acknowledged all that it was sent, and nothing of it is unread.
 func (p *pump) settled() bool {
-	sc, ok := p.secure.NetConn().(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
 	is := false
-	err = raw.Control(func(fd uintptr) { is = settled(int(fd)) })
+	err := p.control(func(fd uintptr) { is = settled(int(fd)) })
 	return is && err == nil
 }
 
@@ -111,6 +105,19 @@ func (u *untilRefused) Write(b []byte) (int, error) {
 		u.refused = err != nil
 	}
 	return len(b), nil
+}
+
+// control runs fn with the descriptor of the socket that carries TLS.
+func (p *pump) control(fn func(fd uintptr)) error {
+	sc, ok := p.secure.NetConn().(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("connection of type %T has no file descriptor", p.secure.NetConn())
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(fn)
 }
 
 // wait waits for the end of both goroutines.
