@@ -175,17 +175,17 @@ func voyage(nodes []*Node, roots []*Root, from, to *AioContext) error {
 		return fmt.Errorf("leaving AioContext %s: %w", from.name, err)
 	}
 	err := to.Do(func(*Task) error { enterLoop(nodes, roots, to); return nil })
-	// Requests that were held begin again only now that the other side is ready for them.
+	if err != nil {
+		_ = from.Do(func(*Task) error { enterLoop(nodes, roots, from); return nil })
+		err = fmt.Errorf("entering AioContext %s: %w", to.name, err)
+	}
+	// Requests that were held begin again only now that there is a side that is ready for them.
 	from.Post(func() {
 		for i := range away {
 			away[i].WakeAll()
 		}
 	})
-	if err != nil {
-		_ = from.Do(func(*Task) error { enterLoop(nodes, roots, from); return nil })
-		return fmt.Errorf("entering AioContext %s: %w", to.name, err)
-	}
-	return nil
+	return err
 }
 
 // leaveLoop runs on the old loop. It returns the requests that were held there.
