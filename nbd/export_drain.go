@@ -102,14 +102,13 @@ func (c *Conn) leaveLoop(to *lane) {
 func (c *Conn) enterLoop(ctx *blockcore.AioContext) {
 	c.between = false
 	c.ctx = ctx
-	c.progress = ctx.Now()
 	c.watcher = ctx.Watch(c.fd, c)
 	switch {
+	case c.linger == nil:
 	case c.leaving:
-		c.linger = ctx.After(c.limits.Farewell, c.close)
-	case c.linger != nil:
-		c.linger = nil
-		c.maybeClose() // asks for it again
+		c.linger = ctx.After(c.linger.Left(), c.close)
+	default:
+		c.linger = ctx.After(c.linger.Left(), c.lingered)
 	}
 	if c.retry != nil {
 		c.retry = nil
