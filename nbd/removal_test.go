@@ -76,6 +76,39 @@ func TestStopWithEverything_T_X12(t *testing.T) {
 	})
 }
 
+// Goal: requests that wait for a throttle group hold up neither the stop of a server nor the end of an export: limits mean nothing any more, and all are
+// answered (T-X12). Method: one request a second is allowed; twenty are in flight.
+func TestEndWithThrottledRequests_T_X12(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		for _, end := range []func(h *house) error{
+			func(h *house) error { return h.stop() },
+			func(h *house) error { return h.server.RemoveExport(t.Context(), h.export, FarewellRestart) },
+		} {
+			h := newHouse(t, houseOptions{engine: engine})
+			group := blockcore.NewThrottleGroup("slow")
+			var c blockcore.ThrottleConfig
+			c.IOPSTotal.Avg = 1
+			require.NoError(t, group.Configure(c))
+			require.NoError(t, h.update(h.node, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+				tx.SetThrottle(d, h.root, group)
+				return nil
+			}))
+			w := h.dial(dialOptions{})
+			for i := range uint64(20) {
+				w.post(CmdWrite, 0, i*512, 0, fill(1, 512))
+			}
+			h.until("all are in flight", func() bool { return h.conn(1).inFlight >= 18 })
+			began := time.Now()
+			require.NoError(t, end(h))
+			require.Less(t, time.Since(began), 10*time.Second)
+			for _, a := range w.awaitAll() {
+				w.ok(a)
+			}
+			w.atEnd()
+		}
+	})
+}
+
 // Goal: servers stop and exports go while clients connect, and each client is served or sees its end, none is left behind (T-X13). Method: clients
 // connect, ask and leave all the time; servers stop one after the other, and on one server an export is removed, by every farewell, and added again.
 func TestStopRacesWithConnects_T_X13(t *testing.T) {
