@@ -35,7 +35,21 @@ func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
 	size, _ := roundUp(end-f.base, max(sectorBytes, f.limits.Align))
 	f.size.Store(size)
 	f.data.forget()
+	f.remap(t)
 	return nil
+}
+
+// remap gives up the views of a file that has another end now; what is busy is soon mapped again.
+func (f *File) remap(t *blockcore.Task) {
+	if f.views == nil {
+		return
+	}
+	views := f.views.takeAll()
+	_ = t.Block(func() error { closeViews(views); return nil })
+	f.views = nil
+	if mappable(&f.options, f.fd, f.device) {
+		f.views = newViews(&f.options, f.fd, f.device)
+	}
 }
 
 // deviceEnd returns how long a block device is, if that is enough. As in QEMU a device that is longer than was asked for is taken as

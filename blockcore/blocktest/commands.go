@@ -11,6 +11,9 @@ type command func(s *stage, l line)
 
 // commands are all there are.
 var commands = map[string]command{
+	"job":  (*stage).addJob,
+	"ask":  (*stage).askJob,
+	"jobs": (*stage).listJobs,
 	"loop": func(s *stage, l line) { s.newLoop(l.operands[0]) },
 	"stop": func(s *stage, l line) {
 		s.loop(l.operands[0]).Close()
@@ -54,7 +57,7 @@ type line struct {
 }
 
 // flags are options without a value.
-var flags = []string{"exclusive", "lax", "park", "prompt", "work", "main-only", "implicit", "writable", "mover", "movable", "run", "postpone", "cancel"}
+var flags = []string{"exclusive", "lax", "park", "prompt", "work", "main-only", "implicit", "writable", "mover", "movable", "idle", "manual"}
 
 func parseLine(words []string) line {
 	l := line{options: map[string]string{}}

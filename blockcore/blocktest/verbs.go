@@ -73,13 +73,9 @@ func (s *stage) ask(op string, l line) {
 
 // later is: later NODE run|postpone|cancel after=DURATION.
 func (s *stage) later(l line) {
-	policy := blockcore.ChoreRun
-	if l.has("postpone") {
-		policy = blockcore.ChorePostpone
-	}
-	if l.has("cancel") {
-		policy = blockcore.ChoreCancel
-	}
+	policy := map[string]blockcore.ChorePolicy{
+		"run": blockcore.ChoreRun, "postpone": blockcore.ChorePostpone, "cancel": blockcore.ChoreCancel,
+	}[l.operands[1]]
 	d, err := time.ParseDuration(l.options["after"])
 	s.sayError("later", err)
 	n := s.node(l.operands[0])
