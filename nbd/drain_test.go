@@ -3,8 +3,8 @@ package nbd
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -232,7 +232,7 @@ func TestSectionsBackToBack(t *testing.T) {
 			next := make(chan *blockcore.Drained)
 			go func() { next <- h.drain() }()
 			for h.root.Quiesced() == 0 {
-				time.Sleep(time.Millisecond)
+				runtime.Gosched()
 			}
 			close(busy)
 			d = <-next
