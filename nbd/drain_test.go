@@ -3,6 +3,7 @@ package nbd
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -212,6 +213,33 @@ func TestThousandDrainsUnderLoad(t *testing.T) {
 				d.End()
 			}
 		})
+	})
+}
+
+// Goal: sections that follow each other without a pause let a client get on: what one held back is begun before the next one, which waits for
+// it. Method: the end of a section and the beginning of another reach the loop at once, since it was busy meanwhile.
+func TestSectionsBackToBack(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine})
+		w := h.dial(dialOptions{})
+		d := h.drain()
+		for i := range 10 {
+			cookie := w.post(CmdWrite, 0, uint64(i)*512, 0, fill(byte(i), 512))
+			h.until("it is parked", func() bool { return h.conn(1).blocked })
+			busy := make(chan struct{})
+			require.True(t, h.ctx.Post(func() { <-busy }))
+			d.End()
+			next := make(chan *blockcore.Drained)
+			go func() { next <- h.drain() }()
+			for h.root.Quiesced() == 0 {
+				runtime.Gosched()
+			}
+			close(busy)
+			d = <-next
+			w.ok(w.await(cookie))
+		}
+		d.End()
+		w.alive()
 	})
 }
 
