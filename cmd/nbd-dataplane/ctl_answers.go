@@ -47,6 +47,7 @@ type clientAnswer struct {
 	Read      uint64 `json:"bytes-read"`
 	Written   uint64 `json:"bytes-written"`
 	Receiving string `json:"receiving"`
+	Held      bool   `json:"held"`
 	Sending   bool   `json:"does-not-read"`
 }
 

@@ -84,8 +84,8 @@ func newSize(was int64, text string) (int64, error) {
 	case '-':
 		n = was - n
 	}
-	if n < 0 {
-		return 0, usagef("%s: there are %s, and that is too much or too little", printable(text), sizeText(was))
+	if n < 0 { // too little, or more than can be counted
+		return 0, usagef("%s: the disk has %s, and that leads to no size", printable(text), sizeText(was))
 	}
 	return n, nil
 }
