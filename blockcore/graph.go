@@ -225,10 +225,15 @@ func (g *Graph) component(from *Node) ([]*Node, []*Root) {
 		}
 		in[n] = true
 		for _, e := range n.parents {
-			if e.root != nil {
-				roots = append(roots, e.root)
-			} else {
+			if e.root == nil {
 				visit(e.parent)
+				continue
+			}
+			roots = append(roots, e.root)
+			if s, ok := e.root.owner.(Sibling); ok {
+				for _, r := range s.Siblings() {
+					visit(r.Node())
+				}
 			}
 		}
 		for _, e := range n.children {

@@ -61,6 +61,12 @@ type Mover interface {
 	Attach(ctx *AioContext)
 }
 
+// Sibling is an Owner of several Roots, whose nodes stay on one AioContext.
+type Sibling interface {
+	// Siblings returns them all. Safe from anywhere.
+	Siblings() []*Root
+}
+
 // SizeWatcher is an Owner that wants to know when the size of its node has changed.
 type SizeWatcher interface {
 	// Resized is called in the drained section of the change. Not on a loop.

@@ -104,7 +104,10 @@ func (u *undoing) steps(tx *blockcore.Tx, d *blockcore.Drained) []func() error {
 	child := func(name string) *blockcore.Edge { return g.Node(name).Children()[0] }
 	return []func() error{
 		func() error { return tx.SetContext(d, g.Node("base"), u.io) },
-		func() error { _, err := tx.Attach(d, g.Node("spare"), blockcore.RoleBacking, g.Node("lonely")); return err },
+		func() error {
+			_, err := tx.Attach(d, g.Node("spare"), blockcore.RoleBacking, g.Node("lonely"))
+			return err
+		},
 		func() error { tx.Detach(d, g.Node("spare").Children()[0]); return nil },
 		func() error { _, err := u.add(tx, "fresh", "base", false); return err },
 		func() (err error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -76,7 +77,11 @@ func TestMoveUnderLoad_T_X15(t *testing.T) {
 					lazy.post(CmdRead, 0, mib, 3*mib, nil)
 				}
 				h.until("the socket is full", func() bool { return h.conn(1).out.blocked })
-				to := h.another(engines[moves%3%len(engines)]) // of the other kind once
+				kind := engine
+				if moves == 10 && kind == blockcore.EngineURing {
+					kind = blockcore.EngineThreads
+				}
+				to := h.another(kind)
 				h.loaded(func() {
 					for i := range moves {
 						there := to
@@ -138,6 +143,24 @@ func TestClientsComeAndGoDuringMoves(t *testing.T) {
 		close(stop)
 		wg.Wait()
 		require.Zero(t, h.export.Clients())
+	})
+}
+
+// Goal: moves do not give a client more time to take its last replies. Method: a client that has said DISC and reads nothing, while its export moves
+// all the time; it is given up.
+func TestMovesDoNotProlongTheLinger(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine, server: ServerOptions{Limits: Limits{Linger: 100 * time.Millisecond}}})
+		w := h.dial(dialOptions{})
+		h.narrow(1)
+		w.post(CmdRead, 0, 0, mib, nil)
+		w.post(CmdDisc, 0, 0, 0, nil)
+		h.until("it lingers", func() bool { return h.conn(1).linger != nil })
+		to := h.another(engine)
+		for i := 0; h.export.Clients() > 0; i++ {
+			require.NoError(t, h.graph.Move(t.Context(), h.node, []*blockcore.AioContext{to, h.ctx}[i%2]))
+		}
+		require.Equal(t, CauseLinger, h.closed().Cause)
 	})
 }
 

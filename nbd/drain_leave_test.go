@@ -59,7 +59,7 @@ var leavePoints = map[string]leavePoint{
 const disc = "DISC"
 
 // Goal: a client may go at any point, in any way, with and without a drained section, and all counts are back at zero: requests in flight are
-// finished, nothing that was cut off is executed, and the next client finds its seat (T-X4). Method: every point times every way
+// finished, nothing that was cut off is executed, and the next client finds its seat (T-X4, DI-2). Method: every point times every way
 // times no section, one that is held, and a drain that waits for the request in flight; one seat; the house counts at the end.
 func TestClientLeaves_T_X4(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -133,7 +133,7 @@ func (h *house) leave(what string, point leavePoint, how string, drained bool) {
 }
 
 // Goal: a client that is gone for good while its requests are parked is noticed in the section: its seat and memory are free long before the
-// section ends, and what it had asked for is not executed after others have written (T-X4). Method: a unix socket closed, a TCP connection
+// section ends, and what it had asked for is not executed after others have written (T-X4, DI-2). Method: a unix socket closed, a TCP connection
 // reset, one behind TLS, with a WRITE parked, on each engine; a client that closed its half only stays and is answered.
 func TestClientIsGoneInASection_T_X4(t *testing.T) {
 	for name, reset := range map[string]bool{"unix": false, "tcp": true, "tls": true} {
@@ -173,7 +173,7 @@ func TestClientIsGoneInASection_T_X4(t *testing.T) {
 		cookie := w.post(CmdWrite, 0, 0, 0, fill(1, 512))
 		goodbyes["half closed"](t, w.conn)
 		h.until("it is parked", func() bool { return h.conn(0).blocked })
-		time.Sleep(2 * parkedEvery) // it is looked at meanwhile
+		h.awaitLooks(2)
 		d.End()
 		w.ok(w.await(cookie))
 		w.atEnd()
@@ -181,7 +181,7 @@ func TestClientIsGoneInASection_T_X4(t *testing.T) {
 }
 
 // Goal: a host that dies without a word is found, whether its client rests or replies are on their way to it, and a client that only does
-// not read is left alone (T-X4, REQ-9). Method: a socket filter has the client's kernel drop all that comes, so that it acknowledges nothing;
+// not read is left alone (T-X4, DI-2, REQ-9). Method: a socket filter has the client's kernel drop all that comes, so that it acknowledges nothing;
 // keepalive and the time allowed are short.
 func TestClientDiesSilently_T_X4(t *testing.T) {
 	for name, busy := range map[string]bool{"idle": false, "replies on their way": true} {
@@ -213,9 +213,19 @@ func TestClientDiesSilently_T_X4(t *testing.T) {
 			w.post(CmdRead, 0, 0, mib, nil)
 		}
 		h.until("the socket is full", func() bool { return h.conn(0).out.blocked })
-		time.Sleep(2 * time.Second)
+		h.awaitLooks(8) // twice the time of silence
 		require.Len(t, w.awaitAll(), 30)
 	})
+}
+
+// awaitLooks waits until the export has looked for clients that are gone so many times.
+func (h *house) awaitLooks(n int) {
+	h.t.Helper()
+	var last *blockcore.Timer
+	for range n + 1 {
+		h.until("it looks again", func() bool { return h.export.looking != last })
+		h.onLoop(func() { last = h.export.looking })
+	}
 }
 
 // deafen has the kernel drop all that comes for a socket, before TCP sees it.

@@ -105,7 +105,7 @@ func (l *lane) burst(c *Conn) int {
 }
 
 const (
-	burstAlone     = 8
+	burstAlone     = 16
 	burstInCompany = 32
 	// companyMemory is after how many turns in a row with one connection only that one counts as alone.
 	companyMemory = 8

@@ -9,7 +9,7 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// File is an open disk. All but its syncs may be used by any number of contexts at once.
+// File is an open disk. All but its syncs and its views may be used by any number of contexts at once.
 //
 // Analogous to QEMU's file and host_device drivers under its raw format.
 type File struct {
@@ -53,6 +53,9 @@ type opened struct {
 	guard        func(block0 []byte) error
 	limits       blockcore.Limits
 	features     blockcore.Features
+
+	// Owned by the context.
+	views *views // nil = the file is not mapped
 }
 
 // lacks remembers what the file system turned out not to support, so that each is tried once.
@@ -80,6 +83,8 @@ var (
 	_ blockcore.Featurer  = (*File)(nil)
 	_ blockcore.Resizer   = (*File)(nil)
 	_ blockcore.Reopener  = (*File)(nil)
+
+	_ blockcore.ContextFollower = (*File)(nil)
 )
 
 // Filename returns the name under which the file was opened. Safe from anywhere.
@@ -97,9 +102,18 @@ func (f *File) Features() blockcore.Features { return f.features }
 // Path returns the name the file was opened by. Safe from anywhere.
 func (f *File) Path() string { return f.path }
 
+// Detach takes the file off a loop. It implements blockcore.ContextFollower.
+func (f *File) Detach() { f.views.detach() }
+
+// Attach takes it up on another one. It implements blockcore.ContextFollower.
+func (f *File) Attach(ctx *blockcore.AioContext) { f.views.attach(ctx) }
+
 // Close closes the file and gives its locks back.
 func (f *File) Close(t *blockcore.Task) error {
+	views := f.views.takeAll()
+	served.leave(f.device.number)
 	return t.Block(func() error {
+		closeViews(views)
 		err := unix.Close(f.fd)
 		if f.lockFD >= 0 {
 			unix.Close(f.lockFD)

@@ -233,6 +233,7 @@ func roundUp(n, unit int64) (int64, bool) {
 
 func newFile(o *Options, fd, lockFD int, d device, w window) *File {
 	f := &File{opened: newOpened(o, fd, d, w), path: o.Path, lockFD: lockFD, system: kernel{}}
+	served.enter(d.number)
 	if lockFD >= 0 {
 		f.locks = o.locks()
 	}
@@ -241,7 +242,7 @@ func newFile(o *Options, fd, lockFD int, d device, w window) *File {
 }
 
 func newOpened(o *Options, fd int, d device, w window) opened {
-	return opened{
+	next := opened{
 		options: *o, fd: fd,
 		device: d, base: w.base, eof: d.sizeBytes, directAlign: w.direct,
 		readOnly: o.ReadOnly, direct: o.Cache.Direct,
@@ -254,6 +255,10 @@ func newOpened(o *Options, fd int, d device, w window) opened {
 			ReadOnly:   o.ReadOnly,
 		},
 	}
+	if mappable(o, fd, d) {
+		next.views = newViews(o, fd, d)
+	}
+	return next
 }
 
 // OffsetError says that a disk would begin behind the end of its file.

@@ -11,6 +11,9 @@ import (
 // ReadAt fills p from offset off.
 func (f *File) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 	pos := f.base + off
+	if f.loadMapped(t, p, pos) {
+		return nil
+	}
 	if n := f.readInline(t, p, pos); n > 0 {
 		p, pos = p[n:], pos+int64(n)
 	}

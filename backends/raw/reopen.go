@@ -134,7 +134,9 @@ func (f *File) become(o opened, sizeBytes int64, damage *syncFailure) {
 
 // drop gives up an opening that is not used any more, and the locks that only it had.
 func (f *File) drop(t *blockcore.Task, o opened) {
+	views := o.views.takeAll()
 	_ = t.Block(func() error {
+		closeViews(views)
 		if f.lockFD >= 0 {
 			narrowLocks(kernelLocks{}, f.lockFD, o.locks, f.locks)
 		}

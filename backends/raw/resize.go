@@ -35,7 +35,24 @@ func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
 	size, _ := roundUp(end-f.base, max(sectorBytes, f.limits.Align))
 	f.size.Store(size)
 	f.data.forget()
+	f.remap(t)
 	return nil
+}
+
+// remap gives up the views of a file that has another end now; what is busy is soon mapped again.
+func (f *File) remap(t *blockcore.Task) {
+	if f.views == nil {
+		return
+	}
+	views := f.views.takeAll()
+	f.views = nil
+	_ = t.Block(func() error {
+		closeViews(views)
+		if mappable(&f.options, f.fd, f.device) {
+			f.views = newViews(&f.options, f.fd, f.device)
+		}
+		return nil
+	})
 }
 
 // deviceEnd returns how long a block device is, if that is enough. As in QEMU a device that is longer than was asked for is taken as

@@ -168,3 +168,24 @@ func TestResizeDevice(t *testing.T) {
 	require.NoError(t, d.resize(1<<20))
 	require.Equal(t, int64(2<<20), d.node.Size(), "a device is as long as it is")
 }
+
+// Goal: the map is that of the file as it is now; method: data is found, then cut off and replaced by a hole, or moved away from by
+// another offset.
+func TestMapAfterResizeAndReopen(t *testing.T) {
+	path := makeFile(t, t.TempDir(), 64<<10)
+	d := newDisk(t, Options{Path: path})
+	data, hole := []blockcore.Extent{dataExtent(64 << 10)}, []blockcore.Extent{holeExtent(64 << 10)}
+	require.NoError(t, d.fill(0, 64<<10, 1))
+	require.Equal(t, data, mapOf(t, d.ctx, d.f))
+	require.NoError(t, d.resize(128<<10))
+	require.Equal(t, append(data, hole...), mapOf(t, d.ctx, d.f))
+	require.NoError(t, d.change(func(tx *blockcore.Tx, s *blockcore.Drained) error {
+		return tx.Reopen(s, d.node, Options{Path: path, Offset: 64 << 10})
+	}))
+	require.Equal(t, hole, mapOf(t, d.ctx, d.f))
+	require.NoError(t, d.fill(0, 64<<10, 1))
+	require.Equal(t, data, mapOf(t, d.ctx, d.f))
+	require.NoError(t, d.resize(0))
+	require.NoError(t, d.resize(64<<10))
+	require.Equal(t, hole, mapOf(t, d.ctx, d.f))
+}

@@ -31,6 +31,8 @@ type stage struct {
 	layers   map[string]*Layer
 	roots    map[string]*blockcore.Root
 	sections map[string]*section
+	jobs     *blockcore.Jobs
+	jobNames map[string]*blockcore.Job
 	said     []string
 
 	// Safe from anywhere.
@@ -46,10 +48,12 @@ type section struct {
 
 func newStage(t *testing.T) *stage {
 	s := &stage{
-		t: t, log: &Log{}, stopped: map[*blockcore.AioContext]bool{}, layers: map[string]*Layer{}, roots: map[string]*blockcore.Root{}, sections: map[string]*section{},
+		t: t, log: &Log{}, stopped: map[*blockcore.AioContext]bool{}, jobNames: map[string]*blockcore.Job{},
+		layers: map[string]*Layer{}, roots: map[string]*blockcore.Root{}, sections: map[string]*section{},
 	}
 	s.main = s.newLoop("main")
-	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.main})
+	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.main, OnEvent: s.event})
+	s.jobs = blockcore.NewJobs(s.graph)
 	return s
 }
 
@@ -59,6 +63,13 @@ func (s *stage) newLoop(name string) *blockcore.AioContext {
 	s.loops = append(s.loops, c)
 	s.t.Cleanup(c.Close)
 	return c
+}
+
+// event takes down what jobs go through.
+func (s *stage) event(e blockcore.Event) {
+	if e, ok := e.(blockcore.JobStatusChanged); ok {
+		s.log.Add("job %s: %v", e.ID, e.Status)
+	}
 }
 
 // do executes a command and returns what it says: first what happened, then its own words.
@@ -74,8 +85,28 @@ func (s *stage) do(words []string) []string {
 	return append(strings.FieldsFunc(s.log.Take(), func(r rune) bool { return r == '\n' }), s.said...)
 }
 
-// calm returns when every loop has nothing left to do but what waits for a gate.
+// calm returns when every loop has nothing left to do but what waits for a gate, and no job is about to end.
 func (s *stage) calm() {
+	s.calmLoops()
+	for _, j := range s.jobs.All() {
+		for ending(j) {
+			runtime.Gosched()
+		}
+	}
+	s.calmLoops()
+}
+
+func ending(j *blockcore.Job) bool {
+	switch status := j.Status(); {
+	case status == blockcore.JobWaiting, status == blockcore.JobAborting:
+		return true
+	case status < blockcore.JobWaiting:
+		return j.Completing() && j.Pauses() == 0
+	}
+	return false
+}
+
+func (s *stage) calmLoops() {
 	for range 3 {
 		for _, c := range s.loops {
 			if s.stopped[c] {
@@ -174,6 +205,10 @@ func (s *stage) strike() {
 		}
 	}
 	s.requests.Wait()
+	for _, j := range s.jobs.All() {
+		_ = j.Do(blockcore.JobCancel)
+		require.Error(s.t, j.Wait(s.t.Context()), "job %s ends with the scenario", j.ID())
+	}
 	s.calm()
 	for _, n := range s.graph.Nodes() {
 		require.Zero(s.t, n.InFlight(), "in flight in node %s", n.Name())
@@ -183,8 +218,11 @@ func (s *stage) strike() {
 	for _, r := range s.graph.Roots() {
 		require.Zero(s.t, r.InFlight(), "in flight at root %s", r.Name())
 		require.Zero(s.t, r.Quiesced(), "sections of root %s", r.Name())
-		r.Close()
+		if _, ok := s.roots[r.Name()]; ok {
+			r.Close()
+		}
 	}
+	require.Empty(s.t, s.graph.Roots())
 	require.Empty(s.t, s.graph.Requests())
 	require.Empty(s.t, s.graph.Sections())
 	for len(s.graph.Nodes()) > 0 {

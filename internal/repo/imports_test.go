@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"interop":            nil,
 	"interop/subject":    nil,
 	"interop/verifier":   nil,
-	"e2e":                nil,
+	"e2e/...":            nil,
 }
 
 // testsMayImport is what any test may import besides: the conformance suite, the driver that stores nothing, and the
