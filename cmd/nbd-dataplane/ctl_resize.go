@@ -17,9 +17,8 @@ func (t *ctl) newResize() *cobra.Command {
 		Long: "Gives the node of an export another size while clients are connected. SIZE is in bytes, or with k, M, G, T behind it; + and -\n" +
 			"add to and take from the size that it has. A smaller size needs --shrink: what is past it is lost, and clients that ask for\n" +
 			"it get errors.\n\n" +
-			"Clients that connect from then on see the new size. Those that are connected may use it at once, but have to be told: a\n" +
-			"virtual machine of QEMU by block_resize in its own monitor, a kernel's nbd device by 'nbd-client' or\n" +
-			"'blockdev --setsz'; docs/operations.md has both.",
+			"Clients that connect from then on see the new size. Those that are connected may use it at once, but NBD has no way to tell\n" +
+			"them: docs/operations.md says how a virtual machine of QEMU and a kernel's nbd device learn of it.",
 		Example: "  nbd-dataplane ctl resize root 20G\n" +
 			"  nbd-dataplane ctl resize root +512M\n" +
 			"  nbd-dataplane ctl resize scratch -1G --shrink",
