@@ -69,6 +69,7 @@ type drainAnswer struct {
 	HeldMS   int64    `json:"held-ms"`
 	LeaseMS  int64    `json:"lease-ms"`
 	SettleUS int64    `json:"settle-us"`
+	Settled  bool     `json:"settled"`
 }
 
 type objectAnswer struct {

@@ -47,7 +47,7 @@ func (t *ctl) resize(m *monitor, name, size string, shrink bool) error {
 	case to < was && !shrink:
 		return usagef("%s has %s and %s is less: what is past the new end would be lost; add --shrink if it may be", printable(name), sizeText(was), sizeText(to))
 	}
-	if err := m.ask("block_resize", map[string]any{"node-name": at.node, "size": to}, nil); err != nil {
+	if err := t.askTelling(m, at, "block_resize", map[string]any{"node-name": at.node, "size": to}); err != nil {
 		return err
 	}
 	if t.asJSON {
