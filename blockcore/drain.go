@@ -285,6 +285,13 @@ func (d *Drained) Timings() Timings {
 	return d.timings
 }
 
+// Settled reports whether the wait is over and what d covers is still. Safe from anywhere.
+func (d *Drained) Settled() bool {
+	d.graph.mu.Lock()
+	defer d.graph.mu.Unlock()
+	return d.settled
+}
+
 // covers reports whether d holds n still. graph.mu is held.
 func (d *Drained) covers(n *Node, r *Root) bool {
 	if d == nil || d.ended || !d.settled {
