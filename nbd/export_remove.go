@@ -87,6 +87,9 @@ func (e *Export) retire(ctx context.Context, most time.Duration) {
 // Clients returns the number of connections to e. Safe from anywhere.
 func (e *Export) Clients() int { return len(e.connections()) }
 
+// Writable tells whether clients may write. Safe from anywhere.
+func (e *Export) Writable() bool { return e.options.Writable }
+
 // Node returns the node that is exported now; it follows changes of the graph. Safe from anywhere.
 func (e *Export) Node() *blockcore.Node { return e.root.Node() }
 

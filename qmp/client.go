@@ -51,8 +51,17 @@ type reply struct {
 }
 
 type replyError struct {
-	Class Class  `json:"class"`
-	Desc  string `json:"desc"`
+	Class  Class           `json:"class"`
+	Desc   string          `json:"desc"`
+	Detail json.RawMessage `json:"x-detail"`
+}
+
+func (e *replyError) asError() error {
+	err := &Error{e.Class, e.Desc}
+	if e.Detail == nil {
+		return err
+	}
+	return &Detailed{err, e.Detail}
 }
 
 // ErrClientClosed is what commands of a client end with that has been closed.
@@ -100,7 +109,7 @@ func (c *Client) greet(ctx context.Context, input *messages) error {
 	case err != nil:
 		return fmt.Errorf("read the greeting of the monitor: %w", err)
 	case first.Error != nil:
-		return &Error{first.Error.Class, first.Error.Desc}
+		return first.Error.asError()
 	case first.QMP == nil:
 		return errors.New("the greeting of the monitor is none")
 	}
@@ -138,7 +147,7 @@ func (c *Client) LostEvents() uint64 {
 }
 
 // Do has the server execute a command. args and result are what encoding/json makes of them; either may be nil.
-// What the server answers as an error is an *Error. When the context ends first, the command may have been executed or not.
+// What the server answers as an error is an *Error, or a *Detailed with one. When the context ends first, the command may have been executed or not.
 func (c *Client) Do(ctx context.Context, command string, args, result any) error {
 	return c.do(ctx, "execute", command, args, result)
 }
@@ -179,7 +188,7 @@ func (c *Client) do(ctx context.Context, verb, command string, args, result any)
 func (r reply) into(result any) error {
 	switch {
 	case r.Error != nil:
-		return &Error{r.Error.Class, r.Error.Desc}
+		return r.Error.asError()
 	case result == nil:
 		return nil
 	}

@@ -2,6 +2,7 @@ package qmp
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,7 @@ func TestClientAndServer(t *testing.T) {
 	require.Equal(t, map[string]int{"a": 1}, got)
 	require.Equal(t, &Error{DeviceNotFound, "Device 'x' not found"}, client.Do(t.Context(), "gone", nil, nil))
 	require.Equal(t, &Error{CommandNotFound, "The command nosuch has not been found"}, client.Do(t.Context(), "nosuch", nil, nil))
+	require.Equal(t, &Detailed{&Error{GenericError, "busy"}, json.RawMessage(`{"by": 2}`)}, client.Do(t.Context(), "busy", nil, nil))
 	require.NoError(t, client.Do(t.Context(), "emit", map[string]any{"name": "X", "data": []int{1}}, nil))
 	event := <-client.Events()
 	require.Equal(t, "X", event.Name)

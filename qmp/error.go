@@ -25,6 +25,17 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Desc }
 
+// Detailed is an error that says more than words: Detail goes to the client beside them, as "x-detail". QEMU has nothing like it, and its
+// clients pass over it. From a Client, Detail is a json.RawMessage.
+type Detailed struct {
+	Err    error
+	Detail any
+}
+
+func (e *Detailed) Error() string { return e.Err.Error() }
+
+func (e *Detailed) Unwrap() error { return e.Err }
+
 // Errorf is an error of the generic class.
 func Errorf(format string, args ...any) error {
 	return &Error{Class: GenericError, Desc: fmt.Sprintf(format, args...)}

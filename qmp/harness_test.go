@@ -49,6 +49,9 @@ func (s *stage) commands() []Command {
 		{Name: "gone", Handler: NoArgs(func(context.Context, *Call) (any, error) {
 			return nil, &Error{DeviceNotFound, "Device 'x' not found"}
 		})},
+		{Name: "busy", Handler: NoArgs(func(context.Context, *Call) (any, error) {
+			return nil, &Detailed{errors.New("busy"), map[string]int{"by": 2}}
+		})},
 		{Name: "no-json", Handler: NoArgs(func(context.Context, *Call) (any, error) { return func() {}, nil })},
 		{Name: "hold", Handler: With(func(_ context.Context, call *Call, args *waitArgs) (any, error) {
 			call.Connection.OnClose(func() { s.note(args.Gate) })

@@ -1,5 +1,7 @@
 package qmp
 
+import "errors"
+
 // request is one thing that a client sent: a command, or the error about what was none.
 type request struct {
 	// Immutable.
@@ -82,8 +84,13 @@ func (r request) answer(result node, err error) node {
 		return objectOf(r.withID(nil, member{"return", result})...)
 	}
 	e := ErrorOf(err)
-	problem := objectOf(member{"class", stringOf(string(e.Class))}, member{"desc", stringOf(e.Desc)})
-	return objectOf(append(r.withID(nil), member{"error", problem})...)
+	problem := []member{{"class", stringOf(string(e.Class))}, {"desc", stringOf(e.Desc)}}
+	if more, ok := errors.AsType[*Detailed](err); ok {
+		if tree, err := nodeOf(more.Detail); err == nil {
+			problem = append(problem, member{"x-detail", tree})
+		}
+	}
+	return objectOf(append(r.withID(nil), member{"error", objectOf(problem...)})...)
 }
 
 func (r request) withID(members []member, more ...member) []member {

@@ -20,8 +20,8 @@ type File struct {
 	system       system
 	device       device
 	base         int64 // where the disk begins in the file
-	eof          int64 // where the file ended at open; it only moves back
 	directAlign  int64 // multiple that the kernel needs; 1 = none
+	fixed        bool  // the disk is a window that somebody gave a size
 	readOnly     bool
 	direct       bool // O_DIRECT
 	syncless     bool // cache=unsafe
@@ -37,6 +37,7 @@ type File struct {
 
 	// Safe from anywhere.
 	size    atomic.Int64
+	eof     atomic.Int64                // where the file ended when it was opened or resized; others may move it back
 	damaged atomic.Pointer[syncFailure] // the first failed sync
 	pace    pace                        // of writes
 	walk    pace                        // of lookups in the map
@@ -67,6 +68,7 @@ var (
 	_ blockcore.Zeroer    = (*File)(nil)
 	_ blockcore.Discarder = (*File)(nil)
 	_ blockcore.Mapper    = (*File)(nil)
+	_ blockcore.Resizer   = (*File)(nil)
 	_ blockcore.Limiter   = (*File)(nil)
 	_ blockcore.Featurer  = (*File)(nil)
 )

@@ -234,7 +234,7 @@ func roundUp(n, unit int64) (int64, bool) {
 func newFile(o *Options, fd, lockFD int, d device, w window) *File {
 	f := &File{
 		path: o.Path, fd: fd, lockFD: lockFD, system: kernel{},
-		device: d, base: w.base, eof: d.sizeBytes, directAlign: w.direct,
+		device: d, base: w.base, fixed: o.SizeBytes > 0, directAlign: w.direct,
 		readOnly: o.ReadOnly, direct: o.Cache.Direct,
 		syncless: o.Cache.NoFlush, writethrough: o.Cache.Writethrough,
 		unmap: o.Discard == DiscardUnmap, detect: o.DetectZeroes, guard: o.Guard,
@@ -246,6 +246,7 @@ func newFile(o *Options, fd, lockFD int, d device, w window) *File {
 		},
 	}
 	f.size.Store(w.sizeBytes)
+	f.eof.Store(d.sizeBytes)
 	return f
 }
 

@@ -65,8 +65,8 @@ func (f *File) wholeBlocks(n, wanted int) int {
 
 // readBehindEnd ends a read that got n bytes, less than a block, because the file ends there.
 func (f *File) readBehindEnd(p []byte, n int, pos int64) error {
-	if end := pos + int64(n); end < f.eof {
-		return f.fail("read", end, fmt.Errorf("the file ends here, it had %d bytes when it was opened: %w", f.eof, unix.EIO))
+	if end := pos + int64(n); end < f.eof.Load() {
+		return f.fail("read", end, fmt.Errorf("the file ends here, it had %d bytes when it was opened or resized: %w", f.eof.Load(), unix.EIO))
 	}
 	clear(p[n:])
 	return nil

@@ -11,15 +11,21 @@ import (
 )
 
 // makeGraph makes the graph, and the control plane where one was asked for. On the first loop runs what is on no other.
-func (s *session) makeGraph() {
+func (s *session) makeGraph() error {
 	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.contexts[0], OnEvent: s.onGraphEvent})
 	if s.o.control == "" {
-		return
+		return nil
 	}
 	s.plane = newPlane(control.Options{
 		Graph: s.graph, Main: s.contexts[0], Quit: func() { s.end(nil) },
 	}, s.journal.warn)
 	s.plane.AdoptServer(s.server, s.o.shared)
+	for _, c := range s.contexts {
+		if err := s.plane.AdoptIOThread(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // onGraphEvent receives what happens in the graph. It does not block.

@@ -138,8 +138,7 @@ func (s *session) makeContexts() error {
 		s.contexts = append(s.contexts, c)
 	}
 	s.journal.log.Debug().Int("loops", len(s.contexts)).Str("engine", s.contexts[0].EngineName()).Msg("event loops started")
-	s.makeGraph()
-	return nil
+	return s.makeGraph()
 }
 
 // readImages finds out what the command line says about the images, and in which format they are.
@@ -238,6 +237,7 @@ func (s *session) stop() error {
 	for _, p := range s.places {
 		p.close()
 	}
+	errs = append(errs, s.closeMonitor()) // a section that is held still would hold up the end
 	if s.server != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
 		errs = append(errs, s.server.Stop(ctx))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"nbd-dataplane/blockcore"
 	"nbd-dataplane/qmp"
 )
 
@@ -57,22 +58,28 @@ func (p *Plane) clientDisconnect(_ context.Context, _ *qmp.Call, a *disconnectAr
 	return nil, s.nbd.Disconnect(a.ID)
 }
 
+// requestInfo is a request as monitors see it.
+type requestInfo struct {
+	Export string `json:"export"`
+	Node   string `json:"node,omitempty"`
+	Client string `json:"client,omitempty"`
+	Op     string `json:"op"`
+	Offset int64  `json:"offset"`
+	Length int64  `json:"length"`
+	AgeUS  int64  `json:"age-us"`
+	Held   bool   `json:"held"`
+}
+
+func describeRequest(q blockcore.Request) requestInfo {
+	return requestInfo{q.Root, q.Node, q.Client, q.Op, q.Range.Offset, q.Range.Length, q.Age.Microseconds(), q.Held}
+}
+
 // queryInflight lists the requests that are in flight or held back, the oldest first.
 func (p *Plane) queryInflight(context.Context, *qmp.Call) (any, error) {
-	type info struct {
-		Export string `json:"export"`
-		Node   string `json:"node,omitempty"`
-		Client string `json:"client,omitempty"`
-		Op     string `json:"op"`
-		Offset int64  `json:"offset"`
-		Length int64  `json:"length"`
-		AgeUS  int64  `json:"age-us"`
-		Held   bool   `json:"held"`
-	}
-	list := []info{}
+	list := []requestInfo{}
 	for _, q := range p.graph.Requests() {
-		list = append(list, info{q.Root, q.Node, q.Client, q.Op, q.Range.Offset, q.Range.Length, q.Age.Microseconds(), q.Held})
+		list = append(list, describeRequest(q))
 	}
-	sortByAge(list, func(i info) int64 { return i.AgeUS })
+	sortByAge(list, func(i requestInfo) int64 { return i.AgeUS })
 	return list, nil
 }

@@ -170,7 +170,7 @@ func (p *Plane) blockExportDel(_ context.Context, _ *qmp.Call, a *exportDelArgs)
 		farewell = nbd.FarewellRetire
 	}
 	if a.Mode != "hard" && e.nbd.Clients() > 0 {
-		return nil, qmp.Errorf("export '%s' still in use", a.ID)
+		return nil, &nbd.ErrInUse{Export: a.ID}
 	}
 	if !p.startRemoving(e) {
 		return nil, qmp.Errorf("Export '%s' is already shutting down", a.ID)
@@ -195,6 +195,12 @@ func (p *Plane) startRemoving(e *export) bool {
 	first := !e.going
 	e.going = true
 	return first
+}
+
+func (p *Plane) isGoing(e *export) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return e.going
 }
 
 // removeLoop takes an export away and tells everybody. It ends when the last client is gone.
@@ -224,16 +230,36 @@ func (p *Plane) exportsNow() []*export {
 	return all
 }
 
+// exportInfo is what query-block-exports tells of an export. QEMU tells the first four; the rest spares people other questions.
+type exportInfo struct {
+	ID       string `json:"id"`
+	Type     string `json:"type"`
+	Node     string `json:"node-name"`
+	Shutting bool   `json:"shutting-down"`
+	// Ours.
+	Name     string `json:"x-name"`
+	Size     int64  `json:"x-size"`
+	Writable bool   `json:"x-writable"`
+	Clients  int    `json:"x-clients"`
+	InFlight int64  `json:"x-in-flight"`
+	Quiesced int    `json:"x-quiesced"`
+	Context  string `json:"x-iothread"`
+	Throttle string `json:"x-throttle-group,omitempty"`
+}
+
 func (p *Plane) queryBlockExports(context.Context, *qmp.Call) (any, error) {
-	type info struct {
-		ID       string `json:"id"`
-		Type     string `json:"type"`
-		Node     string `json:"node-name"`
-		Shutting bool   `json:"shutting-down"`
-	}
-	list := []info{}
+	list := []exportInfo{}
 	for _, e := range p.exportsNow() {
-		list = append(list, info{e.id, "nbd", e.nbd.Node().Name(), e.going})
+		r, n := e.nbd.Root(), e.nbd.Node()
+		info := exportInfo{
+			ID: e.id, Type: "nbd", Node: n.Name(), Shutting: p.isGoing(e),
+			Name: e.nbd.Name(), Size: n.Size(), Writable: e.nbd.Writable(), Clients: e.nbd.Clients(),
+			InFlight: r.InFlight(), Quiesced: r.Quiesced(), Context: r.Context().Name(),
+		}
+		if g := r.Throttle(); g != nil {
+			info.Throttle = g.Name()
+		}
+		list = append(list, info)
 	}
 	return list, nil
 }

@@ -17,6 +17,7 @@ type object struct {
 	id    string
 	kind  string
 	loop  *blockcore.AioContext
+	lent  bool // the loop belongs to somebody else, who stops it
 	poll  pollOptions
 	group *blockcore.ThrottleGroup
 	creds *nbd.TLSCredentials
@@ -87,6 +88,11 @@ func (p *Plane) reserve(o *object) error {
 	}
 	p.objects[o.id] = o
 	return nil
+}
+
+// AdoptIOThread makes an event loop known, under its name, that somebody else has started and stops.
+func (p *Plane) AdoptIOThread(loop *blockcore.AioContext) error {
+	return p.reserve(&object{id: loop.Name(), kind: "iothread", loop: loop, lent: true})
 }
 
 // poolMax bounds thread-pool-max: QEMU's pool has at most 64 by default, and nobody has use for more than this.
@@ -205,6 +211,8 @@ func (p *Plane) objectDel(_ context.Context, _ *qmp.Call, a *idArgs) (any, error
 	switch {
 	case o == nil:
 		return nil, qmp.Errorf("object '%s' not found", a.ID)
+	case o.lent:
+		return nil, qmp.Errorf("object '%s' belongs to the command line, can not be deleted", a.ID)
 	case p.inUse(o):
 		return nil, qmp.Errorf("object '%s' is in use, can not be deleted", a.ID)
 	}
@@ -238,7 +246,7 @@ func (p *Plane) inUse(o *object) bool {
 }
 
 func (p *Plane) releaseObject(o *object) error {
-	if o.loop != nil {
+	if o.loop != nil && !o.lent {
 		o.loop.Close()
 	}
 	return nil

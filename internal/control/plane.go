@@ -61,7 +61,7 @@ func New(o Options) *Plane {
 		objects: map[string]*object{}, owned: map[string]*blockcore.Node{}, opened: map[*blockcore.Node]*opened{},
 		exports: map[string]*export{}, leases: map[string]*lease{},
 	}
-	p.monitor = qmp.New(qmp.Options{Version: qmpVersion(o.Version), Commands: p.commands(), Quit: o.Quit})
+	p.monitor = qmp.New(qmp.Options{Version: qmpVersion(o.Version), Commands: detailed(p.commands()), Quit: o.Quit})
 	return p
 }
 

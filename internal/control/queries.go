@@ -89,13 +89,13 @@ func orOff(text string) string {
 }
 
 // filenamer is a driver that can be named by a file.
-type filenamer interface{ Filename() string }
+type filenamer interface{ Path() string }
 
 // fileOf returns the name of the file at the bottom of n.
 func fileOf(n *blockcore.Node) string {
 	for n != nil {
 		if f, ok := n.Driver().(filenamer); ok {
-			return f.Filename()
+			return f.Path()
 		}
 		n = childOf(n, blockcore.RoleFile)
 	}

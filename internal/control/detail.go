@@ -1,0 +1,51 @@
+package control
+
+import (
+	"context"
+	"errors"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/nbd"
+	"nbd-dataplane/qmp"
+)
+
+// detail is what an error says to programs, so that they need not look into its words.
+type detail struct {
+	// Reason is "drain-timeout" or "in-use".
+	Reason   string    `json:"reason"`
+	AfterMS  int64     `json:"after-ms,omitempty"`
+	Culprits []culprit `json:"culprits,omitempty"`
+}
+
+// culprit is something that a drain has waited for in vain: a request, or what is described in words.
+type culprit struct {
+	requestInfo
+	What  string `json:"what,omitempty"`
+	Stack string `json:"stack,omitempty"`
+}
+
+// detailed adds to the errors of every command what programs want to know of them.
+func detailed(table []qmp.Command) []qmp.Command {
+	for i := range table {
+		do := table[i].Handler
+		table[i].Handler = func(ctx context.Context, call *qmp.Call) (any, error) {
+			result, err := do(ctx, call)
+			return result, withDetail(err)
+		}
+	}
+	return table
+}
+
+func withDetail(err error) error {
+	if drain, ok := errors.AsType[*blockcore.DrainError](err); ok {
+		d := detail{Reason: "drain-timeout", AfterMS: drain.After.Milliseconds()}
+		for _, c := range drain.Culprits {
+			d.Culprits = append(d.Culprits, culprit{describeRequest(c.Request), c.What, c.Stack})
+		}
+		return &qmp.Detailed{Err: err, Detail: d}
+	}
+	if _, ok := errors.AsType[*nbd.ErrInUse](err); ok {
+		return &qmp.Detailed{Err: err, Detail: detail{Reason: "in-use"}}
+	}
+	return err
+}
