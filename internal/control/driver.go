@@ -17,7 +17,7 @@ type Driver struct {
 
 // Common are the options of every node.
 type Common struct {
-	NodeName     string       `qmp:"node-name,optional"`
+	Name         *string      `qmp:"node-name"`
 	Discard      string       `qmp:"discard,optional,enum=ignore|off|unmap|on"`
 	Cache        CacheOptions `qmp:"cache,optional"`
 	ReadOnly     bool         `qmp:"read-only,optional"`
@@ -37,6 +37,8 @@ type Opening struct {
 	Common
 	// Driver is the name of the driver.
 	Driver string
+	// NodeName is the name that was asked for; "" = none.
+	NodeName string
 
 	plane    *Plane
 	rest     qmp.Value
@@ -119,14 +121,32 @@ func (p *Plane) open(v qmp.Value, parent *Opening) (*madeNode, error) {
 	}
 	o.Driver = head.Driver
 	o.inherit()
-	if o.NodeName != "" && (!wellFormed.MatchString(o.NodeName) || len(o.NodeName) > nodeNameMax) {
-		return nil, qmp.Errorf("Invalid node-name: '%s'", o.NodeName)
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	d, err := driver.Open(o)
 	if err != nil {
 		return nil, errors.Join(err, p.closeChildren(o))
 	}
 	return &madeNode{opening: o, driver: d}, nil
+}
+
+// check looks at what is common to all drivers.
+func (o *Opening) check() error {
+	if o.DetectZeroes == "unmap" && o.Discard != "unmap" && o.Discard != "on" {
+		return qmp.Errorf("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
+	}
+	if o.Name == nil {
+		return nil
+	}
+	o.NodeName = *o.Name
+	switch {
+	case !wellFormed.MatchString(o.NodeName):
+		return qmp.Errorf("Invalid node-name: '%s'", o.NodeName)
+	case len(o.NodeName) > nodeNameMax:
+		return qmp.Errorf("Node name too long")
+	}
+	return nil
 }
 
 // inherit takes over from the parent what QEMU lets a child inherit.
