@@ -136,6 +136,9 @@ func (o *Opening) check() error {
 	if o.DetectZeroes == "unmap" && o.Discard != "unmap" && o.Discard != "on" {
 		return qmp.Errorf("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
 	}
+	if o.ForceShare && !o.ReadOnly {
+		return qmp.Errorf("force-share=on can only be used with read-only images")
+	}
 	if o.Name == nil {
 		return nil
 	}

@@ -53,7 +53,7 @@ func (p *Plane) AddObject(v qmp.Value) error {
 		return qmp.NotAccepted("qom-type", head.Kind)
 	}
 	if !wellFormed.MatchString(head.ID) {
-		return qmp.Errorf("Parameter 'id' expects an identifier")
+		return NotIdentifier()
 	}
 	o := &object{id: head.ID, kind: head.Kind}
 	if err := p.reserve(o); err != nil {
@@ -66,6 +66,14 @@ func (p *Plane) AddObject(v qmp.Value) error {
 		return err
 	}
 	return nil
+}
+
+// NotIdentifier is the error about an id that is none.
+func NotIdentifier() error {
+	return &qmp.Detailed{
+		Err:    qmp.Expects("id", "an identifier"),
+		Detail: "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.",
+	}
 }
 
 // reserve takes an id before the object is made.
