@@ -5,8 +5,12 @@ import "time"
 // clock is the time of a loop: monotonic, from an arbitrary beginning. Tests replace it.
 type clock interface{ now() time.Duration }
 
-type monotonicClock struct{ begin time.Time }
+// monotonicClock is the same for all loops of the process: what a node remembers of times stays true when it moves.
+type monotonicClock struct{}
 
-func newMonotonicClock() monotonicClock { return monotonicClock{begin: time.Now()} }
+// processBegin is when the clocks of all loops began.
+var processBegin = time.Now()
 
-func (m monotonicClock) now() time.Duration { return time.Since(m.begin) }
+func newMonotonicClock() monotonicClock { return monotonicClock{} }
+
+func (monotonicClock) now() time.Duration { return time.Since(processBegin) }

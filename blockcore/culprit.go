@@ -60,17 +60,13 @@ func (g *Graph) culprits(d *Drained) []Culprit {
 	nodes, roots := d.coverage()
 	g.mu.Unlock()
 	var found []Culprit
-	named := map[string]bool{}
 	for _, q := range g.requests(roots, &found) {
 		if !q.Held {
 			found = append(found, Culprit{Request: q})
-			named[q.Node] = true
 		}
 	}
-	for _, n := range nodes {
-		if left := n.InFlight(); left > 0 && !named[n.name] {
-			found = append(found, Culprit{What: fmt.Sprintf("%d operations in node %s that no request accounts for (background work)", left, n.name)})
-		}
+	for n, left := range g.unaccounted(nodes, found) {
+		found = append(found, Culprit{What: fmt.Sprintf("%d operations in node %s that no request accounts for (background work)", left, n.name)})
 	}
 	for _, r := range roots {
 		if r.owner != nil && r.owner.Busy() {
@@ -79,6 +75,25 @@ func (g *Graph) culprits(d *Drained) []Culprit {
 	}
 	stacks(found)
 	return found
+}
+
+// unaccounted counts what is in flight in nodes besides some requests. A request counts in each node that it has come through.
+func (g *Graph) unaccounted(nodes []*Node, requests []Culprit) map[*Node]int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	counts := map[*Node]int64{}
+	for _, n := range nodes {
+		left := n.InFlight()
+		for _, q := range requests {
+			if q.node != nil && reaches(n, q.node) {
+				left--
+			}
+		}
+		if left > 0 {
+			counts[n] = left
+		}
+	}
+	return counts
 }
 
 // requests lists what is in flight and held at roots. A loop that does not answer is a culprit itself.

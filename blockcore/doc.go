@@ -23,7 +23,7 @@
 //	  AioContext.Spawn     a Task for it; it runs at once
 //	    Root.Begin         counted in, or held back by a drained section
 //	      Edge.Write       range, permission, alignment; the node's count +1
-//	        rangeLocks     where the node has an alignment
+//	        RangeLocks     where the node has an alignment
 //	        Driver.WriteAt
 //	          Task.Pwrite  an operation in the engine's queue; the Task suspends
 //	                       ... others run; one submission a turn; the loop sleeps, wakes, reaps ...
@@ -60,7 +60,7 @@
 //  4. A mutex is held by a Task that is suspended, and the next Task blocks on it and with it the thread. State of a context has no
 //     mutex, and the mutexes above are leaves of a few lines.
 //  5. Two requests wait for each other's ranges. A request waits only for requests that came before it, and none takes a second
-//     range of the same node (rangeLocks).
+//     range of the same node (RangeLocks).
 //  6. A drain waits for a request that the drain itself holds back. Only Root.Begin holds back, once and before anything of
 //     the request has begun; what drivers do below on its behalf goes through Edges, which never do.
 //  7. Operations wait for room in the ring while nobody reaps. Nothing waits for room: what finds none is kept and submitted

@@ -104,30 +104,7 @@ func (g *Graph) quiesce(ctx context.Context, d *Drained) ([]*step, error) {
 		w.quiesceRoot(r)
 	}
 	g.sections[d] = struct{}{}
-	return d.answers(w.tell()), nil
-}
-
-// answers returns the steps to wait for: one on each loop that d covers, whether there was news for it or not. Where there was none,
-// another section has told the loop to be still, and it may not have heard that yet. graph.mu is held.
-func (d *Drained) answers(steps []*step) []*step {
-	told := map[*AioContext]bool{}
-	for _, s := range steps {
-		told[s.on] = true
-	}
-	ask := func(on *AioContext) {
-		if !told[on] {
-			told[on] = true
-			steps = append(steps, post(&step{on: on, done: make(chan struct{})}))
-		}
-	}
-	nodes, roots := d.coverage()
-	for _, n := range nodes {
-		ask(n.Context())
-	}
-	for _, r := range roots {
-		ask(r.Context())
-	}
-	return steps
+	return w.tell(g), nil
 }
 
 // settle is phase four, the one wait.
@@ -166,8 +143,9 @@ func (d *Drained) settle(steps []*step, begin time.Time) {
 	d.timings.Settle = time.Since(begin)
 }
 
-// busy reports whether something that d covers has requests in flight. It looks at the graph as it is now, and at counts and edges under
-// one hold of graph.mu: a list from before would have it wait for somebody who is above no longer, and whose end nobody announces.
+// busy reports whether something that d covers has requests in flight, or does not know yet that it is to be quiet: another section
+// may have told it a moment ago. It looks at the graph as it is now, and at counts and edges under one hold of graph.mu: a list from before
+// would have it wait for somebody who is above no longer, and whose end nobody announces.
 //
 // INVARIANT: a parent is looked at before its children. A request that ends between two looks hands what it leaves behind to
 // the children first, and is found there.
@@ -176,12 +154,12 @@ func (d *Drained) busy() bool {
 	defer d.graph.mu.Unlock()
 	nodes, roots := d.coverage()
 	for _, r := range roots {
-		if r.Busy() {
+		if r.telling.Load() != 0 || r.Busy() {
 			return true
 		}
 	}
 	for _, n := range nodes {
-		if n.inFlight.Load() != 0 {
+		if n.telling.Load() != 0 || n.inFlight.Load() != 0 {
 			return true
 		}
 	}
@@ -223,7 +201,9 @@ func (d *Drained) coverage() (nodes []*Node, roots []*Root) {
 		}
 	}
 	for _, r := range d.roots {
-		root(r)
+		if !r.gone {
+			root(r)
+		}
 	}
 	return nodes, roots
 }
@@ -247,6 +227,8 @@ func (d *Drained) End() {
 	// Who changes the graph just now ends the section for us: waiting for that might take as long as a loop does.
 	if g.tryLock() {
 		g.unlock()
+	} else {
+		g.bell.ring()
 	}
 	if settled {
 		g.emit(DrainEnded{Why: d.why, Timings: timings})
@@ -269,7 +251,7 @@ func (g *Graph) resume(d *Drained) {
 		}
 	}
 	delete(g.sections, d)
-	w.tell()
+	w.tell(g)
 }
 
 // Flush makes durable what was acknowledged to those who use nodes, which d covers. Not on a loop.

@@ -111,6 +111,21 @@ type Parent interface {
 	SetChild(role Role, e *Edge)
 }
 
+// ChildChecker judges the children that a change of the graph gives it, before the change stands. Default: any will do.
+type ChildChecker interface {
+	// CheckChildren returns why the driver cannot work on what it has now. In the control plane, while the graph is looked at: it
+	// asks its children what they are, and not the graph.
+	CheckChildren() error
+}
+
+// Reopener takes over other options in a drained section. Default: the options are fixed, ENOTSUP.
+type Reopener interface {
+	// PrepareReopen has the driver be what options say, which are complete and of the driver's own type, and keeps what it was until
+	// commit drops that or abort has the driver be it again. One of the two follows in the same section; neither can fail. On an error
+	// nothing has changed.
+	PrepareReopen(t *Task, options any) (commit, abort func(t *Task), err error)
+}
+
 // Adopter is told which Node a Driver has become. Default: it need not know.
 type Adopter interface {
 	SetNode(n *Node)
@@ -157,8 +172,12 @@ type Features struct {
 // WriteFlags modify a write.
 type WriteFlags uint8
 
-// WriteFUA asks for the data to be on stable storage when the call returns.
-const WriteFUA WriteFlags = 1 << 0
+const (
+	// WriteFUA asks for the data to be on stable storage when the call returns.
+	WriteFUA WriteFlags = 1 << iota
+	// WriteUnchanged: the data is what is read there already. PermWriteUnchanged is enough for that.
+	WriteUnchanged
+)
 
 // ZeroFlags modify WriteZeroes.
 type ZeroFlags uint8
@@ -171,6 +190,8 @@ const (
 	ZeroMayUnmap
 	// ZeroNoFallback: fail with ENOTSUP, fast and without effect, rather than be as slow as a write.
 	ZeroNoFallback
+	// ZeroUnchanged: the range reads as zeroes already. PermWriteUnchanged is enough for that.
+	ZeroUnchanged
 )
 
 // Extent is a run of bytes of equal status, part of the answer to BlockStatus.

@@ -84,7 +84,7 @@ func (e *Edge) Read(t *Task, p []byte, off int64) error {
 func (e *Edge) Write(t *Task, p []byte, off int64, flags WriteFlags) error {
 	n := e.child.Load()
 	r := Range{off, int64(len(p))}
-	if err := e.checkWrite("write", r, syscall.ENOSPC); err != nil {
+	if err := e.checkWrite("write", r, flags&WriteUnchanged != 0, syscall.ENOSPC); err != nil {
 		return err
 	}
 	above := n.begin(t)
@@ -112,7 +112,7 @@ func (e *Edge) Flush(t *Task) error {
 // WriteZeroes has the range read as zeroes. See Zeroer for the flags.
 func (e *Edge) WriteZeroes(t *Task, r Range, flags ZeroFlags) error {
 	n := e.child.Load()
-	if err := e.checkWrite("write zeroes", r, syscall.ENOSPC); err != nil {
+	if err := e.checkWrite("write zeroes", r, flags&ZeroUnchanged != 0, syscall.ENOSPC); err != nil {
 		return err
 	}
 	above := n.begin(t)
@@ -127,7 +127,7 @@ func (e *Edge) WriteZeroes(t *Task, r Range, flags ZeroFlags) error {
 // done is durable on return.
 func (e *Edge) Discard(t *Task, r Range, fua bool) error {
 	n := e.child.Load()
-	if err := e.checkWrite("discard", r, syscall.EINVAL); err != nil {
+	if err := e.checkWrite("discard", r, false, syscall.EINVAL); err != nil {
 		return err
 	}
 	above := n.begin(t)
@@ -182,10 +182,14 @@ func (e *Edge) CachedFile(r Range) (fd int, off int64, ok bool) {
 	return n.can.teller.CachedFile(r)
 }
 
-// checkWrite is what all requests that change something have in common.
-func (e *Edge) checkWrite(what string, r Range, past syscall.Errno) error {
+// checkWrite is what all requests that write have in common.
+func (e *Edge) checkWrite(what string, r Range, unchanged bool, past syscall.Errno) error {
 	n := e.child.Load()
-	if e.Permissions()&PermWrite == 0 || n.can.writer == nil {
+	enough := PermWrite
+	if unchanged {
+		enough |= PermWriteUnchanged
+	}
+	if e.Permissions()&enough == 0 || n.can.writer == nil {
 		return fmt.Errorf("%s to node %s: %w", what, n.name, syscall.EPERM)
 	}
 	if !r.Within(n.Size()) {
@@ -276,8 +280,8 @@ func (n *Node) discard(t *Task, r Range) error {
 	}
 	inner := Range{begin, end - begin}
 	if align > 1 {
-		lock := n.writes.acquire(t, inner, false)
-		defer n.writes.release(lock)
+		lock := n.writes.Acquire(t, inner, false)
+		defer n.writes.Release(lock)
 	}
 	return n.can.discarder.Discard(t, inner)
 }

@@ -45,7 +45,8 @@ const (
 	aboutIn
 	aboutOut
 	aboutWake
-	aboutRemoval
+	aboutRemovalIn
+	aboutRemovalOut
 )
 
 func userData(about uint64, index uint32) uint64 { return about<<32 | uint64(index) }
@@ -182,7 +183,10 @@ func (e *uringEngine) deliver(cqe *uring.CQE) {
 		if cqe.Flags&uring.IORING_CQE_F_MORE == 0 {
 			e.pollWake()
 		}
-	case aboutRemoval:
+	case aboutRemovalIn:
+		e.removed(index, directionIn, cqe.Res)
+	case aboutRemovalOut:
+		e.removed(index, directionOut, cqe.Res)
 	default:
 		check.Invariant(false, "completion for nothing we know: user data %#x", cqe.UserData)
 	}
@@ -228,12 +232,27 @@ func (e *uringEngine) disarm(w *Watcher) {
 		w.release()
 		return
 	}
-	for d, about := range [2]uint64{aboutIn, aboutOut} {
+	for d := range w.armed {
 		if w.armed[d] {
-			sqe := e.next()
-			sqe.PollRemove(userData(about, w.index))
-			sqe.UserData = userData(aboutRemoval, 0)
+			e.remove(w.index, direction(d))
 		}
+	}
+}
+
+// remove takes back a poll, which holds the file open however often the descriptor is closed.
+func (e *uringEngine) remove(index uint32, d direction) {
+	about := [2]uint64{aboutIn, aboutOut}[d]
+	sqe := e.next()
+	sqe.PollRemove(userData(about, index))
+	sqe.UserData = userData([2]uint64{aboutRemovalIn, aboutRemovalOut}[d], index)
+}
+
+// removed hears how remove went. A poll that is just being woken cannot be taken back; if it then finds that there was nothing,
+// because somebody has read it meanwhile, it waits on. So it is taken back once more, until its end has been heard of.
+func (e *uringEngine) removed(index uint32, d direction, result int32) {
+	w := e.ctx.watchers.at(index)
+	if result == -int32(unix.EALREADY) && w != nil && w.closed && w.armed[d] {
+		e.remove(index, d)
 	}
 }
 

@@ -1,7 +1,8 @@
 package blockcore
 
 // Event is something that happened in a graph. Events are the one source of logs, of what monitors are told and of tests'
-// transcripts. They are delivered by the goroutine where they happen, never by a loop: who receives them must not block.
+// transcripts. They are delivered by the goroutine where they happen, which may be a loop: who receives them must not block, nor ask
+// the graph or its jobs anything.
 type Event interface{ isGraphEvent() }
 
 // DrainSettled: a drained section has begun; what it covers has nothing in flight.
@@ -31,11 +32,18 @@ type GraphUnchanged struct {
 	Err error
 }
 
-func (DrainSettled) isGraphEvent()   {}
-func (DrainEnded) isGraphEvent()     {}
-func (DrainFailed) isGraphEvent()    {}
-func (GraphChanged) isGraphEvent()   {}
-func (GraphUnchanged) isGraphEvent() {}
+// JobStatusChanged: a job is in another state.
+type JobStatusChanged struct {
+	ID     string
+	Status JobStatus
+}
+
+func (JobStatusChanged) isGraphEvent() {}
+func (DrainSettled) isGraphEvent()     {}
+func (DrainEnded) isGraphEvent()       {}
+func (DrainFailed) isGraphEvent()      {}
+func (GraphChanged) isGraphEvent()     {}
+func (GraphUnchanged) isGraphEvent()   {}
 
 func (g *Graph) emit(e Event) {
 	if g.onEvent != nil {

@@ -121,6 +121,16 @@ func (g *Graph) Node(name string) *Node {
 	return g.nodes[name]
 }
 
+// has says which of some nodes is not in the graph any more. graph.mu is held.
+func (g *Graph) has(nodes ...*Node) error {
+	for _, n := range nodes {
+		if g.nodes[n.name] != n {
+			return fmt.Errorf("Failed to find node with node-name='%s'", n.name)
+		}
+	}
+	return nil
+}
+
 // Nodes returns all nodes, by name. Safe from anywhere.
 func (g *Graph) Nodes() []*Node {
 	g.mu.Lock()
@@ -215,10 +225,15 @@ func (g *Graph) component(from *Node) ([]*Node, []*Root) {
 		}
 		in[n] = true
 		for _, e := range n.parents {
-			if e.root != nil {
-				roots = append(roots, e.root)
-			} else {
+			if e.root == nil {
 				visit(e.parent)
+				continue
+			}
+			roots = append(roots, e.root)
+			if s, ok := e.root.owner.(Sibling); ok {
+				for _, r := range s.Siblings() {
+					visit(r.Node())
+				}
 			}
 		}
 		for _, e := range n.children {

@@ -381,3 +381,35 @@ func TestEngineNames(t *testing.T) {
 	require.Equal(t, "auto", EngineAuto.String())
 	require.Equal(t, "EngineKind(9)", EngineKind(9).String())
 }
+
+// givingBack is an engine that starts nothing: it gives each operation back as the ring does when it can start no worker.
+type givingBack struct{ engine }
+
+func (g givingBack) queue(o *operation) {
+	o.result = -int32(unix.ECANCELED)
+	o.task.wakeSoon()
+}
+
+// Goal: what the kernel gives back undone is done all the same, and its own errors are told; method: an engine that gives everything
+// back, random operations against a copy, a flush, and a flush of what is no file.
+func TestOperationsGivenBack(t *testing.T) {
+	c, err := NewAioContext(ContextOptions{newEngine: func(c *AioContext) (engine, error) {
+		e, err := EngineThreads.open(c)
+		return givingBack{e}, err
+	}})
+	require.NoError(t, err)
+	defer c.Close()
+	fd := tempFile(t, 256<<10)
+	model := make([]byte, 256<<10)
+	require.NoError(t, c.Do(func(t *Task) error {
+		if err := churn(t, fd, 0, model, rand.New(rand.NewPCG(1, 1)), 100); err != nil {
+			return err
+		}
+		return t.Fdatasync(fd)
+	}))
+	found := make([]byte, len(model))
+	_, err = unix.Pread(fd, found, 0)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(model, found))
+	require.ErrorIs(t, c.Do(func(t *Task) error { return t.Fdatasync(-1) }), unix.EBADF)
+}

@@ -29,7 +29,7 @@ type Node struct {
 	told     bool // that the loop was told to be still
 
 	// Owned by the context.
-	writes rangeLocks // of nodes with an alignment only
+	writes RangeLocks // of nodes with an alignment only
 	still  bool       // a section covers the node: what is in flight ends, and nothing begins by itself
 	chores choreList
 	stats  NodeStats
@@ -38,6 +38,7 @@ type Node struct {
 	ctx      atomic.Pointer[AioContext]
 	facts    atomic.Pointer[facts]
 	inFlight atomic.Int64 // requests that have entered the driver and not left it
+	telling  atomic.Int32 // quiesce steps that the loop has not taken yet
 }
 
 // facts are what a driver says of itself; those of a filter change with what is below it.
@@ -61,6 +62,8 @@ type capabilities struct {
 	quiescer   Quiescer
 	follower   ContextFollower
 	permitter  ChildPermitter
+	checker    ChildChecker
+	reopener   Reopener
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
@@ -80,11 +83,18 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.quiescer, _ = d.(Quiescer)
 	n.can.follower, _ = d.(ContextFollower)
 	n.can.permitter, _ = d.(ChildPermitter)
+	n.can.checker, _ = d.(ChildChecker)
+	n.can.reopener, _ = d.(Reopener)
 	return n
 }
 
 // learn asks the driver what it takes and what it can.
 func (n *Node) learn() error {
+	if n.can.checker != nil {
+		if err := n.can.checker.CheckChildren(); err != nil {
+			return fmt.Errorf("node %s: %w", n.name, err)
+		}
+	}
 	f := &facts{limits: Limits{Align: 1}}
 	if n.can.limiter != nil {
 		f.limits = n.can.limiter.Limits()

@@ -78,7 +78,7 @@ func (g *Graph) permit() error {
 				}
 			}
 		}
-		if perm&PermWrite != 0 && !n.Writable() {
+		if perm&(PermWrite|PermWriteUnchanged) != 0 && !n.Writable() {
 			return fmt.Errorf("Block node is read-only: node '%s' is used for writing by %s", n.name, writerOf(n, func(e *Edge) Permissions { return of(e).perm }))
 		}
 		for _, e := range n.children {
@@ -110,7 +110,7 @@ func conflict(n *Node, clash Permissions, taker, keeper *Edge) error {
 
 func writerOf(n *Node, perm func(*Edge) Permissions) string {
 	for _, e := range n.parents {
-		if perm(e)&PermWrite != 0 {
+		if perm(e)&(PermWrite|PermWriteUnchanged) != 0 {
 			return e.describeParent()
 		}
 	}

@@ -1,6 +1,9 @@
 package blockcore
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // A quiesce step has two halves. In the control plane a walk over the graph counts: how many sections cover each node and
 // Root. What changes between covered and not covered is then told to the loops, in one function for each loop. So the callbacks fire once
@@ -11,6 +14,8 @@ import "time"
 type quiet interface {
 	// change brings what the loop was told up to date, and reports the loop and whether there was news. graph.mu is held.
 	change() (on *AioContext, still, news bool)
+	// tellings counts the steps that the loop has been told and has not taken.
+	tellings() *atomic.Int32
 	hush()
 	stir()
 }
@@ -22,12 +27,19 @@ func (n *Node) change() (*AioContext, bool, bool) {
 	return n.Context(), still, news
 }
 
+func (n *Node) tellings() *atomic.Int32 { return &n.telling }
+
+// change has no news for a Root that is closed: its owner may be gone.
 func (r *Root) change() (*AioContext, bool, bool) {
 	still := r.quiesce > 0
-	news := still != r.told
-	r.told = still
+	news := still != r.told && !r.gone
+	if news {
+		r.told = still
+	}
 	return r.Context(), still, news
 }
+
+func (r *Root) tellings() *atomic.Int32 { return &r.telling }
 
 // walk collects what changes in a step, in the order in which it is to be told: parents before children when they are hushed, children
 // before parents when they stir. graph.mu is held.
@@ -94,15 +106,16 @@ func (w *walk) resumeRoot(r *Root) {
 
 // step is what one loop is told. It is run there, once.
 type step struct {
-	on   *AioContext
-	hush []quiet
-	stir []quiet
-	done chan struct{} // closed when it has run
-	took [3]time.Duration
+	graph *Graph
+	on    *AioContext
+	hush  []quiet
+	stir  []quiet
+	done  chan struct{} // closed when it has run
+	took  [3]time.Duration
 }
 
 // tell sends what has changed to the loops and returns what was sent. graph.mu is held.
-func (w *walk) tell() []*step {
+func (w *walk) tell(g *Graph) []*step {
 	steps := map[*AioContext]*step{}
 	var order []*step
 	for _, q := range w.touched {
@@ -112,10 +125,11 @@ func (w *walk) tell() []*step {
 		}
 		s := steps[on]
 		if s == nil {
-			s = &step{on: on, done: make(chan struct{})}
+			s = &step{graph: g, on: on, done: make(chan struct{})}
 			steps[on] = s
 			order = append(order, s)
 		}
+		q.tellings().Add(1)
 		if still {
 			s.hush = append(s.hush, q)
 		} else {
@@ -124,17 +138,11 @@ func (w *walk) tell() []*step {
 	}
 	w.touched = nil
 	for _, s := range order {
-		post(s)
+		if !s.on.Post(s.run) {
+			s.taken() // a context that is closed has nothing in flight
+		}
 	}
 	return order
-}
-
-// post sends a step to its loop.
-func post(s *step) *step {
-	if !s.on.Post(s.run) {
-		close(s.done) // a context that is closed has nothing in flight
-	}
-	return s
 }
 
 // run is the three phases of a drain that do not wait. On the loop.
@@ -160,5 +168,19 @@ func (s *step) run() {
 		q.stir()
 	}
 	s.took = [3]time.Duration{unplug.Sub(begin), quiesce.Sub(unplug), time.Since(quiesce)}
+	s.taken()
+	if len(s.hush) > 0 {
+		s.graph.bell.ring() // whose sections overlap may wait for a step that another one has sent
+	}
+}
+
+// taken says that the loop has done what it was told.
+func (s *step) taken() {
+	for _, q := range s.hush {
+		q.tellings().Add(-1)
+	}
+	for _, q := range s.stir {
+		q.tellings().Add(-1)
+	}
 	close(s.done)
 }

@@ -2,25 +2,26 @@ package blockcore
 
 import "slices"
 
-// rangeLocks orders requests on overlapping ranges of one node. Several may hold a range together unless
-// one of them is exclusive ("serialising" in QEMU's words).
+// RangeLocks orders requests on overlapping ranges of one node. Several may hold a range together unless
+// one of them is exclusive ("serialising" in QEMU's words). The zero value is ready; drivers may have one of their own.
 //
 // INVARIANT: a request waits only for requests that came before it, so waiting has no cycles.
-type rangeLocks struct {
+type RangeLocks struct {
 	// Owned by the context.
-	held []*rangeLock // in the order of their coming, those that still wait included
-	free []*rangeLock
+	held []*RangeLock // in the order of their coming, those that still wait included
+	free []*RangeLock
 }
 
-// rangeLock is one request's hold on a range. Owned by the context.
-type rangeLock struct {
+// RangeLock is one request's hold on a range. Owned by the context.
+type RangeLock struct {
 	r         Range
 	exclusive bool
 	waiters   WaitQueue // of later requests that must wait for this one
 }
 
-// acquire waits until r is free for the request and returns its hold, which release ends.
-func (l *rangeLocks) acquire(t *Task, r Range, exclusive bool) *rangeLock {
+// Acquire waits until r is free for the request and returns its hold, which Release ends. Whoever holds a range does not ask for
+// another one of the same locks.
+func (l *RangeLocks) Acquire(t *Task, r Range, exclusive bool) *RangeLock {
 	k := l.take()
 	k.r, k.exclusive = r, exclusive
 	l.held = append(l.held, k)
@@ -34,7 +35,7 @@ func (l *rangeLocks) acquire(t *Task, r Range, exclusive bool) *rangeLock {
 }
 
 // conflict returns a request ahead of k that k must wait for.
-func (l *rangeLocks) conflict(k *rangeLock) *rangeLock {
+func (l *RangeLocks) conflict(k *RangeLock) *RangeLock {
 	for _, other := range l.held {
 		if other == k {
 			return nil
@@ -46,17 +47,18 @@ func (l *rangeLocks) conflict(k *rangeLock) *rangeLock {
 	return nil
 }
 
-func (l *rangeLocks) release(k *rangeLock) {
+// Release lets those go on who wait for k.
+func (l *RangeLocks) Release(k *RangeLock) {
 	l.held = slices.Delete(l.held, slices.Index(l.held, k), slices.Index(l.held, k)+1)
 	k.waiters.WakeAll()
 	l.free = append(l.free, k)
 }
 
-func (l *rangeLocks) take() *rangeLock {
+func (l *RangeLocks) take() *RangeLock {
 	if last := len(l.free) - 1; last >= 0 {
 		k := l.free[last]
 		l.free = l.free[:last]
 		return k
 	}
-	return &rangeLock{}
+	return &RangeLock{}
 }

@@ -40,16 +40,16 @@ func TestRangeLocks(t *testing.T) {
 	for _, row := range table {
 		t.Run(row.name, func(t *testing.T) {
 			l := newFakeLoop(t, ContextOptions{PollMax: -1})
-			var locks rangeLocks
+			var locks RangeLocks
 			l.lines = nil
 			l.during(func() {
 				for i, c := range row.claims {
 					l.Spawn(BodyFunc(func(t *Task) {
-						k := locks.acquire(t, c.r, c.exclusive)
+						k := locks.Acquire(t, c.r, c.exclusive)
 						l.note("+%d", i)
 						t.Yield()
 						l.note("-%d", i)
-						locks.release(k)
+						locks.Release(k)
 					}))
 				}
 			})
@@ -65,15 +65,15 @@ func TestRangeLocksExclude(t *testing.T) {
 	// with what all the others hold.
 	onEngines(t, func(t *testing.T, c *AioContext) {
 		rng := newRand(t)
-		var locks rangeLocks
-		held := map[int]*rangeLock{}
+		var locks RangeLocks
+		held := map[int]*RangeLock{}
 		errs := make(chan error, 100)
 		onLoop(t, c, func() {
 			for i := range 100 {
 				c.Spawn(BodyFunc(func(t *Task) {
 					var err error
 					for range 20 {
-						k := locks.acquire(t, Range{rng.Int64N(50), 1 + rng.Int64N(20)}, rng.IntN(2) == 0)
+						k := locks.Acquire(t, Range{rng.Int64N(50), 1 + rng.Int64N(20)}, rng.IntN(2) == 0)
 						for _, other := range held {
 							if (other.exclusive || k.exclusive) && other.r.Overlaps(k.r) {
 								err = fmt.Errorf("%v and %v are held together", other.r, k.r)
@@ -84,7 +84,7 @@ func TestRangeLocksExclude(t *testing.T) {
 							t.Yield()
 						}
 						delete(held, i)
-						locks.release(k)
+						locks.Release(k)
 					}
 					errs <- err
 				}))

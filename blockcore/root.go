@@ -28,12 +28,12 @@ type Root struct {
 	still    bool      // admission is closed
 	held     WaitQueue // requests that arrived meanwhile
 	resuming int       // requests that were held, are counted in and have not run yet
-	moved    bool      // the held are being sent away: the Root is on another context
 	tickets  ticketList
 
 	// Safe from anywhere.
 	ctx      atomic.Pointer[AioContext]
 	inFlight atomic.Int64 // requests admitted and not ended
+	telling  atomic.Int32 // quiesce steps that the loop has not taken yet
 
 	// Changed only by a Tx.
 	throttle *ThrottleMember // nil = no limits
@@ -59,6 +59,12 @@ type Mover interface {
 	Detach(to *AioContext)
 	// Attach takes it up on the new one. On the new loop, in no Task.
 	Attach(ctx *AioContext)
+}
+
+// Sibling is an Owner of several Roots, whose nodes stay on one AioContext.
+type Sibling interface {
+	// Siblings returns them all. Safe from anywhere.
+	Siblings() []*Root
 }
 
 // SizeWatcher is an Owner that wants to know when the size of its node has changed.
@@ -101,11 +107,17 @@ func (r *Root) Still() bool { return r.still }
 // back here; the held go first afterwards, in order. It returns false, and k is nothing, when r has moved to another
 // AioContext meanwhile: the request is to be begun there, by a Task of that one.
 func (r *Root) Begin(t *Task, k *Ticket) bool {
+	if r.ctx.Load() != t.ctx {
+		return false
+	}
 	k.root, k.task, k.since = r, t, t.Latest()
 	t.ticket = k
 	r.tickets.add(k)
 	for r.resuming > 0 {
 		t.Yield() // they are ready, and so ahead
+		if k.root == nil {
+			return false
+		}
 	}
 	if r.still && !r.hold(t, k) {
 		return false
@@ -121,12 +133,11 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 	return true
 }
 
-// hold keeps a request back until it has been counted in.
+// hold keeps a request back until it has been counted in, or sent away.
 func (r *Root) hold(t *Task, k *Ticket) bool {
 	k.held = true
 	t.Wait(&r.held)
-	if r.moved {
-		r.forget(t, k)
+	if k.root == nil {
 		return false
 	}
 	r.resuming--
@@ -186,14 +197,15 @@ func (r *Root) stir() {
 	}
 }
 
-// sendAway wakes the held requests for them to begin again elsewhere. On the old loop; returns when they have left it.
-func (r *Root) sendAway(t *Task) {
-	r.moved = true
-	r.held.WakeAll()
-	for r.tickets.first != nil {
-		t.Yield()
+// sendAway forgets the requests that are held, and returns those who are to be told once r is on its new loop. They touch nothing
+// of r on this one any more.
+func (r *Root) sendAway() WaitQueue {
+	for k := r.tickets.first; k != nil; k = r.tickets.first {
+		r.forget(k.task, k)
 	}
-	r.moved = false
+	away := r.held
+	r.held = WaitQueue{}
+	return away
 }
 
 // Drain quiesces r alone and waits until nothing of it is in flight; see Graph.Drain.

@@ -73,6 +73,9 @@ func (t *Task) perform() (int, error) {
 	for {
 		t.ctx.engine.queue(&t.op)
 		t.suspend()
+		if t.op.result == -int32(syscall.ECANCELED) {
+			t.performAside()
+		}
 		r := t.op.result
 		switch {
 		case r >= 0:
@@ -83,4 +86,16 @@ func (t *Task) perform() (int, error) {
 			return 0, syscall.Errno(-r)
 		}
 	}
+}
+
+// performAside has a worker of ours do t.op, which the kernel has given back undone.
+//
+// The ring gives what may wait to a kernel worker. If it cannot start one, because the process may have no more
+// threads, or because a signal came at each of its few attempts (and the Go runtime sends many), it ends what waited for
+// one with ECANCELED. We never cancel an operation ourselves. A flush must not fail for that.
+func (t *Task) performAside() {
+	_ = t.Block(func() error {
+		t.op.result = t.op.execute()
+		return nil
+	})
 }

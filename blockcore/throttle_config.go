@@ -69,7 +69,7 @@ func (c ThrottleConfig) Enabled() bool {
 
 // Validate reports in QEMU's words what is wrong with c.
 func (c ThrottleConfig) Validate() error {
-	if excluded(c.BPSTotal, c.BPSRead, c.BPSWrite) || excluded(c.IOPSTotal, c.IOPSRead, c.IOPSWrite) {
+	if throttleConflict(c.BPSTotal, c.BPSRead, c.BPSWrite) || throttleConflict(c.IOPSTotal, c.IOPSRead, c.IOPSWrite) {
 		return errors.New("bps/iops/max total values and read/write values cannot be used at the same time")
 	}
 	if c.IOPSSize < 0 {
@@ -86,7 +86,7 @@ func (c ThrottleConfig) Validate() error {
 	return nil
 }
 
-func excluded(total, read, write ThrottleLimit) bool {
+func throttleConflict(total, read, write ThrottleLimit) bool {
 	return total.Avg != 0 && (read.Avg != 0 || write.Avg != 0) ||
 		total.Max != 0 && (read.Max != 0 || write.Max != 0)
 }

@@ -67,6 +67,7 @@ type Request struct {
 	Held   bool   // held back, not in flight
 	Stack  string // of its Task; "" unless asked for
 	task   *Task
+	node   *Node
 }
 
 // String is one line for people.
@@ -88,7 +89,7 @@ func (l *ticketList) describe(r *Root, now time.Duration) []Request {
 	for k := l.first; k != nil; k = k.next {
 		q := Request{Root: r.name, Op: k.Op, Range: k.Range, Age: now - k.since, Held: k.held, task: k.task}
 		if k.task.node != nil {
-			q.Node = k.task.node.name
+			q.node, q.Node = k.task.node, k.task.node.name
 		}
 		if k.Client != nil {
 			q.Client = k.Client.String()

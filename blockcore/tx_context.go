@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"nbd-dataplane/internal/check"
 )
 
 // Move brings n, and all that shares requests with it, to another AioContext, while clients go on: drained, and all or
@@ -25,8 +27,11 @@ func (g *Graph) Move(ctx context.Context, n *Node, to *AioContext) error {
 func (tx *Tx) SetContext(d *Drained, n *Node, to *AioContext) error {
 	g := tx.graph
 	g.mu.Lock()
+	err := g.has(n)
 	nodes, roots := g.component(n)
-	err := g.mayMove(nodes, roots, to)
+	if err == nil {
+		err = g.mayMove(nodes, roots, to)
+	}
 	if err == nil && n.Context() != to {
 		for _, m := range nodes {
 			if !d.covers(m, nil) {
@@ -58,7 +63,47 @@ func (tx *Tx) bring(n *Node, to *AioContext) error {
 	if err != nil {
 		return err
 	}
-	return tx.move(nodes, roots, from, to)
+	return tx.quietly(nodes, func() error { return tx.move(nodes, nil, from, to) })
+}
+
+// quietly does something to nodes that nobody owns in a section of its own: what they do by themselves has ended. They go on with the
+// change.
+func (tx *Tx) quietly(nodes []*Node, fn func() error) error {
+	g := tx.graph
+	var w walk
+	g.mu.Lock()
+	for _, n := range nodes {
+		w.quiesceNode(n)
+	}
+	w.tell(g)
+	for _, n := range slices.Backward(nodes) {
+		tx.walk.resumeNode(n)
+	}
+	g.mu.Unlock()
+	for _, n := range nodes {
+		if err := n.settle(func() {}); err != nil {
+			return err
+		}
+	}
+	return fn()
+}
+
+// settle waits until nothing is in flight in n, which nobody can ask for anything, and calls meanwhile at each ring. Not on a loop.
+func (n *Node) settle(meanwhile func()) error {
+	ctx, cancel := context.WithTimeout(context.Background(), DrainMaxDefault)
+	defer cancel()
+	for {
+		rung := n.graph.bell.next()
+		if n.telling.Load() == 0 && n.InFlight() == 0 {
+			return nil
+		}
+		meanwhile()
+		select {
+		case <-rung:
+		case <-ctx.Done():
+			return fmt.Errorf("node %s has %d operations in flight: %w", n.name, n.InFlight(), ctx.Err())
+		}
+	}
 }
 
 // mayMove asks everybody concerned. graph.mu is held.
@@ -96,54 +141,79 @@ func (tx *Tx) SetMovable(r *Root, movable bool) {
 
 // move takes nodes and roots from one loop to the other; everything of it is quiet.
 func (tx *Tx) move(nodes []*Node, roots []*Root, from, to *AioContext) error {
-	if err := from.Do(func(t *Task) error { leaveLoop(t, nodes, roots, to); return nil }); err != nil {
-		return fmt.Errorf("leaving AioContext %s: %w", from.name, err)
-	}
-	if err := to.Do(func(*Task) error { enterLoop(nodes, roots, to); return nil }); err != nil {
-		return fmt.Errorf("entering AioContext %s: %w", to.name, err)
+	if err := voyage(nodes, roots, from, to); err != nil {
+		return err
 	}
 	tx.undo = append(tx.undo, func() {
-		// Both loops are there still: who closes one has taken everything off it before.
-		_ = to.Do(func(t *Task) error { leaveLoop(t, nodes, roots, from); return nil })
-		_ = from.Do(func(*Task) error { enterLoop(nodes, roots, from); return nil })
+		err := voyage(nodes, roots, to, from)
+		check.Invariant(err == nil, "nodes cannot return to AioContext %s: %v", from.name, err)
 	})
 	return nil
 }
 
-// leaveLoop runs on the old loop.
-func leaveLoop(t *Task, nodes []*Node, roots []*Root, to *AioContext) {
+// voyage is a move that is made or not. A loop that nobody can come back from is not left: who closes a context takes everything off
+// it before.
+func voyage(nodes []*Node, roots []*Root, from, to *AioContext) error {
+	if err := to.Do(func(*Task) error { return nil }); err != nil {
+		return fmt.Errorf("entering AioContext %s: %w", to.name, err)
+	}
+	var away []WaitQueue
+	if err := from.Do(func(*Task) error { away = leaveLoop(nodes, roots, to); return nil }); err != nil {
+		return fmt.Errorf("leaving AioContext %s: %w", from.name, err)
+	}
+	err := to.Do(func(*Task) error { enterLoop(nodes, roots, to); return nil })
+	// Requests that were held begin again only now that the other side is ready for them.
+	from.Post(func() {
+		for i := range away {
+			away[i].WakeAll()
+		}
+	})
+	if err != nil {
+		_ = from.Do(func(*Task) error { enterLoop(nodes, roots, from); return nil })
+		return fmt.Errorf("entering AioContext %s: %w", to.name, err)
+	}
+	return nil
+}
+
+// leaveLoop runs on the old loop. It returns the requests that were held there.
+func leaveLoop(nodes []*Node, roots []*Root, to *AioContext) (away []WaitQueue) {
 	for _, r := range roots {
-		r.ctx.Store(to)
+		check.Invariant(r.inFlight.Load() == 0, "Root %q is moved with %d requests in flight", r.name, r.inFlight.Load())
 		if m, ok := r.owner.(Mover); ok {
 			m.Detach(to)
 		}
 		if r.throttle != nil {
 			r.throttle.Move(to)
 		}
-		r.sendAway(t)
+		away = append(away, r.sendAway())
+		r.ctx.Store(to) // the last: from now on r belongs to the other loop
 	}
 	for _, n := range nodes {
+		check.Invariant(n.inFlight.Load() == 0, "node %s is moved with %d requests in flight", n.name, n.inFlight.Load())
 		n.chores.detach()
 		if n.can.follower != nil {
 			n.can.follower.Detach()
 		}
 		n.ctx.Store(to)
 	}
+	return away
 }
 
-// enterLoop runs on the new one.
-func enterLoop(nodes []*Node, roots []*Root, to *AioContext) {
+// enterLoop runs on the new one, or on the old one if that could not be entered.
+func enterLoop(nodes []*Node, roots []*Root, on *AioContext) {
 	for _, n := range slices.Backward(nodes) {
+		n.ctx.Store(on)
 		if n.can.follower != nil {
-			n.can.follower.Attach(to)
+			n.can.follower.Attach(on)
 		}
 		if !n.still {
 			n.chores.resume()
 		}
 	}
 	for _, r := range roots {
+		r.ctx.Store(on)
 		if m, ok := r.owner.(Mover); ok {
-			m.Attach(to)
+			m.Attach(on)
 		}
 	}
 }

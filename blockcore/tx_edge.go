@@ -13,6 +13,9 @@ func (tx *Tx) Attach(d *Drained, parent *Node, role Role, child *Node) (*Edge, e
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err := g.has(parent, child); err != nil {
+		return nil, err
+	}
 	tx.demand(d, parent, nil)
 	if reaches(child, parent) {
 		return nil, cycle(child, role, parent)
@@ -64,7 +67,7 @@ func (tx *Tx) detach(e *Edge) {
 	parent.children = without(parent.children, e)
 	setChild(parent, e.role, nil)
 	tx.onUndo(func() {
-		parent.children = slices.Insert(parent.children, at, e)
+		parent.children = slices.Insert(slices.Clone(parent.children), at, e)
 		setChild(parent, e.role, e)
 	})
 	tx.unlink(e)
@@ -78,6 +81,9 @@ func (tx *Tx) SetChild(d *Drained, e *Edge, to *Node) error {
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err := g.has(to); err != nil {
+		return err
+	}
 	return tx.setChild(d, e, to)
 }
 
@@ -87,8 +93,9 @@ func (tx *Tx) setChild(d *Drained, e *Edge, to *Node) error {
 		return cycle(to, e.role, e.parent)
 	}
 	from := e.Node()
-	tx.point(e, to)
-	tx.onUndo(func() { tx.point(e, from) })
+	at := slices.Index(from.parents, e)
+	tx.point(e, to, len(to.parents))
+	tx.onUndo(func() { tx.point(e, from, at) })
 	return nil
 }
 
@@ -101,6 +108,9 @@ func (tx *Tx) Replace(d *Drained, from, to *Node) error {
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err := g.has(from, to); err != nil {
+		return err
+	}
 	for _, e := range slices.Clone(from.parents) {
 		if e.parent != nil && reaches(to, e.parent) {
 			continue
@@ -112,11 +122,11 @@ func (tx *Tx) Replace(d *Drained, from, to *Node) error {
 	return nil
 }
 
-// point moves e to another child. Whoever uses e is quiesced as long as one of the two is, without a moment in between.
-func (tx *Tx) point(e *Edge, to *Node) {
+// point moves e to another child, as the at-th of its parents. Whoever uses e is quiesced as long as one of the two is, without a moment in between.
+func (tx *Tx) point(e *Edge, to *Node, at int) {
 	from := e.Node()
 	from.parents = without(from.parents, e)
-	to.parents = append(to.parents, e)
+	to.parents = slices.Insert(slices.Clone(to.parents), at, e)
 	e.child.Store(to)
 	if to.quiesce > 0 {
 		tx.walk.quiesceParent(e)
@@ -140,10 +150,11 @@ func (tx *Tx) link(e *Edge, child *Node) {
 // unlink takes e off the child that it leads to.
 func (tx *Tx) unlink(e *Edge) {
 	child := e.Node()
+	at := slices.Index(child.parents, e)
 	child.parents = without(child.parents, e)
 	tx.walk.resumeParent(e)
 	tx.onUndo(func() {
-		child.parents = append(child.parents, e)
+		child.parents = slices.Insert(slices.Clone(child.parents), at, e)
 		if child.quiesce > 0 {
 			tx.walk.quiesceParent(e)
 		}

@@ -1,10 +1,10 @@
 package blockcore
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"syscall"
+	"time"
 
 	"nbd-dataplane/internal/check"
 )
@@ -51,11 +51,15 @@ func (tx *Tx) AddNode(o NodeOptions) (*Node, error) {
 	tx.fresh[n] = true
 	tx.onUndo(func() { delete(g.nodes, n.name) })
 	for _, child := range o.Children {
+		if err := g.has(child.Node); err != nil {
+			return nil, err
+		}
 		tx.attach(n, child.Role, child.Node)
 	}
-	if g.drainAll > 0 {
-		n.quiesce += g.drainAll
+	if born := g.drainAll; born > 0 {
+		n.quiesce += born
 		tx.walk.touched = append(tx.walk.touched, n)
+		tx.onUndo(func() { n.quiesce -= born })
 	}
 	return n, n.learn()
 }
@@ -101,8 +105,8 @@ func (tx *Tx) RemoveNode(n *Node) error {
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.nodes[n.name] != n {
-		return fmt.Errorf("Failed to find node with node-name='%s'", n.name)
+	if err := g.has(n); err != nil {
+		return err
 	}
 	if len(n.parents) > 0 {
 		return fmt.Errorf("Node %s is in use", n.name)
@@ -121,32 +125,47 @@ func (tx *Tx) remove(n *Node) {
 	tx.finish = append(tx.finish, func() error { return g.shut(n) })
 	for _, e := range slices.Clone(n.children) {
 		child := e.Node()
-		tx.detach(e)
+		tx.unlink(e) // the driver keeps the edge: it may have something to write when it is closed
 		if child.implicit && len(child.parents) == 0 {
 			tx.remove(child)
 		}
 	}
 }
 
-// shut waits for what a removed node does by itself, and closes it.
+// shut waits for what a removed node does by itself, and closes it. A driver that does not come back is left to itself. Who
+// holds a section does not wait for a disk that is removed: ended ones are resumed meanwhile.
 func (g *Graph) shut(n *Node) error {
-	ctx, cancel := context.WithTimeout(context.Background(), DrainMaxDefault)
-	defer cancel()
-	// Behind the step that has hushed the node, on the same loop.
-	if err := n.Context().Do(func(*Task) error { return nil }); err != nil {
-		return err
+	if err := n.settle(g.resumeEnded); err != nil {
+		return fmt.Errorf("removed but not closed: %w", err)
 	}
+	closed := make(chan error, 1)
+	if !n.Context().Post(func() { n.Context().Spawn(BodyFunc(func(t *Task) { closed <- n.close(t) })) }) {
+		return ErrContextClosed
+	}
+	patience := time.NewTimer(DrainMaxDefault)
+	defer patience.Stop()
 	for {
 		rung := g.bell.next()
-		if n.InFlight() == 0 {
-			return n.Context().Do(n.close)
-		}
+		g.resumeEnded()
 		select {
+		case err := <-closed:
+			g.orphan(n)
+			return err
 		case <-rung:
-		case <-ctx.Done():
-			return fmt.Errorf("node %s is removed but not closed: it has %d operations in flight: %w", n.name, n.InFlight(), ctx.Err())
+		case <-patience.C:
+			return fmt.Errorf("removed node %s has not closed after %v and is left to itself", n.name, DrainMaxDefault)
 		}
 	}
+}
+
+// orphan takes the children from a node that is closed.
+func (g *Graph) orphan(n *Node) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, e := range n.children {
+		setChild(n, e.role, nil)
+	}
+	n.children = nil
 }
 
 // NewRoot attaches an owner to n.
@@ -165,8 +184,8 @@ func (tx *Tx) NewRoot(n *Node, o RootOptions) (*Root, error) {
 	r.edge.shared.Store(uint32(PermAll &^ o.Unshared))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.nodes[n.name] != n {
-		return nil, fmt.Errorf("Failed to find node with node-name='%s'", n.name)
+	if err := g.has(n); err != nil {
+		return nil, err
 	}
 	r.ctx.Store(n.Context())
 	g.roots[r] = struct{}{}
@@ -215,18 +234,23 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 	if err != nil {
 		return fmt.Errorf("resize node %s to %d bytes: %w", n.name, sizeBytes, err)
 	}
-	tx.finish = append(tx.finish, func() error {
-		for _, r := range roots {
-			if w, ok := r.owner.(SizeWatcher); ok {
-				w.Resized(r.Node().Size())
-			}
-		}
-		return nil
-	})
+	tx.finish = append(tx.finish, func() error { tellSizes(roots); return nil })
 	return nil
 }
 
+// tellSizes tells owners that the size has changed of what they use.
+func tellSizes(roots []*Root) {
+	for _, r := range roots {
+		if w, ok := r.owner.(SizeWatcher); ok {
+			w.Resized(r.Node().Size())
+		}
+	}
+}
+
 func (tx *Tx) mayResize(d *Drained, n *Node, sizeBytes int64) error {
+	if err := tx.graph.has(n); err != nil {
+		return err
+	}
 	if n.can.resizer == nil {
 		return fmt.Errorf("node %s cannot be resized: %w", n.name, syscall.ENOTSUP)
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"nbd-dataplane/internal/check"
 )
 
 // Tx is a change of the graph that is being made: its methods change the graph at once, note how to undo it, and the whole
@@ -20,6 +18,7 @@ type Tx struct {
 	graph  *Graph
 	walk   walk
 	fresh  map[*Node]bool // made by this change: nobody uses them yet
+	reopen map[*Node]bool // reopened by this change
 	undo   []func()
 	finish []func() error // once the change stands
 }
@@ -34,7 +33,8 @@ func (g *Graph) Update(ctx context.Context, why string, fn func(*Tx) error) erro
 		return fmt.Errorf("%s: %w", why, err)
 	}
 	defer g.unlock()
-	tx := &Tx{graph: g, fresh: map[*Node]bool{}}
+	defer g.bell.ring() // who was waited for may not be covered any more
+	tx := &Tx{graph: g, fresh: map[*Node]bool{}, reopen: map[*Node]bool{}}
 	err := fn(tx)
 	if err == nil {
 		err = tx.commit()
@@ -63,14 +63,14 @@ func (tx *Tx) commit() error {
 	if err := g.permit(); err != nil {
 		return err
 	}
-	tx.walk.tell()
+	tx.walk.tell(g)
 	return nil
 }
 
 // learn brings up to date what nodes say of themselves, children first, as filters say what is below them.
 func (tx *Tx) learn() error {
 	for _, n := range slices.Backward(tx.graph.parentsFirst()) {
-		if n.can.limiter == nil && n.can.featurer == nil {
+		if n.can.limiter == nil && n.can.featurer == nil && n.can.checker == nil {
 			continue
 		}
 		before := n.facts.Load()
@@ -86,6 +86,7 @@ func (tx *Tx) learn() error {
 	return nil
 }
 
+// rollback undoes everything. Permissions are as they were: they are stored when nothing can fail any more.
 func (tx *Tx) rollback() {
 	for _, undo := range slices.Backward(tx.undo) {
 		undo()
@@ -93,8 +94,5 @@ func (tx *Tx) rollback() {
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.permit(); err != nil {
-		check.Invariant(false, "a graph that was is not permitted any more: %v", err)
-	}
-	tx.walk.tell()
+	tx.walk.tell(g)
 }

@@ -452,6 +452,35 @@ func TestCloseFromAHandler(t *testing.T) {
 	})
 }
 
+func TestCloseWhileThePollIsWoken(t *testing.T) {
+	// A poll that is woken while it is taken back, and then finds nothing because what came has been read, is taken back all the same: otherwise it
+	// would keep the socket open for ever, and the peer would never hear of its end. One turn: armed, a byte comes, it is read, all is closed.
+	onPairs(t, func(t *testing.T, c *AioContext, ours, peer int) {
+		var w *Watcher
+		onLoop(t, c, func() {
+			w = c.Watch(ours, listen(ours, func(int) {}))
+			c.engine.arm(w, directionIn)
+			c.engine.submit()
+			var p [1]byte
+			if _, err := unix.Write(peer, []byte{1}); err != nil {
+				t.Error(err)
+			}
+			for {
+				if n, err := unix.Read(ours, p[:]); n == 1 || err != unix.EAGAIN {
+					break
+				}
+			}
+			w.Close()
+			unix.Close(ours)
+		})
+		var p [1]byte
+		require.NoError(t, unix.SetsockoptTimeval(peer, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
+		n, err := unix.Read(peer, p[:])
+		require.NoError(t, err)
+		require.Zero(t, n, "end of file")
+	})
+}
+
 func TestDescriptorNumberIsReused(t *testing.T) {
 	// A descriptor that is closed right after its Watcher, and whose number a new socket takes at once, mixes nothing up:
 	// many rounds, armed or not yet, and what the new socket gets reaches the new handler only.

@@ -15,8 +15,8 @@ func (n *Node) write(t *Task, p []byte, off int64, flags WriteFlags) error {
 	}
 	r := Range{off, int64(len(p))}
 	aligned := r.Aligned(n.align())
-	lock := n.writes.acquire(t, r.Widen(n.align()), !aligned)
-	defer n.writes.release(lock)
+	lock := n.writes.Acquire(t, r.Widen(n.align()), !aligned)
+	defer n.writes.Release(lock)
 	if n.fits(p, off) {
 		return n.writePieces(t, p, off, flags)
 	}
@@ -91,8 +91,8 @@ func (n *Node) writeZeroes(t *Task, r Range, flags ZeroFlags) error {
 	if align == 1 {
 		return n.zeroAligned(t, r, flags)
 	}
-	lock := n.writes.acquire(t, r.Widen(align), !r.Aligned(align))
-	defer n.writes.release(lock)
+	lock := n.writes.Acquire(t, r.Widen(align), !r.Aligned(align))
+	defer n.writes.Release(lock)
 	begin := min((r.Offset+align-1)&^(align-1), r.End())
 	end := max(r.End()&^(align-1), begin)
 	// The middle first: when it is refused nothing must have changed.
@@ -144,8 +144,12 @@ func (n *Node) zeroAligned(t *Task, r Range, flags ZeroFlags) error {
 
 // write returns the flags of a write that stands for zeroing.
 func (f ZeroFlags) write() WriteFlags {
+	var w WriteFlags
 	if f&ZeroFUA != 0 {
-		return WriteFUA
+		w |= WriteFUA
 	}
-	return 0
+	if f&ZeroUnchanged != 0 {
+		w |= WriteUnchanged
+	}
+	return w
 }

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,10 +27,10 @@ type guest struct {
 	kernel, initrd string
 }
 
-// newGuest packs the root file system and finds the unpacked kernel.
-func newGuest(root, dir string) (guest, error) {
+// newGuest packs the root file system, with the programs given, and finds the unpacked kernel.
+func newGuest(root, dir string, programs ...string) (guest, error) {
 	initrd := filepath.Join(dir, "initrd.gz")
-	cmd := exec.Command(filepath.Join(root, "scripts", "mkinitramfs"), initrd)
+	cmd := exec.Command(filepath.Join(root, "scripts", "mkinitramfs"), append([]string{initrd}, programs...)...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return guest{}, fmt.Errorf("packing the guest: %w\n%s", err, text)
 	}
@@ -46,6 +47,40 @@ func (g guest) run(t *testing.T, script string, facts map[string]string, devices
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), guestMax)
 	defer cancel()
+	cmd, console := g.start(ctx, t, script, facts, devices)
+	lines := readConsole(t, console, func(string) {})
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the guest's QEMU ended with: %v (%v)", err, context.Cause(ctx))
+	}
+	if !contains(lines, "E2E PASS "+script) {
+		t.Fatalf("no 'E2E PASS %s' on the console; its last lines:\n%s", script, strings.Join(tail(lines, 60), "\n"))
+	}
+	return lines
+}
+
+// cut boots the guest into one of its scripts and kills it, as a power cut does, some time after a line of the console for
+// which ready is true. It returns all lines that came.
+func (g guest) cut(t *testing.T, script string, facts map[string]string, delay time.Duration, ready func(string) bool, devices ...string) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), guestMax)
+	defer cancel()
+	cmd, console := g.start(ctx, t, script, facts, devices)
+	killed := false
+	lines := readConsole(t, console, func(line string) {
+		if !killed && ready(line) {
+			killed = true
+			time.AfterFunc(delay, func() { cmd.Process.Kill() })
+		}
+	})
+	if err := cmd.Wait(); err == nil || !killed || ctx.Err() != nil {
+		t.Fatalf("the guest was to run until it was killed; %v; its last lines:\n%s", err, strings.Join(tail(lines, 60), "\n"))
+	}
+	return lines
+}
+
+// start boots the guest and returns its process and its console.
+func (g guest) start(ctx context.Context, t *testing.T, script string, facts map[string]string, devices []string) (*exec.Cmd, io.Reader) {
+	t.Helper()
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append(g.machine(script, facts), devices...)...)
 	cmd.Stderr = os.Stderr
 	console, err := cmd.StdoutPipe()
@@ -55,14 +90,7 @@ func (g guest) run(t *testing.T, script string, facts map[string]string, devices
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("starting the guest: %v", err)
 	}
-	lines := readConsole(t, console)
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the guest's QEMU ended with: %v (%v)", err, context.Cause(ctx))
-	}
-	if !contains(lines, "E2E PASS "+script) {
-		t.Fatalf("no 'E2E PASS %s' on the console; its last lines:\n%s", script, strings.Join(tail(lines, 60), "\n"))
-	}
-	return lines
+	return cmd, console
 }
 
 func (g guest) machine(script string, facts map[string]string) []string {
@@ -79,7 +107,8 @@ func (g guest) machine(script string, facts map[string]string) []string {
 }
 
 // readConsole shows the guest's own lines as they come, so that a slow run can be watched with go test -v.
-func readConsole(t *testing.T, console interface{ Read([]byte) (int, error) }) []string {
+// Each line is given to seen as well.
+func readConsole(t *testing.T, console io.Reader, seen func(line string)) []string {
 	var lines []string
 	scanner := bufio.NewScanner(console)
 	for scanner.Scan() {
@@ -88,6 +117,7 @@ func readConsole(t *testing.T, console interface{ Read([]byte) (int, error) }) [
 		if strings.HasPrefix(text, "E2E ") {
 			t.Log(text)
 		}
+		seen(text)
 	}
 	return lines
 }

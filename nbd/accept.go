@@ -169,10 +169,7 @@ func (s *Server) handshakeOptions() handshakeOptions {
 
 // transmit moves a client to the loop of its export. On error the connection is the caller's, and so are the descriptors.
 func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer, d *descriptors) error {
-	e := s.lookup(agreed.export.Name)
-	if e == nil {
-		return fmt.Errorf("export %s has gone", shown(agreed.export.Name))
-	}
+	e := agreed.export.Export // and not who has the name by now: the client was told of this one
 	p, fd := d.descriptor(conn)
 	c := &Conn{
 		id: s.lastID.Add(1), server: s, export: e, fd: fd, pump: p, peer: peer,

@@ -63,6 +63,7 @@ type connStats struct{ requests, failed, read, written uint64 }
 func (c *Conn) start() {
 	c.ctx, c.lane = c.export.ctx.Load(), c.export.lane
 	c.watcher = c.ctx.Watch(c.fd, c)
+	c.export.lookLater()
 	if c.ended { // stopped before it began
 		c.maybeClose()
 		return

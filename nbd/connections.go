@@ -32,7 +32,7 @@ const clientsAnswerMax = time.Second
 // without figures. Not on a loop.
 func (s *Server) Connections() []Connection {
 	var all []Connection
-	for _, e := range s.snapshot() {
+	for _, e := range s.everyExport() {
 		answer := make(chan []Connection, 1)
 		if !e.post(func() {
 			var list []Connection
@@ -73,7 +73,7 @@ func (c *Conn) describe() Connection {
 // Disconnect throws a client out: requests in flight finish, their replies are dropped. It does not wait for that. Safe
 // from anywhere.
 func (s *Server) Disconnect(id uint64) error {
-	for _, e := range s.snapshot() {
+	for _, e := range s.everyExport() {
 		for _, c := range e.connections() {
 			if c.id == id {
 				e.post(func() { c.abort(CauseDisconnected) })

@@ -16,6 +16,7 @@
 // then on nothing new is begun, and what is in flight is finished, with a reply if the client still takes it. A request
 // enters the block layer only when its payload is complete, so a write that was cut off has never existed. After the
 // last reply the client has Limits.Linger to take it, and where we end the connection Limits.Farewell to close it as well.
+// Clients that go without a sign are looked for (presence.go).
 //
 // A request is a Task. It is checked first (request.check: command, flags, read-only, size, range, alignment, in this order), admitted by
 // the Root, which holds it back while the export is drained, and is in flight until its reply is in the outbox. Replies

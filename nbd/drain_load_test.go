@@ -15,8 +15,10 @@ import (
 // addExport offers another disk.
 func (h *house) addExport(name string) *Export {
 	h.t.Helper()
-	node, err := h.graph.AddNode(blockcore.NodeOptions{Name: name, Context: h.ctx, Driver: blocktest.NewFake(blocktest.FakeOptions{Name: name})})
+	fake := blocktest.NewFake(blocktest.FakeOptions{Name: name, Log: h.log})
+	node, err := h.graph.AddNode(blockcore.NodeOptions{Name: name, Context: h.ctx, Driver: fake})
 	require.NoError(h.t, err)
+	h.fakes[name] = fake
 	e, err := h.server.AddExport(h.graph, ExportOptions{Name: name, Node: node, Writable: true})
 	require.NoError(h.t, err)
 	h.nodes = append(h.nodes, node)

@@ -19,7 +19,7 @@ func headerBytes(style replyStyle) int {
 }
 
 // Goal: a drain that meets a half-received header loses none of it, wherever it is cut and whether the rest comes in the section or after
-// it (T-X1). Method: a WRITE, cut behind each byte of its header, for each style, on each engine; then what was written is read.
+// it (T-X1, SHUT-4). Method: a WRITE, cut behind each byte of its header, for each style, on each engine; then what was written is read.
 func TestDrainWithHalfAHeader_T_X1(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		eachStyle(t, func(t *testing.T, style replyStyle) {
@@ -50,7 +50,7 @@ func TestDrainWithHalfAHeader_T_X1(t *testing.T) {
 }
 
 // Goal: a drain does not wait for the payload of a WRITE; others, and clients that come, are served meanwhile; a payload that comes in
-// the section is parked and executed after it (T-X2). Method: writes whose payload waits in the slab, and in a buffer of its own, cut in
+// the section is parked and executed after it (T-X2, SHUT-4). Method: writes whose payload waits in the slab, and in a buffer of its own, cut in
 // several places; in the section another client negotiates and asks, and one of another export is answered.
 func TestDrainWithHalfAPayload_T_X2(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -105,7 +105,7 @@ func (c *Conn) partial() int {
 	return c.end - c.begin
 }
 
-// Goal: a drain does not wait for a client to read its replies, and nothing of them is lost (T-X3, drain.md 4.9 d). Method: a socket full of
+// Goal: a drain does not wait for a client to read its replies, and nothing of them is lost (T-X3, SHUT-4, drain.md 4.9 d). Method: a socket full of
 // replies; the section is over before the client reads, or it reads inside of it; then it goes on as if nothing had been.
 func TestDrainWithRepliesUnread_T_X3(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -179,7 +179,7 @@ func TestQEMUDefect_HalfAPayloadStopsTheServer(t *testing.T) {
 func TestQEMUDefect_LeavingAnotherLoopAborts(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine})
-		require.NoError(t, h.graph.Move(t.Context(), h.node, h.another()))
+		require.NoError(t, h.graph.Move(t.Context(), h.node, h.another(engine)))
 		for range 3 {
 			w := h.dial(dialOptions{})
 			w.alive()

@@ -51,10 +51,11 @@ type Export struct {
 
 	// Owned by the context.
 	lane    *lane
-	still   bool     // a drained section covers the export: requests stay unparsed
-	retired bool     // requests are answered with ESHUTDOWN
-	between bool     // has left one context and not been taken up by the other one yet
-	putOff  []func() // posted meanwhile, in order
+	still   bool             // a drained section covers the export: requests stay unparsed
+	retired bool             // requests are answered with ESHUTDOWN
+	between bool             // has left one context and not been taken up by the other one yet
+	putOff  []func()         // posted meanwhile, in order
+	looking *blockcore.Timer // for clients that are gone; nil = there are no connections
 
 	// Guarded by mu.
 	mu       sync.Mutex
@@ -63,7 +64,8 @@ type Export struct {
 	deserted chan struct{} // closed when gone and the last connection has left
 
 	// Safe from anywhere.
-	ctx atomic.Pointer[blockcore.AioContext]
+	ctx  atomic.Pointer[blockcore.AioContext]
+	once sync.Once // letGo
 }
 
 // Name returns the export's name.
@@ -80,15 +82,21 @@ func (e *Export) info() exportInfo {
 	return exportInfo{
 		Name:           e.options.Name,
 		Description:    e.options.Description,
-		Size:           uint64(n.Size()),
+		Size:           e.size(),
 		Flags:          e.flags(),
 		MinBlock:       e.options.MinBlock,
 		PreferredBlock: preferredBlock(limits, e.options.MinBlock),
 		MaxPayload:     payloadAdvertised,
 		Contexts:       contexts,
 		TLSOnly:        e.options.TLSOnly,
-		Generation:     uint64(n.Size()) ^ uint64(e.flags())<<48,
+		Generation:     e.size() ^ uint64(e.flags())<<48,
+		Export:         e,
 	}
+}
+
+// size is what clients see of the node below, which may have been given any size: whole minimum blocks, as QEMU's client insists on.
+func (e *Export) size() uint64 {
+	return uint64(e.root.Node().Size()) &^ (uint64(max(e.options.MinBlock, 1)) - 1)
 }
 
 // preferredBlock returns a valid preferred block size: a power of two of 4096 bytes at least.

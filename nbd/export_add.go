@@ -35,10 +35,13 @@ func (s *Server) AddExport(g *blockcore.Graph, o ExportOptions) (*Export, error)
 		return err
 	})
 	if err != nil {
+		if e.lane != nil {
+			s.leaveLane(e.lane)
+		}
 		return nil, err
 	}
 	if err := s.enlist(e); err != nil {
-		e.root.Close()
+		e.letGo()
 		return nil, err
 	}
 	return e, nil
@@ -51,6 +54,7 @@ func errDuplicate(name string) error {
 // enlist makes e visible to clients.
 func (s *Server) enlist(e *Export) error {
 	info := e.info()
+	info.Size = uint64(e.root.Node().Size()) // as it is: a size that does not fit is a mistake here, and happens later on
 	if err := info.checkBlockSizes(); err != nil {
 		return fmt.Errorf("export %s: %w", shown(e.Name()), err)
 	}
@@ -92,7 +96,7 @@ func (o offer) allows(now offer) error {
 	return nil
 }
 
-// laneOf returns what the connections on ctx share.
+// laneOf returns what the connections on ctx share, for one more export, until leaveLane.
 func (s *Server) laneOf(ctx *blockcore.AioContext) *lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +105,20 @@ func (s *Server) laneOf(ctx *blockcore.AioContext) *lane {
 		l = newLane(ctx)
 		s.lanes[ctx] = l
 	}
+	l.exports++
 	return l
+}
+
+// leaveLane counts an export out, and reports whether l has no other: its memory is to be given back then.
+func (s *Server) leaveLane(l *lane) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.exports--
+	if l.exports > 0 {
+		return false
+	}
+	delete(s.lanes, l.ctx)
+	return true
 }
 
 // lookupExact returns the export of that very name, or nil.

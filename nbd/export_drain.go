@@ -12,7 +12,10 @@ var (
 )
 
 // Quiesce has requests that arrive from now on stay unparsed. It implements blockcore.Owner.
-func (e *Export) Quiesce() { e.still = true }
+func (e *Export) Quiesce() {
+	e.still = true
+	e.lookSooner()
+}
 
 // Busy is false: all that the export does is requests, which its Root counts. It implements blockcore.Owner.
 func (e *Export) Busy() bool { return false }
@@ -45,11 +48,16 @@ func (f *FixedContextError) Error() string {
 // already gets what is posted to the export. It implements blockcore.Mover.
 func (e *Export) Detach(to *blockcore.AioContext) {
 	e.between = true
+	e.lookNoMore()
+	old := e.lane
 	e.lane = e.server.laneOf(to)
 	for _, c := range e.connections() {
 		if c.watcher != nil {
 			c.leaveLoop(e.lane)
 		}
+	}
+	if e.server.leaveLane(old) {
+		old.release()
 	}
 	e.ctx.Store(to)
 }
@@ -62,6 +70,7 @@ func (e *Export) Attach(ctx *blockcore.AioContext) {
 		}
 	}
 	e.between = false
+	e.lookLater()
 	putOff := e.putOff
 	e.putOff = nil
 	for _, fn := range putOff {
@@ -123,7 +132,7 @@ func (e *Export) Resized(sizeBytes int64) {
 	s := e.server
 	s.mu.Lock()
 	if o, seen := s.offered[e.Name()]; seen {
-		o.size = uint64(sizeBytes)
+		o.size = e.size()
 		s.offered[e.Name()] = o
 	}
 	s.mu.Unlock()

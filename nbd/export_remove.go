@@ -49,7 +49,8 @@ func (s *Server) RemoveExport(ctx context.Context, e *Export, farewell Farewell)
 		}
 		<-e.deserted // a write may still land: the node is in use until then
 	}
-	e.root.Close()
+	e.letGo()
+	s.departed(e)
 	s.emit(ExportRemoved{Export: e.Name()})
 	return err
 }
@@ -70,16 +71,41 @@ func (s *Server) delist(e *Export, farewell Farewell) error {
 	e.gone = true
 	e.checkDeserted()
 	s.exports = slices.Delete(s.exports, at, at+1)
+	s.departing = append(s.departing, e)
 	return nil
+}
+
+// departed forgets an export that is gone.
+func (s *Server) departed(e *Export) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.departing = slices.DeleteFunc(s.departing, func(other *Export) bool { return other == e })
+}
+
+// letGo gives up what the export holds: its node, and its part of a lane. Its last client is gone.
+func (e *Export) letGo() {
+	e.once.Do(func() {
+		e.root.Close() // nobody moves e from here on
+		if e.server.leaveLane(e.lane) {
+			// A context that is closed has no use for the memory.
+			_ = e.lane.ctx.Do(func(*blockcore.Task) error { e.lane.release(); return nil })
+		}
+	})
 }
 
 // retire answers everything with ESHUTDOWN until all clients have left or the time is over.
 func (e *Export) retire(ctx context.Context, most time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	e.post(func() { e.retired = true })
+	e.post(func() {
+		e.retired = true
+		for _, c := range e.connections() {
+			c.roomAgain() // a section is no reason to wait
+		}
+	})
 	select {
 	case <-e.deserted:
+	case <-e.server.quit:
 	case <-ctx.Done():
 	}
 }

@@ -5,7 +5,8 @@ import "golang.org/x/sys/unix"
 // When we end a connection that the client would have gone on with, there may be requests in its socket that nobody has
 // read. TCP answers close(2) then with a reset, and a reset throws away what of our replies the network has not delivered
 // yet. So the end is said first, by shutting our direction down, and what still comes is dropped until the client closes
-// too, for Limits.Farewell at most.
+// too, for Limits.Farewell at most. A client that has acknowledged all and asked for nothing more has nothing to lose, and
+// need not be waited for: an idle QEMU looks at its socket only with its next request.
 //
 // A unix socket delivers what was sent before it, whatever is unread. A pump does the same for TLS.
 
@@ -19,7 +20,7 @@ func (c *Conn) farewell() bool {
 	if c.leaving {
 		return !c.broken
 	}
-	if !c.owesFarewell() || c.pump != nil || isUnix(c.fd) || unix.Shutdown(c.fd, unix.SHUT_WR) != nil {
+	if !c.owesFarewell() || c.pump != nil || isUnix(c.fd) || settled(c.fd) || unix.Shutdown(c.fd, unix.SHUT_WR) != nil {
 		return false
 	}
 	c.leaving = true
@@ -47,6 +48,16 @@ func (c *Conn) dropInput() bool {
 		return true
 	}
 	c.watcher.Heat()
+	return true
+}
+
+// settled reports that a socket has nothing to be read and its peer has acknowledged all that was sent.
+func settled(fd int) bool {
+	for _, queue := range []uint{unix.TIOCINQ, unix.TIOCOUTQ} {
+		if n, err := unix.IoctlGetInt(fd, queue); err != nil || n > 0 {
+			return false
+		}
+	}
 	return true
 }
 

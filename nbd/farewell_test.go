@@ -112,15 +112,36 @@ func TestFarewellIsBounded(t *testing.T) {
 	})
 }
 
+// Goal: idle clients hold up no stop, although they keep their sockets open (SHUT-5). Method: a limit longer than any test; the stop succeeds.
+func TestFarewellIsShortForTheIdle(t *testing.T) {
+	limits := Limits{Farewell: time.Hour}
+	h := newHouse(t, houseOptions{network: "tcp", server: ServerOptions{Limits: limits}})
+	h.dial(dialOptions{}).alive()
+	h.until("all is acknowledged", func() bool { return settled(h.conn(0).fd) })
+	require.NoError(t, h.stop())
+	h, o := newTLSHouse(t, blockcore.EngineURing, limits)
+	h.dial(o).alive()
+	h.until("all is acknowledged", func() bool { return h.conn(0).pump.settled() })
+	require.NoError(t, h.stop())
+}
+
 // Goal: a stop that is out of patience waits for no farewell (SHUT-5). Method: a client that keeps its socket open and a limit longer than any
 // test; the context of Stop ends.
 func TestFarewellEndsWithTheStop(t *testing.T) {
 	h := newHouse(t, houseOptions{network: "tcp", server: ServerOptions{Limits: Limits{Farewell: time.Hour}}})
-	h.dial(dialOptions{})
+	gate := blocktest.NewGate()
+	h.disk.Add(blocktest.Rule{Op: blocktest.OpWrite, Gate: gate})
+	w := h.dial(dialOptions{})
+	w.post(CmdWrite, 0, 0, 0, fill(1, 512))
+	gate.WaitHeld(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
 	h.stopped = true
 	go func() { stopped <- h.server.Stop(ctx) }()
+	h.until("the input has ended", func() bool { return h.conn(0).ended })
+	w.send(make([]byte, 1000))
+	h.until("what nobody will read has come", func() bool { return unread(h.conn(0).fd) > 0 })
+	gate.Open()
 	h.until("it is leaving", func() bool { return h.conn(0).leaving })
 	cancel()
 	require.ErrorContains(t, <-stopped, "cut off")

@@ -40,8 +40,8 @@ func handshake(ctx context.Context, conn net.Conn, cat catalog, o handshakeOptio
 	}
 	conn.SetDeadline(time.Now().Add(deadline))
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	err := h.run(ctx)
-	if !stop() {
+	err := h.run()
+	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
@@ -83,7 +83,7 @@ func newHandshake(conn net.Conn, cat catalog, o handshakeOptions) *handshaker {
 }
 
 // run is the handshake from the greeting to the choice of an export.
-func (h *handshaker) run(ctx context.Context) error {
+func (h *handshaker) run() error {
 	if err := h.send(greeting()); err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (h *handshaker) run(ctx context.Context) error {
 		return err
 	}
 	for {
-		chosen, err := h.haggle(ctx)
+		chosen, err := h.haggle()
 		if chosen || err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ func (h *handshaker) run(ctx context.Context) error {
 }
 
 // haggle takes one option and does what it asks for.
-func (h *handshaker) haggle(ctx context.Context) (chosen bool, err error) {
+func (h *handshaker) haggle() (chosen bool, err error) {
 	o, err := h.receiveOption()
 	if err != nil {
 		return false, err
@@ -115,7 +115,7 @@ func (h *handshaker) haggle(ctx context.Context) (chosen bool, err error) {
 	}
 	switch end.verdict {
 	case verdictStartTLS:
-		return false, h.startTLS(ctx)
+		return false, h.startTLS()
 	case verdictTransmission:
 		return true, nil
 	case verdictClose:
@@ -163,10 +163,11 @@ func (h *handshaker) receiveOption() (optionRequest, error) {
 	return o, err
 }
 
-// startTLS puts TLS on the connection and asks whether the client's certificate may come in.
-func (h *handshaker) startTLS(ctx context.Context) error {
+// startTLS puts TLS on the connection and asks whether the client's certificate may come in. What cancels the handshake ends TLS's by
+// the deadline of the connection: with a context it would forget why it failed.
+func (h *handshaker) startTLS() error {
 	c := tls.Server(h.raw, h.options.credentials.config())
-	if err := c.HandshakeContext(ctx); err != nil {
+	if err := c.Handshake(); err != nil {
 		return fmt.Errorf("%w: %w", ErrTLSFailed, err)
 	}
 	h.conn = c
@@ -197,12 +198,14 @@ func (h *handshaker) close(why error) {
 	h.conn.Close()
 }
 
-// explain turns what went wrong into one of the reasons for which a handshake ends.
+// explain turns what went wrong into one of the reasons for which a handshake ends. One that had failed when it was cancelled has
+// failed.
 func (h *handshaker) explain(ctx context.Context, err error) error {
+	isLate := errors.Is(err, os.ErrDeadlineExceeded)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && (isLate || errors.Is(err, ctx.Err())):
 		return fmt.Errorf("%w: %w", ErrCancelled, context.Cause(ctx))
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case isLate:
 		return fmt.Errorf("%w after %d options", ErrDeadline, h.n.options)
 	}
 	for _, known := range []error{ErrAborted, ErrProtocol, ErrRefused, ErrTLSFailed, ErrDenied} {

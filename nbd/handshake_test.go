@@ -91,6 +91,27 @@ func TestHandshakeLeavesTransmissionAlone(t *testing.T) {
 	}
 }
 
+// cancelling cancels the handshake while it is asked for an export, of which it has none.
+type cancelling struct{ cancel context.CancelFunc }
+
+func (c cancelling) list(*Peer) []exportInfo { return nil }
+
+func (c cancelling) find(string, *Peer) (exportInfo, bool) {
+	c.cancel()
+	return exportInfo{}, false
+}
+
+// Goal: a handshake that failed by itself when the server was going tells why it failed: who was sent away for a bad certificate
+// a moment before the end is news. Method: a client that is refused, and the cancellation, at the same time.
+func TestHandshakeFailsWhileItIsCancelled(t *testing.T) {
+	client, server := socketPair(t, "unix")
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := client.Write(append(clientHello[:4:4], optionBytes(OptExportName, []byte("none"))...))
+	require.NoError(t, err)
+	_, _, _, err = handshake(ctx, server, cancelling{cancel}, handshakeOptions{})
+	require.ErrorIs(t, err, ErrRefused)
+}
+
 // Goal: small replies are not held back by the kernel (GEN-3). Method: the socket option is read back after it was set
 // otherwise.
 func TestHandshakeSetsNoDelay(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 // lane is what the connections on one AioContext share, so that an idle connection costs next to
 // nothing. Owned by the context.
 type lane struct {
+	exports  int // that are on the context; guarded by the server's mu
 	ctx      *blockcore.AioContext
 	requests []*request // free
 	slabs    []*slab    // free
@@ -104,7 +105,7 @@ func (l *lane) burst(c *Conn) int {
 }
 
 const (
-	burstAlone     = 8
+	burstAlone     = 16
 	burstInCompany = 32
 	// companyMemory is after how many turns in a row with one connection only that one counts as alone.
 	companyMemory = 8

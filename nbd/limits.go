@@ -23,6 +23,9 @@ type Limits struct {
 	// Stall is how long a connection may hold more than 1 MiB, or outboxHeadersFree of small replies, for a client that neither reads nor goes on with its
 	// payload, while others wait for memory.
 	Stall time.Duration
+	// Silence is how long the host of a TCP client may leave replies unacknowledged before the client counts as dead. One
+	// that is alive and does not read acknowledges them.
+	Silence time.Duration
 	// Retire is how long a client of an export that retires may go on to be told so.
 	Retire time.Duration
 }
@@ -46,6 +49,8 @@ const (
 	FarewellDefault = time.Second
 	// StallDefault is longer than any client takes that is alive, and short enough for a guest's patience.
 	StallDefault = 10 * time.Second
+	// SilenceDefault is as long as keepalive takes to find a client that rests.
+	SilenceDefault = keepIdle + keepCount*keepInterval
 	// RetireDefault is the handshake's again: a client that has not left by then does not listen.
 	RetireDefault = 10 * time.Second
 
@@ -90,6 +95,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Stall == 0 {
 		l.Stall = StallDefault
+	}
+	if l.Silence == 0 {
+		l.Silence = SilenceDefault
 	}
 	if l.Retire == 0 {
 		l.Retire = RetireDefault

@@ -26,13 +26,13 @@ func (g *gap) Detach(*blockcore.AioContext)        { close(g.entered); <-g.let }
 func (g *gap) Attach(*blockcore.AioContext)        {}
 
 // enterGap begins a move and stops it halfway.
-func (h *house) enterGap() *gap {
+func (h *house) enterGap(engine blockcore.EngineKind) *gap {
 	h.t.Helper()
 	g := &gap{h: h, entered: make(chan struct{}), let: make(chan struct{}), moved: make(chan error, 1)}
 	root, err := h.graph.NewRoot(h.node, blockcore.RootOptions{Name: "gap", Owner: g})
 	require.NoError(h.t, err)
 	h.t.Cleanup(root.Close)
-	to := h.another()
+	to := h.another(engine)
 	go func() { g.moved <- h.graph.Move(context.Background(), h.node, to) }()
 	<-g.entered
 	require.Same(h.t, to, h.export.ctx.Load())
@@ -76,7 +76,7 @@ func TestBetweenTwoLoops(t *testing.T) {
 				poor.post(CmdRead, 0, 0, mib, nil)
 				second := poor.post(CmdRead, 0, 0, mib, nil)
 				h.until("one waits for memory", func() bool { c := h.conn(4); return c.blocked && c.retry != nil })
-				g := h.enterGap()
+				g := h.enterGap(engine)
 				act(h)
 				g.leave()
 				if name == "disconnect" || name == "stop" {
@@ -109,7 +109,7 @@ func TestClientComesBetweenTwoLoops(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine})
 		h.dial(dialOptions{}).alive()
-		g := h.enterGap()
+		g := h.enterGap(engine)
 		w := h.knock(dialOptions{})
 		cookie := w.post(CmdRead, 0, 0, 512, nil)
 		g.leave()
@@ -124,14 +124,14 @@ func TestGoesBetweenTwoLoops(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine})
 		w := h.dial(dialOptions{})
-		g := h.enterGap()
+		g := h.enterGap(engine)
 		w.conn.Close()
 		g.leave()
 		require.Equal(t, CauseEOF, h.closed().Cause)
 
 		h = newHouse(t, houseOptions{engine: engine})
 		w = h.dial(dialOptions{})
-		g = h.enterGap()
+		g = h.enterGap(engine)
 		removed := make(chan error, 1)
 		go func() { removed <- h.server.RemoveExport(t.Context(), h.export, FarewellRestart) }()
 		g.leave()
@@ -140,7 +140,7 @@ func TestGoesBetweenTwoLoops(t *testing.T) {
 
 		h = newHouse(t, houseOptions{engine: engine})
 		w = h.dial(dialOptions{})
-		g = h.enterGap()
+		g = h.enterGap(engine)
 		stopped := make(chan error, 1)
 		go func() { stopped <- h.stop() }()
 		g.leave()

@@ -16,6 +16,7 @@ type exportInfo struct {
 	Contexts          []string // full names a client may select, each once, in the order they are listed
 	TLSOnly           bool     // not for a client in clear
 	Generation        uint64   // changes whenever something told here does
+	Export            *Export  // whose it is
 }
 
 // catalog is all the handshake knows of exports. Both methods already leave out what the peer is not

@@ -196,6 +196,7 @@ func (c *Conn) startLarge() bool {
 		return false
 	}
 	c.large = nil
+	q.check(c) // the export may be smaller by now, or going
 	c.launch(q)
 	return true
 }

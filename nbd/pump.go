@@ -3,10 +3,12 @@ package nbd
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,8 +44,9 @@ func (p *pump) decryptLoop() {
 	defer close(p.decrypted)
 	_, err := copyBytes(&untilRefused{to: p.clear}, p.secure)
 	if err != nil {
-		// What the engine still has to say would reach nobody.
+		// What the engine still has to say would reach nobody; it finds that out by our end.
 		p.secure.NetConn().Close()
+		p.clear.Close()
 	}
 	p.clear.CloseWrite()
 }
@@ -62,7 +65,7 @@ func (p *pump) encryptLoop() {
 // part says the end and waits for the client's, if finish wants that.
 func (p *pump) part() {
 	farewell := time.Duration(p.farewell.Load())
-	if farewell == 0 || p.secure.CloseWrite() != nil {
+	if farewell == 0 || p.settled() || p.secure.CloseWrite() != nil {
 		return
 	}
 	if half, ok := p.secure.NetConn().(interface{ CloseWrite() error }); ok {
@@ -70,6 +73,13 @@ func (p *pump) part() {
 	}
 	_ = p.secure.SetReadDeadline(time.Now().Add(farewell))
 	<-p.decrypted
+}
+
+// settled reports that the client has acknowledged all that it was sent, and nothing of it is unread.
+func (p *pump) settled() bool {
+	is := false
+	err := p.control(func(fd uintptr) { is = settled(int(fd)) })
+	return is && err == nil
 }
 
 // finish is told by the engine that it closes its end. It bounds the time that the client has to take what is left in the pump,
@@ -95,6 +105,19 @@ func (u *untilRefused) Write(b []byte) (int, error) {
 		u.refused = err != nil
 	}
 	return len(b), nil
+}
+
+// control runs fn with the descriptor of the socket that carries TLS.
+func (p *pump) control(fn func(fd uintptr)) error {
+	sc, ok := p.secure.NetConn().(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("connection of type %T has no file descriptor", p.secure.NetConn())
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(fn)
 }
 
 // wait waits for the end of both goroutines.

@@ -128,7 +128,7 @@ func (q *request) checkRange(c *Conn, rule *commandRule) {
 		}
 		return
 	}
-	size := uint64(c.export.root.Node().Size())
+	size := c.export.size()
 	if h.offset > size || h.length > size-h.offset {
 		q.refuse(rule.pastEnd, "offset %d, length %d goes past the end at %d", h.offset, h.length, size)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -43,6 +42,7 @@ type Server struct {
 	// Guarded by mu.
 	mu        sync.Mutex
 	exports   []*Export
+	departing []*Export // being removed: new clients do not see them
 	lanes     map[*blockcore.AioContext]*lane
 	listeners map[net.Listener]struct{}
 	shaking   map[net.Conn]context.CancelFunc // clients in the handshake
@@ -132,6 +132,13 @@ func (s *Server) snapshot() []*Export {
 	return slices.Clone(s.exports)
 }
 
+// everyExport is snapshot and those that are being removed, which may have clients still.
+func (s *Server) everyExport() []*Export {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Concat(s.exports, s.departing)
+}
+
 // allows returns nil when the export exists for p, and else why not.
 func (e *Export) allows(p *Peer) error {
 	if e.options.Authz == nil {
@@ -191,21 +198,14 @@ func (s *Server) awaitCut(left int, cause error) error {
 
 // release gives back what is kept for connections, and the exports' hold on their nodes.
 func (s *Server) release() {
-	for _, e := range s.snapshot() {
-		e.root.Close()
-	}
-	s.mu.Lock()
-	lanes := maps.Clone(s.lanes)
-	s.mu.Unlock()
-	for ctx, l := range lanes {
-		// A context that is closed has taken its memory back.
-		_ = ctx.Do(func(*blockcore.Task) error { l.release(); return nil })
+	for _, e := range s.everyExport() {
+		e.letGo()
 	}
 }
 
 func (s *Server) closeExports() []*Conn {
 	var conns []*Conn
-	for _, e := range s.snapshot() {
+	for _, e := range s.everyExport() {
 		conns = append(conns, e.close()...)
 	}
 	return conns

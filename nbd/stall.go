@@ -29,7 +29,7 @@ func (s *Server) relieve(stall time.Duration) {
 	if now-last < int64(min(relieveEvery, stall)) || !s.relieved.CompareAndSwap(last, now) {
 		return
 	}
-	for _, e := range s.snapshot() {
+	for _, e := range s.everyExport() {
 		for _, c := range e.connections() {
 			c.export.post(c.cutIfStalled)
 		}

@@ -76,7 +76,7 @@ func (q *request) statusArguments() (blockcore.Range, []metaContext, error) {
 		return blockcore.Range{}, nil, &clientError{EInval, "BLOCK_STATUS with a malformed payload"}
 	}
 	length := binary.BigEndian.Uint64(p)
-	size := uint64(c.export.root.Node().Size())
+	size := c.export.size()
 	if length == 0 || q.header.offset > size || length > size-q.header.offset {
 		return blockcore.Range{}, nil, &clientError{EInval, "BLOCK_STATUS goes past the end"}
 	}

@@ -60,8 +60,9 @@ type house struct {
 	export   *Export
 	graph    *blockcore.Graph
 	node     *blockcore.Node
-	nodes    []*blockcore.Node // besides
-	tls      *tls.Config       // for clients that want it; nil = the server is in clear
+	nodes    []*blockcore.Node          // besides
+	fakes    map[string]*blocktest.Fake // of the exports that were added
+	tls      *tls.Config                // for clients that want it; nil = the server is in clear
 	listener net.Listener
 	served   chan error
 	stopped  bool
@@ -70,7 +71,7 @@ type house struct {
 }
 
 func newHouse(t testing.TB, o houseOptions) *house {
-	h := &house{t: t, pool: membuf.NewPool(16 << 20), log: &blocktest.Log{}, served: make(chan error, 1)}
+	h := &house{t: t, fakes: map[string]*blocktest.Fake{}, pool: membuf.NewPool(16 << 20), log: &blocktest.Log{}, served: make(chan error, 1)}
 	h.events.changed = make(chan struct{})
 	before := goleak.IgnoreCurrent()
 	ctx, err := blockcore.NewAioContext(blockcore.ContextOptions{Name: "test", Engine: o.engine, Buffers: h.pool})
@@ -119,11 +120,7 @@ func newHouse(t testing.TB, o houseOptions) *house {
 }
 
 // another is one more loop of the house.
-func (h *house) another() *blockcore.AioContext {
-	kind := blockcore.EngineURing
-	if h.ctx.EngineName() != kind.String() {
-		kind = blockcore.EngineThreads
-	}
+func (h *house) another(kind blockcore.EngineKind) *blockcore.AioContext {
 	ctx, err := blockcore.NewAioContext(blockcore.ContextOptions{Name: "other", Engine: kind, Buffers: h.pool})
 	require.NoError(h.t, err)
 	h.others = append(h.others, ctx)

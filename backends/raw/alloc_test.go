@@ -28,6 +28,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	direct := openIn(t, ctx, Options{Path: path, Locking: LockOff, Cache: Cache{Direct: true}})
 	byRing := openIn(t, ctx, Options{Path: path, Locking: LockOff})
 	byRing.lacks.readNow.Store(true)
+	mapped := openIn(t, ctx, Options{Path: path, Locking: LockOff, Map: MapAlways})
 	detecting := openIn(t, ctx, Options{Path: path, Locking: LockOff, DetectZeroes: DetectOn})
 	for _, c := range []struct {
 		name string
@@ -38,6 +39,8 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		{"read by the ring", func(t *blockcore.Task, p []byte) error { return byRing.ReadAt(t, p, 8192) }},
 		{"write direct", func(t *blockcore.Task, p []byte) error { return direct.WriteAt(t, p, 8192, 0) }},
 		{"read direct", func(t *blockcore.Task, p []byte) error { return direct.ReadAt(t, p, 8192) }},
+		{"write mapped", func(t *blockcore.Task, p []byte) error { return mapped.WriteAt(t, p, 8192, 0) }},
+		{"read mapped", func(t *blockcore.Task, p []byte) error { return mapped.ReadAt(t, p, 8192) }},
 		{"write detecting", func(t *blockcore.Task, p []byte) error { return detecting.WriteAt(t, p, 8192, 0) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -14,7 +14,7 @@ var pageSize = int64(os.Getpagesize())
 // A page may still be evicted before it is sent: then sendfile waits for the disk, which is rare and bounded.
 func (f *File) CachedFile(r blockcore.Range) (fd int, off int64, ok bool) {
 	pos := f.base + r.Offset
-	if f.direct || f.lacks.cachestat.Load() || pos+r.Length > f.eof.Load() {
+	if f.direct || f.lacks.cachestat.Load() || pos+r.Length > f.eof {
 		return 0, 0, false
 	}
 	pages := blockcore.Range{Offset: pos, Length: r.Length}.Widen(pageSize)

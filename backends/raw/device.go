@@ -14,9 +14,11 @@ import (
 
 // device is what an open descriptor turned out to be.
 type device struct {
+	number      uint64 // of the block device, or of the one that the file's file system is on
 	block       bool
 	sizeBytes   int64
 	sectorBytes int64 // logical block size; 1 for files
+	fileSystem  int64 // of files: statfs(2)'s number
 	inMemory    bool  // a file system without a disk: nothing in it makes a thread wait
 	local       bool  // a file system whose metadata is in memory or on a disk, not on a network or in a process
 	rotational  bool
@@ -40,9 +42,10 @@ func inspect(fd int) (device, error) {
 		// The path named something else when it was looked at.
 		return device{}, errors.New("it is neither a file nor a block device; " + remedyKind)
 	}
-	d := device{sizeBytes: st.Size, sectorBytes: 1}
+	d := device{number: st.Dev, sizeBytes: st.Size, sectorBytes: 1}
 	var fs unix.Statfs_t
 	if unix.Fstatfs(fd, &fs) == nil {
+		d.fileSystem = int64(fs.Type)
 		d.inMemory = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
 		d.local = d.inMemory || slices.Contains(localFileSystems, fs.Type)
 	}
@@ -50,7 +53,7 @@ func inspect(fd int) (device, error) {
 }
 
 func inspectBlock(fd int, rdev uint64) (device, error) {
-	d := device{block: true}
+	d := device{number: rdev, block: true}
 	var size uint64
 	if err := ioctl(fd, unix.BLKGETSIZE64, unsafe.Pointer(&size)); err != nil {
 		return d, fmt.Errorf("ask for the size: %w", err)

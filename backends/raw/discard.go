@@ -17,6 +17,7 @@ func (f *File) Discard(t *blockcore.Task, r blockcore.Range) error {
 		return nil
 	}
 	defer f.data.forget()
+	defer f.forgetPages(r)
 	err := inPieces(t, pos, r.Length, func(pos, length int64) error {
 		if f.device.block {
 			return f.discardDevice(t, pos, length)

@@ -33,6 +33,9 @@
 //
 // # Who does a request
 //
+// Short requests that hit the page cache are copies to and from a shared mapping of the file, where the file system
+// is known to do that well (mapped.go, and docs/decisions/0006-mapped-page-cache.md). For all others:
+//
 // A read that is alone in its turn is tried inline with RWF_NOWAIT: a hit in the page cache costs one system
 // call and no suspension. In company it joins the turn's one submission. Buffered
 // writes are made inline as long as that is quick (see pace): io_uring would hand them to a kernel worker.

@@ -1,6 +1,7 @@
 package raw
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -155,17 +156,20 @@ func TestFL2SyncErrorsStick(t *testing.T) {
 		{"FUA write ENOSPC from its sync", faulty{durableErr: unix.ENOSPC}, func(r *rig) error { return r.write(512, blockcore.WriteFUA) }},
 		{"FUA zeroes EIO", faulty{syncErr: unix.EIO}, func(r *rig) error { return r.zero(blockcore.ZeroFUA) }},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t, Options{})
-			require.NoError(t, r.write(512, blockcore.WriteFUA))
-			*r.system = c.fault
-			err := c.fail(r)
-			require.ErrorIs(t, err, unix.EIO)
-			require.ErrorContains(t, err, "may be lost")
-			r.requireDamaged()
-			again := openIn(t, r.ctx, Options{Path: r.f.path, Locking: LockOff})
-			require.NoError(t, r.ctx.Do(again.Flush))
-		})
+		for _, o := range []Options{{}, {Map: MapAlways}} {
+			t.Run(fmt.Sprintf("%s mapped=%t", c.name, o.Map == MapAlways), func(t *testing.T) {
+				r := newRig(t, o)
+				require.NoError(t, r.write(512, blockcore.WriteFUA))
+				require.NoError(t, r.write(512, 0))
+				*r.system = c.fault
+				err := c.fail(r)
+				require.ErrorIs(t, err, unix.EIO)
+				require.ErrorContains(t, err, "may be lost")
+				r.requireDamaged()
+				again := openIn(t, r.ctx, Options{Path: r.f.path, Locking: LockOff})
+				require.NoError(t, r.ctx.Do(again.Flush))
+			})
+		}
 	}
 }
 

@@ -9,19 +9,41 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// File is an open disk. All but its syncs may be used by any number of contexts at once.
+// File is an open disk. All but its syncs and its views may be used by any number of contexts at once.
 //
 // Analogous to QEMU's file and host_device drivers under its raw format.
 type File struct {
+	opened
+
 	// Immutable.
-	path         string
+	path   string
+	lockFD int // holds the image locks; -1 = none
+	system system
+
+	// Owned by the context.
+	syncs syncs
+
+	// Safe from anywhere.
+	size    atomic.Int64
+	damaged atomic.Pointer[syncFailure] // the first failed sync
+	pace    pace                        // of writes
+	walk    pace                        // of lookups in the map
+	data    dataCache
+	lacks   lacks
+	// allocates: fallocate with mode 0 was seen to work.
+	allocates atomic.Bool
+}
+
+// opened is how a file is opened now. Reopening exchanges it.
+type opened struct {
+	// Changed only by a Tx.
+	options      Options
 	fd           int
-	lockFD       int // holds the image locks; -1 = none
-	system       system
+	locks        lockSet // what is locked on lockFD
 	device       device
 	base         int64 // where the disk begins in the file
+	eof          int64 // where the file ended when it was opened or resized
 	directAlign  int64 // multiple that the kernel needs; 1 = none
-	fixed        bool  // the disk is a window that somebody gave a size
 	readOnly     bool
 	direct       bool // O_DIRECT
 	syncless     bool // cache=unsafe
@@ -33,18 +55,7 @@ type File struct {
 	features     blockcore.Features
 
 	// Owned by the context.
-	syncs syncs
-
-	// Safe from anywhere.
-	size    atomic.Int64
-	eof     atomic.Int64                // where the file ended when it was opened or resized; others may move it back
-	damaged atomic.Pointer[syncFailure] // the first failed sync
-	pace    pace                        // of writes
-	walk    pace                        // of lookups in the map
-	data    dataCache
-	lacks   lacks
-	// allocates: fallocate with mode 0 was seen to work.
-	allocates atomic.Bool
+	views *views // nil = the file is not mapped
 }
 
 // lacks remembers what the file system turned out not to support, so that each is tried once.
@@ -68,26 +79,41 @@ var (
 	_ blockcore.Zeroer    = (*File)(nil)
 	_ blockcore.Discarder = (*File)(nil)
 	_ blockcore.Mapper    = (*File)(nil)
-	_ blockcore.Resizer   = (*File)(nil)
 	_ blockcore.Limiter   = (*File)(nil)
 	_ blockcore.Featurer  = (*File)(nil)
+	_ blockcore.Resizer   = (*File)(nil)
+	_ blockcore.Reopener  = (*File)(nil)
+
+	_ blockcore.ContextFollower = (*File)(nil)
 )
+
+// Filename returns the name under which the file was opened. Safe from anywhere.
+func (f *File) Filename() string { return f.path }
 
 // Size returns the length of the disk. Safe from anywhere.
 func (f *File) Size() int64 { return f.size.Load() }
 
-// Limits returns the alignment, found at open. Safe from anywhere.
+// Limits returns the alignment, found when it was opened. Safe from anywhere.
 func (f *File) Limits() blockcore.Limits { return f.limits }
 
-// Features returns what was found at open. Safe from anywhere.
+// Features returns what was found when it was opened. Safe from anywhere.
 func (f *File) Features() blockcore.Features { return f.features }
 
 // Path returns the name the file was opened by. Safe from anywhere.
 func (f *File) Path() string { return f.path }
 
+// Detach takes the file off a loop. It implements blockcore.ContextFollower.
+func (f *File) Detach() { f.views.detach() }
+
+// Attach takes it up on another one. It implements blockcore.ContextFollower.
+func (f *File) Attach(ctx *blockcore.AioContext) { f.views.attach(ctx) }
+
 // Close closes the file and gives its locks back.
 func (f *File) Close(t *blockcore.Task) error {
+	views := f.views.takeAll()
+	served.leave(f.device.number)
 	return t.Block(func() error {
+		closeViews(views)
 		err := unix.Close(f.fd)
 		if f.lockFD >= 0 {
 			unix.Close(f.lockFD)

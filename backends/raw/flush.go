@@ -26,6 +26,7 @@ func (f *File) sync(t *blockcore.Task, doing string) error {
 	if err := f.damage(doing); err != nil {
 		return err
 	}
+	f.cleanedPages()
 	y := f.syncs.begin()
 	err := f.system.sync(t, f.fd)
 	if err != nil {

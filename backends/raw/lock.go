@@ -70,23 +70,68 @@ func locksUnsupported(err error) bool {
 		errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// lockImage takes the locks for uses and shares on fd. On failure it may leave some taken: fd is to be closed.
-func lockImage(ops lockOps, fd int, path string, uses, shares Permissions) error {
-	denies := permAll &^ shares
+// lockSet is the bytes that a user of an image has locked.
+type lockSet struct {
+	uses, denies Permissions
+}
+
+func newLockSet(uses, shares Permissions) lockSet {
+	return lockSet{uses: uses, denies: permAll &^ shares}
+}
+
+func (s lockSet) with(o lockSet) lockSet { return lockSet{s.uses | o.uses, s.denies | o.denies} }
+
+func (s lockSet) without(o lockSet) lockSet { return lockSet{s.uses &^ o.uses, s.denies &^ o.denies} }
+
+// setLocks locks or unlocks all bytes of s on fd.
+func setLocks(ops lockOps, fd int, s lockSet, kind int16) error {
 	for n := range permCount {
-		if err := lockByte(ops, fd, lockUsesBase+n, uses&(1<<n) != 0); err != nil {
-			return fmt.Errorf("lock %s: %w", path, err)
+		if err := setByte(ops, fd, lockUsesBase+n, s.uses&(1<<n) != 0, kind); err != nil {
+			return err
 		}
-		if err := lockByte(ops, fd, lockDeniesBase+n, denies&(1<<n) != 0); err != nil {
-			return fmt.Errorf("lock %s: %w", path, err)
+		if err := setByte(ops, fd, lockDeniesBase+n, s.denies&(1<<n) != 0, kind); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func setByte(ops lockOps, fd, at int, wanted bool, kind int16) error {
+	if !wanted {
+		return nil
+	}
+	return ops.set(fd, &unix.Flock_t{Type: kind, Start: int64(at), Len: 1})
+}
+
+// widenLocks takes what to has beside from, which is held on fd, and looks whether somebody is in the way of to. Nothing of from
+// is given back yet: that is narrowLocks, when it is certain that to stands, or that it does not. On failure from is held, no more
+// and no less.
+func widenLocks(ops lockOps, fd int, path string, from, to lockSet) error {
+	err := setLocks(ops, fd, to.without(from), unix.F_RDLCK)
+	if err != nil {
+		err = fmt.Errorf("lock %s: %w", path, err)
+	} else {
+		err = lookForConflicts(ops, fd, path, to)
+	}
+	if err != nil {
+		narrowLocks(ops, fd, from.with(to), from)
+	}
+	return err
+}
+
+// narrowLocks gives back what from has beside to.
+func narrowLocks(ops lockOps, fd int, from, to lockSet) {
+	// Giving back fails only where taking has failed too.
+	_ = setLocks(ops, fd, from.without(to), unix.F_UNLCK)
+}
+
+func lookForConflicts(ops lockOps, fd int, path string, s lockSet) error {
 	for n := range permCount {
 		bit := Permissions(1) << n
-		if err := lookForByte(ops, fd, lockDeniesBase+n, uses&bit != 0); err != nil {
+		if err := lookForByte(ops, fd, lockDeniesBase+n, s.uses&bit != 0); err != nil {
 			return lockConflict(err, &LockError{Path: path, Permission: bit, Denied: true})
 		}
-		if err := lookForByte(ops, fd, lockUsesBase+n, denies&bit != 0); err != nil {
+		if err := lookForByte(ops, fd, lockUsesBase+n, s.denies&bit != 0); err != nil {
 			return lockConflict(err, &LockError{Path: path, Permission: bit})
 		}
 	}
@@ -100,13 +145,6 @@ func lockConflict(err error, conflict *LockError) error {
 		return conflict
 	}
 	return fmt.Errorf("look for locks of %s: %w", conflict.Path, err)
-}
-
-func lockByte(ops lockOps, fd, at int, wanted bool) error {
-	if !wanted {
-		return nil
-	}
-	return ops.set(fd, &unix.Flock_t{Type: unix.F_RDLCK, Start: int64(at), Len: 1})
 }
 
 // lookForByte asks whether an exclusive lock would be granted, which it is not when anybody else has
@@ -139,8 +177,7 @@ func takeLocks(o *Options, ops lockOps, fd int) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open %s for locking: %w", o.Path, err)
 	}
-	uses, shares := o.permissions()
-	err = lockImage(ops, lockFD, o.Path, uses, shares)
+	err = widenLocks(ops, lockFD, o.Path, lockSet{}, o.locks())
 	if err == nil {
 		return lockFD, nil
 	}

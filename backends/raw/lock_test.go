@@ -52,8 +52,7 @@ func TestLockBytes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ops := &fakeLocks{foreign: map[int64]bool{c.foreign: true}}
-			uses, shares := c.o.permissions()
-			err := lockImage(ops, 0, "a.img", uses, shares)
+			err := widenLocks(ops, 0, "a.img", lockSet{}, c.o.locks())
 			if c.err == "" {
 				require.NoError(t, err)
 			} else {

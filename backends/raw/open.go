@@ -232,9 +232,19 @@ func roundUp(n, unit int64) (int64, bool) {
 }
 
 func newFile(o *Options, fd, lockFD int, d device, w window) *File {
-	f := &File{
-		path: o.Path, fd: fd, lockFD: lockFD, system: kernel{},
-		device: d, base: w.base, fixed: o.SizeBytes > 0, directAlign: w.direct,
+	f := &File{opened: newOpened(o, fd, d, w), path: o.Path, lockFD: lockFD, system: kernel{}}
+	served.enter(d.number)
+	if lockFD >= 0 {
+		f.locks = o.locks()
+	}
+	f.size.Store(w.sizeBytes)
+	return f
+}
+
+func newOpened(o *Options, fd int, d device, w window) opened {
+	next := opened{
+		options: *o, fd: fd,
+		device: d, base: w.base, eof: d.sizeBytes, directAlign: w.direct,
 		readOnly: o.ReadOnly, direct: o.Cache.Direct,
 		syncless: o.Cache.NoFlush, writethrough: o.Cache.Writethrough,
 		unmap: o.Discard == DiscardUnmap, detect: o.DetectZeroes, guard: o.Guard,
@@ -245,9 +255,10 @@ func newFile(o *Options, fd, lockFD int, d device, w window) *File {
 			ReadOnly:   o.ReadOnly,
 		},
 	}
-	f.size.Store(w.sizeBytes)
-	f.eof.Store(d.sizeBytes)
-	return f
+	if mappable(o, fd, d) {
+		next.views = newViews(o, fd, d)
+	}
+	return next
 }
 
 // OffsetError says that a disk would begin behind the end of its file.

@@ -20,6 +20,8 @@ type Options struct {
 	Discard Discard
 	// DetectZeroes turns writes of zeroes into WriteZeroes.
 	DetectZeroes DetectZeroes
+	// Map says whether hits of the page cache may be served through a mapping of the file.
+	Map Map
 	// Offset is where in the file the disk begins, in bytes.
 	Offset int64
 	// SizeBytes is the length of the disk from Offset on; 0 = to the end of the file.
@@ -129,6 +131,31 @@ func ParseDetectZeroes(s string) (DetectZeroes, error) {
 		return DetectUnmap, nil
 	}
 	return DetectOff, fmt.Errorf("detect-zeroes mode %q: use off, on or unmap", s)
+}
+
+// Map says whether a file is mapped.
+type Map uint8
+
+const (
+	MapAuto   Map = iota // as MapOn while all files that the process serves lie on one device
+	MapOn                // where the file system is known to do it well, and as far as it pays
+	MapOff               // reads and writes are system calls
+	MapAlways            // for tests: wherever it can be done, from the first request on
+)
+
+// ParseMap reads the name of a mode.
+func ParseMap(s string) (Map, error) {
+	switch s {
+	case "auto":
+		return MapAuto, nil
+	case "on":
+		return MapOn, nil
+	case "off":
+		return MapOff, nil
+	case "always":
+		return MapAlways, nil
+	}
+	return MapAuto, fmt.Errorf("map mode %q: use auto, on, off or always", s)
 }
 
 // Locking says whether image locks are taken.

@@ -47,3 +47,6 @@ func (o *Options) permissions() (uses, shares Permissions) {
 	}
 	return uses, shares
 }
+
+// locks returns the bytes that stand for permissions.
+func (o *Options) locks() lockSet { return newLockSet(o.permissions()) }

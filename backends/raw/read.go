@@ -11,6 +11,9 @@ import (
 // ReadAt fills p from offset off.
 func (f *File) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 	pos := f.base + off
+	if f.loadMapped(t, p, pos) {
+		return nil
+	}
 	if n := f.readInline(t, p, pos); n > 0 {
 		p, pos = p[n:], pos+int64(n)
 	}
@@ -65,8 +68,8 @@ func (f *File) wholeBlocks(n, wanted int) int {
 
 // readBehindEnd ends a read that got n bytes, less than a block, because the file ends there.
 func (f *File) readBehindEnd(p []byte, n int, pos int64) error {
-	if end := pos + int64(n); end < f.eof.Load() {
-		return f.fail("read", end, fmt.Errorf("the file ends here, it had %d bytes when it was opened or resized: %w", f.eof.Load(), unix.EIO))
+	if end := pos + int64(n); end < f.eof {
+		return f.fail("read", end, fmt.Errorf("the file ends here, it had %d bytes when it was opened or resized: %w", f.eof, unix.EIO))
 	}
 	clear(p[n:])
 	return nil

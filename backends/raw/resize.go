@@ -1,52 +1,78 @@
 package raw
 
 import (
-	"errors"
 	"fmt"
+	"math"
 
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
 )
 
-// Resize makes a file longer or shorter. A block device has the size that somebody else has given it: the disk may take in what was
-// added there, or leave the end of it alone. Nothing else runs meanwhile. It implements blockcore.Resizer.
-//
-// Analogous to QEMU's raw_co_truncate.
+// Resize has a file end where the disk is to end: what is new is a hole. A block device cannot be made longer from here; when it was made
+// longer elsewhere, that is taken over. The node is drained.
 func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
-	if f.fixed {
-		return fmt.Errorf("resize %s: the disk is a window of fixed size: %w", f.path, unix.ENOTSUP)
+	switch {
+	case f.readOnly:
+		return fmt.Errorf("resize %s: Image is read-only: %w", f.path, unix.EACCES)
+	case f.options.SizeBytes > 0:
+		return fmt.Errorf("resize %s: Cannot resize fixed-size raw disks: %w", f.path, unix.ENOTSUP)
+	case sizeBytes > math.MaxInt64-f.base-alignMax:
+		return fmt.Errorf("resize %s: Disk size too large for the chosen offset: %w", f.path, unix.EINVAL)
 	}
-	var eof int64
+	end := f.base + sizeBytes
 	err := t.Block(func() (err error) {
-		eof, err = f.setEnd(f.base + sizeBytes)
-		return err
+		if f.device.block {
+			end, err = f.deviceEnd(end)
+			return err
+		}
+		return f.truncate(end)
 	})
 	if err != nil {
 		return fmt.Errorf("resize %s: %w", f.path, err)
 	}
+	f.eof, f.device.sizeBytes = end, end
+	size, _ := roundUp(end-f.base, max(sectorBytes, f.limits.Align))
+	f.size.Store(size)
 	f.data.forget()
-	f.size.Store(sizeBytes)
-	f.eof.Store(eof)
+	f.remap(t)
 	return nil
 }
 
-// setEnd has a file end at end, makes sure that a block device reaches that far, and returns where it ends. It may block.
-func (f *File) setEnd(end int64) (eof int64, err error) {
-	if !f.device.block {
-		return end, truncate(f.fd, end)
+// remap gives up the views of a file that has another end now; what is busy is soon mapped again.
+func (f *File) remap(t *blockcore.Task) {
+	if f.views == nil {
+		return
 	}
-	now, err := inspectBlock(f.fd, 0)
-	if err == nil && end > now.sizeBytes {
-		err = fmt.Errorf("the block device has %d bytes; make it larger first: %w", now.sizeBytes, unix.EINVAL)
+	views := f.views.takeAll()
+	_ = t.Block(func() error { closeViews(views); return nil })
+	f.views = nil
+	if mappable(&f.options, f.fd, f.device) {
+		f.views = newViews(&f.options, f.fd, f.device)
 	}
-	return now.sizeBytes, err
 }
 
-func truncate(fd int, end int64) error {
-	for {
-		if err := unix.Ftruncate(fd, end); !errors.Is(err, unix.EINTR) {
+// deviceEnd returns how long a block device is, if that is enough. As in QEMU a device that is longer than was asked for is taken as
+// it is.
+func (f *File) deviceEnd(wanted int64) (int64, error) {
+	d, err := inspect(f.fd)
+	if err != nil {
+		return 0, err
+	}
+	if wanted > d.sizeBytes {
+		return 0, fmt.Errorf("Cannot grow device files: it has %d bytes: %w", d.sizeBytes, unix.EINVAL)
+	}
+	return d.sizeBytes, nil
+}
+
+// truncate changes the length of a file, for which it uses one more permission for a moment.
+func (f *File) truncate(end int64) error {
+	if f.lockFD >= 0 {
+		resizing := f.locks.with(lockSet{uses: PermResize})
+		if err := widenLocks(kernelLocks{}, f.lockFD, f.path, f.locks, resizing); err != nil {
 			return err
 		}
+		defer narrowLocks(kernelLocks{}, f.lockFD, resizing, f.locks)
 	}
+	return f.system.truncate(f.fd, end)
 }

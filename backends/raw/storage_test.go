@@ -160,8 +160,9 @@ func TestBlockDeviceConforms(t *testing.T) {
 				blocktest.TestDriver(t, func(t *testing.T) blocktest.Subject {
 					require.NoError(t, os.WriteFile(device, make([]byte, size), 0))
 					return blocktest.Subject{
-						Driver: mustOpen(t, o),
-						Reopen: func() blockcore.Driver { return mustOpen(t, o) },
+						Driver:    mustOpen(t, o),
+						Reopen:    func() blockcore.Driver { return mustOpen(t, o) },
+						SizeFixed: true,
 					}
 				})
 			})

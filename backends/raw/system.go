@@ -19,9 +19,10 @@ type system interface {
 	write(t *blockcore.Task, fd int, p []byte, off int64, flags int) (int, error)
 	sync(t *blockcore.Task, fd int) error
 	allocate(t *blockcore.Task, fd int, mode uint32, off, length int64) error
-	// seek and discard may block: they are called by a worker, seek also by a loop that has found it quick.
+	// seek, discard and truncate may block: they are called by a worker, seek also by a loop that has found it quick.
 	seek(fd int, off int64, whence int) (int64, error)
 	discard(fd int, off, length int64) error
+	truncate(fd int, sizeBytes int64) error
 }
 
 // kernel is the real system.
@@ -96,6 +97,15 @@ func (kernel) seek(fd int, off int64, whence int) (int64, error) {
 }
 
 func (kernel) discard(fd int, off, length int64) error { return discardBlocks(fd, off, length) }
+
+func (kernel) truncate(fd int, sizeBytes int64) error {
+	for {
+		err := unix.Ftruncate(fd, sizeBytes)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
 
 // unsupported reports whether err says that the file system or device will never do the operation.
 func unsupported(err error) bool {

@@ -94,15 +94,25 @@ func (f *File) writeOnce(t *blockcore.Task, p []byte, pos int64) (int, error) {
 		}
 	}
 	begin := t.Latest()
-	if len(p) >= awayMin && !t.Alone() || !f.pace.inline(begin) {
+	if len(p) >= awayMin && !t.Alone() || !f.pace.inline(begin) && !f.mapsAlways() {
 		return f.system.write(t, f.fd, p, pos, 0)
 	}
-	n, err := f.system.writeNow(f.fd, p, pos, 0)
+	n, err := f.writeInline(t, p, pos)
 	now := t.Now()
 	f.pace.observe(now, now-begin, len(p))
 	if errors.Is(err, unix.EINTR) {
 		return f.system.write(t, f.fd, p, pos, 0)
 	}
+	return n, err
+}
+
+// writeInline makes a write that only copies, if nothing is in its way.
+func (f *File) writeInline(t *blockcore.Task, p []byte, pos int64) (int, error) {
+	if f.storeMapped(t, p, pos) {
+		return len(p), nil
+	}
+	n, err := f.system.writeNow(f.fd, p, pos, 0)
+	f.wrote(t, pos, n)
 	return n, err
 }
 

@@ -33,6 +33,7 @@ func (f *File) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore
 	}
 	unmap := flags&blockcore.ZeroMayUnmap != 0 && f.unmap
 	defer f.data.forget()
+	defer f.forgetPages(r)
 	err := inPieces(t, pos, r.Length, func(pos, length int64) error {
 		return f.zeroPiece(t, pos, length, unmap)
 	})

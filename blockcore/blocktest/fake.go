@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +47,9 @@ type Fake struct {
 	rules     []*armedRule
 	closed    bool
 	active    int
+
+	// Safe from anywhere. Changed only by a Tx.
+	backing atomic.Pointer[blockcore.Edge] // what shows where nothing is allocated; nil = zeroes
 }
 
 // fakeUnit is the granularity of allocation, in bytes, where Limits.Align is not more.
@@ -61,6 +65,8 @@ var (
 	_ blockcore.Mapper    = (*Fake)(nil)
 	_ blockcore.Limiter   = (*Fake)(nil)
 	_ blockcore.Featurer  = (*Fake)(nil)
+	_ blockcore.Resizer   = (*Fake)(nil)
+	_ blockcore.Parent    = (*Fake)(nil)
 )
 
 // NewFake returns a disk of zeroes, nothing allocated.
@@ -140,7 +146,7 @@ type request struct {
 }
 
 func (q *request) String() string {
-	if q.op == OpFlush || q.op == OpClose {
+	if q.op == OpFlush || q.op == OpClose || q.op == OpResize {
 		return q.op.String()
 	}
 	return q.op.String() + " " + q.r.String() + q.flags

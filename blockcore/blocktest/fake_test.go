@@ -109,3 +109,44 @@ func TestBare(t *testing.T) {
 	_, limiter := d.(blockcore.Limiter)
 	require.False(t, writer || flusher || zeroer || limiter)
 }
+
+// Goal: a fake on top of another one is a correct driver, and what it allocates is its own; method: the suite over an empty backing
+// disk, and a script over a full one.
+func TestFakeOverBacking(t *testing.T) {
+	withBacking := func(t *testing.T, g *blockcore.Graph, bottom *blockcore.Node) *blockcore.Node {
+		n, err := g.AddNode(blockcore.NodeOptions{
+			Name: "overlay", Driver: NewFake(FakeOptions{SizeBytes: bottom.Size() + 1000}),
+			Children: []blockcore.ChildOptions{{Role: blockcore.RoleBacking, Node: bottom}},
+		})
+		require.NoError(t, err)
+		return n
+	}
+	TestStack(t, func(*testing.T) Subject { return Subject{Driver: NewFake(FakeOptions{SizeBytes: 100<<10 + 7})} }, withBacking)
+
+	ctx := NewContext(t, blockcore.EngineThreads)
+	base := NewFake(FakeOptions{SizeBytes: 4096})
+	below := &disk{t: t, ctx: ctx, Subject: Subject{Driver: base}}
+	below.write(0, pattern(1, 2048), 0)
+	top := newStack(t, ctx, base, withBacking)
+	d := &disk{t: t, ctx: ctx, Subject: Subject{Driver: top}}
+	m := newModel(d)
+	copy(m.bytes, pattern(1, 2048))
+	m.checkAll()
+	require.Equal(t, []uint32{2, 0}, depths(d.status(blockcore.Range{Length: 2048}, 9), d.status(blockcore.Range{Offset: 4096, Length: 512}, 9)))
+	m.write(700, []byte{1, 2, 3}, 0)
+	m.zero(blockcore.Range{Offset: 1500, Length: 40}, blockcore.ZeroMayUnmap)
+	m.checkAll()
+	require.Equal(t, []uint32{2, 1}, depths(d.status(blockcore.Range{Length: 512}, 9), d.status(blockcore.Range{Offset: 512, Length: 1536}, 9)))
+	d.close()
+}
+
+// depths returns the depth of each extent.
+func depths(lists ...[]blockcore.Extent) []uint32 {
+	var all []uint32
+	for _, list := range lists {
+		for _, e := range list {
+			all = append(all, e.Depth)
+		}
+	}
+	return all
+}

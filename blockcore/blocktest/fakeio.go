@@ -13,7 +13,14 @@ func (f *Fake) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 		return err
 	}
 	r := blockcore.Range{Offset: off, Length: int64(len(p))}
-	return f.run(t, request{op: OpRead, r: r, do: func() { copy(p, f.bytes[off:]) }})
+	below, err := f.below(t, r)
+	if err != nil {
+		return err
+	}
+	return f.run(t, request{op: OpRead, r: r, do: func() {
+		f.fillLocked(r, below)
+		copy(p, f.bytes[off:])
+	}})
 }
 
 // WriteAt copies to the disk.
@@ -25,7 +32,12 @@ func (f *Fake) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.W
 	if flags&blockcore.WriteFUA != 0 {
 		q.flags = " fua"
 	}
+	below, err := f.below(t, q.r)
+	if err != nil {
+		return err
+	}
 	q.do = func() {
+		f.fillLocked(q.r, below)
 		copy(f.bytes[off:], p)
 		f.markLocked(q.r, true)
 	}
@@ -50,18 +62,28 @@ func (f *Fake) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore
 		f.log.Add("%s: %s: ENOTSUP", f.name, q.String())
 		return syscall.ENOTSUP
 	}
+	below, err := f.below(t, r)
+	if err != nil {
+		return err
+	}
 	q.do = func() {
+		f.fillLocked(r, below)
 		clear(f.bytes[r.Offset:r.End()])
-		f.markLocked(r, flags&blockcore.ZeroMayUnmap == 0)
+		f.markLocked(r, flags&blockcore.ZeroMayUnmap == 0 || below != nil)
 	}
 	return f.run(t, q)
 }
 
 // Discard clears a range and gives it back.
 func (f *Fake) Discard(t *blockcore.Task, r blockcore.Range) error {
+	below, err := f.below(t, r)
+	if err != nil {
+		return err
+	}
 	return f.run(t, request{op: OpDiscard, r: r, do: func() {
+		f.fillLocked(r, below)
 		clear(f.bytes[r.Offset:r.End()])
-		f.markLocked(r, false)
+		f.markLocked(r, below != nil)
 	}})
 }
 
@@ -82,6 +104,7 @@ func (f *Fake) markLocked(r blockcore.Range, allocated bool) {
 
 // BlockStatus tells what has storage.
 func (f *Fake) BlockStatus(t *blockcore.Task, r blockcore.Range, exts []blockcore.Extent, max int) ([]blockcore.Extent, error) {
+	before := len(exts)
 	err := f.run(t, request{op: OpStatus, r: r, do: func() {
 		at := r.Offset
 		for limit := len(exts) + max; at < r.End() && len(exts) < limit; {
@@ -90,7 +113,10 @@ func (f *Fake) BlockStatus(t *blockcore.Task, r blockcore.Range, exts []blockcor
 			at += e.Length
 		}
 	}})
-	return exts, err
+	if err != nil || f.backing.Load() == nil {
+		return exts, err
+	}
+	return f.statusBelow(t, r.Offset, exts, before)
 }
 
 // extentLocked returns the extent that begins at at.

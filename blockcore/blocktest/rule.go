@@ -19,9 +19,10 @@ const (
 	OpDiscard
 	OpStatus
 	OpClose
+	OpResize
 )
 
-var opNames = [...]string{"any", "read", "write", "flush", "zero", "discard", "status", "close"}
+var opNames = [...]string{"any", "read", "write", "flush", "zero", "discard", "status", "close", "resize"}
 
 func (o Op) String() string { return opNames[o] }
 
@@ -49,7 +50,7 @@ func (r *Rule) matches(op Op, at blockcore.Range) bool {
 	if r.Op != op && (r.Op != OpAny || op == OpClose) {
 		return false
 	}
-	return r.Range == (blockcore.Range{}) || op == OpFlush || op == OpClose || r.Range.Overlaps(at)
+	return r.Range == (blockcore.Range{}) || op == OpFlush || op == OpClose || op == OpResize || r.Range.Overlaps(at)
 }
 
 // apply is the rule's effect on t's request.

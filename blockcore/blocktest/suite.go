@@ -19,10 +19,17 @@ type Subject struct {
 	Reopen func() blockcore.Driver
 	// Forgets says that reads give zeroes whatever was written.
 	Forgets bool
+	// SizeFixed says that the size is not ours to choose, whatever interfaces there are.
+	SizeFixed bool
 }
 
 // TestDriver runs the suite. open makes a new, empty subject for each part; it runs on an ordinary goroutine.
 func TestDriver(t *testing.T, open func(t *testing.T) Subject) {
+	runSuite(t, func(t *testing.T, _ *blockcore.AioContext) Subject { return open(t) })
+}
+
+// runSuite is TestDriver for subjects that want to know the AioContext.
+func runSuite(t *testing.T, openOn func(*testing.T, *blockcore.AioContext) Subject) {
 	for _, engine := range []struct {
 		name string
 		kind blockcore.EngineKind
@@ -32,6 +39,7 @@ func TestDriver(t *testing.T, open func(t *testing.T) Subject) {
 	} {
 		t.Run(engine.name, func(t *testing.T) {
 			ctx := NewContext(t, engine.kind)
+			open := func(t *testing.T) Subject { return openOn(t, ctx) }
 			for _, part := range parts {
 				t.Run(part.name, func(t *testing.T) { part.run(t, ctx, open) })
 			}
@@ -52,6 +60,7 @@ var parts = []struct {
 	{"map", testMap},
 	{"parallel", testParallel},
 	{"reopen", testReopen},
+	{"resize", testResize},
 	{"random", testRandom},
 }
 

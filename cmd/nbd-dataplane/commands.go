@@ -11,7 +11,7 @@ import (
 // ownMain is the program under its own name.
 func ownMain(c console, args []string) int {
 	root := newRoot(c)
-	root.SetArgs(args)
+	root.SetArgs(guardSizes(args))
 	err := root.Execute()
 	if errors.Is(err, errVersion) {
 		printVersion(c)
@@ -46,7 +46,7 @@ func newRoot(c console) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.Flags().BoolVarP(wantsVersion, "version", "V", false, "show the version and exit")
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(newServe(c), newDaemonCommand(c), newList(c), newVersion(c))
+	root.AddCommand(newServe(c), newDaemonCommand(c), newCtl(c), newList(c), newVersion(c))
 	addManPages(root)
 	return root
 }

@@ -49,7 +49,7 @@ func (o *options) imageOf(arg string) (image, error) {
 // rawOptions are what the command line says of any image.
 func (o *options) rawOptions() raw.Options {
 	return raw.Options{
-		ReadOnly: o.readOnly, Cache: o.cache, AIO: o.aio, Discard: o.discard, DetectZeroes: o.detectZeroes,
+		ReadOnly: o.readOnly, Cache: o.cache, AIO: o.aio, Discard: o.discard, DetectZeroes: o.detectZeroes, Map: o.mapping,
 		Offset: int64(o.offset), CreateBytes: o.createBytes,
 		// qemu-nbd lets others write the image at the same time; we do not, unless we stand in for it.
 		ShareRW: o.door == doorQEMU,

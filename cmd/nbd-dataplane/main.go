@@ -50,5 +50,5 @@ func report(c console, d door, err error) int {
 	default:
 		fmt.Fprintln(c.err, programName+": "+ownText(err))
 	}
-	return 1
+	return statusOfError(err)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -31,9 +32,7 @@ func addManPages(root *cobra.Command) {
 
 func writeManPages(root *cobra.Command, dir string) error {
 	root.DisableAutoGenTag = true
-	for _, cmd := range root.Commands() {
-		cmd.Flags().VisitAll(nameArgument)
-	}
+	nameArguments(root)
 	// A fixed date: the pages change when their text does.
 	date := time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 	header := &doc.GenManHeader{Section: "1", Date: &date, Source: programName, Manual: "User Commands"}
@@ -43,14 +42,29 @@ func writeManPages(root *cobra.Command, dir string) error {
 	return tidyManPages(dir)
 }
 
+func nameArguments(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(nameArgument)
+	cmd.PersistentFlags().VisitAll(nameArgument)
+	for _, sub := range cmd.Commands() {
+		nameArguments(sub)
+	}
+}
+
 // nameArgument makes the generator print an option's argument where it prints defaults, which our texts tell.
 func nameArgument(flag *pflag.Flag) {
-	if flag.DefValue = flag.Value.Type(); flag.NoOptDefVal != "" {
+	flag.DefValue, flag.Usage = pflag.UnquoteUsage(flag)
+	if _, isTable := flag.Value.(*tableFlag); isTable {
+		flag.DefValue = flag.Value.Type()
+	}
+	if flag.NoOptDefVal != "" {
 		flag.DefValue = ""
 	}
 }
 
-// tidyManPages takes away the marks of an optional argument, which no option has.
+// quotedArgument is where the generator takes the name of an argument for a text that is the default.
+var quotedArgument = regexp.MustCompile(`(\\fP=)"([^"\n]*)"`)
+
+// tidyManPages takes away the marks of an optional argument, and the quotes of defaults, neither of which there are.
 func tidyManPages(dir string) error {
 	pages, err := filepath.Glob(filepath.Join(dir, "*.1"))
 	if err != nil {
@@ -62,6 +76,7 @@ func tidyManPages(dir string) error {
 			return fmt.Errorf("man pages: %w", err)
 		}
 		tidy := strings.NewReplacer("[=]", "", "[=false]", "").Replace(string(text))
+		tidy = quotedArgument.ReplaceAllString(tidy, "$1$2")
 		if err := os.WriteFile(page, []byte(tidy), 0o644); err != nil {
 			return fmt.Errorf("man pages: %w", err)
 		}

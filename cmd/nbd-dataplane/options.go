@@ -48,6 +48,7 @@ type options struct {
 	aio          raw.AIO
 	discard      raw.Discard
 	detectZeroes raw.DetectZeroes
+	mapping      raw.Map
 	createBytes  int64
 
 	// Security.

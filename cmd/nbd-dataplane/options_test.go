@@ -107,7 +107,7 @@ func TestSplitFile(t *testing.T) {
 func TestOwnValues(t *testing.T) {
 	o, err := parseOwn("d.img", "--create=1G", "--vsock=3:1234", "--iothreads=2", "--poll-max-ns=0", "--workers=5", "--handshake-timeout=2.5",
 		"--max-connections=7", "--memory-limit=64M", "--export-memory-limit=32M", "--connection-memory-limit=16M", "--exit-last", "--log-level=warn",
-		"--log-format=json", "--tls=on", "--tls-certificates=/pki", "--tls-verify-peer", "--cache=directsync", "--aio=native", "--discard=unmap", "--detect-zeroes=unmap", "-o1M")
+		"--log-format=json", "--tls=on", "--tls-certificates=/pki", "--tls-verify-peer", "--cache=directsync", "--aio=native", "--discard=unmap", "--detect-zeroes=unmap", "-o1M", "--map=off")
 	require.NoError(t, err)
 	require.NoError(t, o.check())
 	require.EqualValues(t, 1<<30, o.createBytes)
@@ -119,7 +119,7 @@ func TestOwnValues(t *testing.T) {
 	require.True(t, o.exitsAfterLast())
 	require.EqualValues(t, 1<<20, o.offset)
 	require.Equal(t, raw.Cache{Direct: true, Writethrough: true}, o.cache)
-	require.Equal(t, []any{raw.AIONative, raw.DiscardUnmap, raw.DetectUnmap}, []any{o.aio, o.discard, o.detectZeroes})
+	require.Equal(t, []any{raw.AIONative, raw.DiscardUnmap, raw.DetectUnmap, raw.MapOff}, []any{o.aio, o.discard, o.detectZeroes, o.mapping})
 }
 
 // Goal: a value that makes no sense is refused with its option's name. Method: a table.

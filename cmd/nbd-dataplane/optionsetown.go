@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/internal/keyval"
 )
 
@@ -55,6 +56,13 @@ func setCreate(o *options, v string) error {
 		return wrong(fmt.Sprintf("--create %s: use a size such as 512M, 10G or 1T", v), "")
 	}
 	o.createBytes = n
+	return nil
+}
+
+func setMap(o *options, v string) (err error) {
+	if o.mapping, err = raw.ParseMap(v); err != nil {
+		return wrong("--"+err.Error(), "")
+	}
 	return nil
 }
 

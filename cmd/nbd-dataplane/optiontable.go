@@ -97,6 +97,7 @@ var optionTable = []option{
 	{long: "tls-certificates", arg: "DIR", group: groupTLS, door: ownOnly, help: "use TLS, with ca-cert.pem, server-cert.pem and server-key.pem from DIR", set: setTLSCertificates, values: []string{"DIR"}},
 	{long: "tls-verify-peer", group: groupTLS, door: ownOnly, help: "with --tls-certificates: clients need a certificate of the same authority", set: setTLSVerifyPeer},
 	{long: "tls", arg: "MODE", group: groupTLS, door: ownOnly, help: "off, on (clients may use it) or require (default with certificates)", set: setTLSMode, values: []string{"off", "on", "require"}},
+	{long: "map", arg: "MODE", group: groupImage, door: ownOnly, help: "on: hits of the page cache are served through a mapping of the file, which then counts as resident memory; off: by system calls; auto (default): on as long as all files served lie on one device; always: whether it pays or not, for tests", set: setMap, values: []string{"auto", "on", "off", "always"}},
 	{long: "iothreads", arg: "N", group: groupLimits, door: ownOnly, help: "event loops to spread the exports over (default: one per export, up to the number of CPUs)", set: setIOThreads},
 	{long: "poll-max-ns", arg: "NS", group: groupLimits, door: ownOnly, help: "how long a loop looks for work before it sleeps; 0 = not at all", set: setPollMax},
 	{long: "workers", arg: "N", group: groupLimits, door: ownOnly, help: "threads per loop for what would block it (default 64)", set: setWorkers},

@@ -24,7 +24,7 @@ func (o *options) check() error {
 // perDevice are the options that say something about an image.
 var perDevice = []string{
 	"export-name", "description", "offset", "format", "allocation-depth", "aio", "discard", "cache", "nocache",
-	"detect-zeroes", "image-opts", "create",
+	"detect-zeroes", "image-opts", "create", "map",
 }
 
 // perDeviceQEMU are those of perDevice that qemu-nbd minds in a list.

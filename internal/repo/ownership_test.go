@@ -20,6 +20,7 @@ var headings = []string{
 
 // moreHeadings are headings of one package only, each with the reason why none of the list fits.
 var moreHeadings = []struct{ dir, heading, reason string }{
+	{"blockcore/blocktest", "Owned by the goroutine of the test", "a script plays on loops and on none"},
 	{"nbd", "Owned by the goroutine of the handshake", "a connection belongs to no context before its export is chosen"},
 	{"cmd/nbd-dataplane", "Owned by the goroutine that starts and stops", "it stands outside of every context"},
 	{"internal/bench/...", "Owned by the worker's thread", "the load generator has threads of its own and no context"},

@@ -3,6 +3,7 @@ package loadgen
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Limits of a Spec.
@@ -58,6 +59,8 @@ type Spec struct {
 	Structured  bool  // negotiate structured replies
 	Verify      bool  // write the pattern of each offset, and expect it when reading
 	Seed        uint64
+	// Heard is called by the thread of a connection each time something of an answer has come; nil = by nobody.
+	Heard func(conn int, at time.Time)
 }
 
 // withDefaults returns s with the defaults filled in.

@@ -44,6 +44,7 @@ func (s *slot) take(offset int64, length int) error {
 type worker struct {
 	// Immutable.
 	spec  Spec
+	conn  int
 	fd    int
 	info  exportInfo
 	span  span
@@ -72,7 +73,7 @@ type worker struct {
 
 func newWorker(spec Spec, conn, fd int, info exportInfo, part span) *worker {
 	w := &worker{
-		spec: spec, fd: fd, info: info, span: part, epoch: time.Now(),
+		spec: spec, conn: conn, fd: fd, info: info, span: part, epoch: time.Now(),
 		slots:   make([]slot, spec.Depth),
 		free:    make([]*slot, 0, spec.Depth),
 		send:    newSendQueue(spec.Depth),
@@ -221,6 +222,9 @@ func (w *worker) receive() error {
 	}
 	w.look()
 	w.heardNs = w.nowNs
+	if w.spec.Heard != nil {
+		w.spec.Heard(w.conn, w.epoch.Add(time.Duration(w.nowNs)))
+	}
 	return w.recv.accept(n)
 }
 

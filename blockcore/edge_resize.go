@@ -1,0 +1,40 @@
+package blockcore
+
+import (
+	"fmt"
+	"syscall"
+)
+
+// Resize changes the size of the child, on behalf of a parent that is being resized itself: see Tx.Resize. A child that has other users
+// too must be drained with them.
+func (e *Edge) Resize(t *Task, sizeBytes int64) error {
+	n := e.child.Load()
+	if err := e.mayResize(n, sizeBytes); err != nil {
+		return err
+	}
+	above := n.begin(t)
+	err := n.stats.result(n.can.resizer.Resize(t, sizeBytes))
+	n.end(t, above)
+	return err
+}
+
+func (e *Edge) mayResize(n *Node, sizeBytes int64) error {
+	switch {
+	case n.can.resizer == nil:
+		return fmt.Errorf("node %s cannot be resized: %w", n.name, syscall.ENOTSUP)
+	case !n.Writable():
+		return fmt.Errorf("Image is read-only: node %s: %w", n.name, syscall.EACCES)
+	case sizeBytes < 0 || sizeBytes%n.align() != 0:
+		return fmt.Errorf("node %s: a size of %d bytes is not a multiple of %d: %w", n.name, sizeBytes, n.align(), syscall.EINVAL)
+	}
+	for _, other := range n.Parents() {
+		switch {
+		case other == e:
+		case other.Shared()&PermResize == 0:
+			return conflict(n, PermResize, e, other)
+		case !n.still:
+			return fmt.Errorf("node %s is used by %s too, which is not drained: %w", n.name, other.describeParent(), syscall.EBUSY)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,47 @@
+package blockcore
+
+import (
+	"fmt"
+	"syscall"
+)
+
+// Reopen has the driver of n take over other options, which are complete and of the driver's own type, as if it were opened anew. It
+// is so at once, and as it was before when the change does not stand; several nodes may be reopened in one change. d covers n.
+//
+// Analogous to QEMU's bdrv_reopen_multiple.
+func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
+	g := tx.graph
+	g.mu.Lock()
+	tx.demand(d, n, nil)
+	var roots []*Root
+	if d != nil {
+		_, roots = d.coverage()
+	}
+	g.mu.Unlock()
+	if n.can.reopener == nil {
+		return fmt.Errorf("node %s does not support reopening: %w", n.name, syscall.ENOTSUP)
+	}
+	if tx.reopen[n] {
+		return fmt.Errorf("node %s is to be reopened twice in one change: %w", n.name, syscall.EINVAL)
+	}
+	before := n.Size()
+	var commit, abort func(*Task)
+	err := n.Context().Do(func(t *Task) (err error) {
+		commit, abort, err = n.can.reopener.PrepareReopen(t, options)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("reopen node %s: %w", n.name, err)
+	}
+	tx.reopen[n] = true
+	tx.undo = append(tx.undo, func() {
+		_ = n.Context().Do(func(t *Task) error { abort(t); return nil })
+	})
+	tx.finish = append(tx.finish, func() error {
+		if n.Size() != before {
+			tellSizes(roots)
+		}
+		return n.Context().Do(func(t *Task) error { commit(t); return nil })
+	})
+	return nil
+}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// drainVariable tells the command of a drain the id of its section.
+const drainVariable = "NBD_DATAPLANE_DRAIN"
+
+// leaseMax is the server's bound on one lease.
+const leaseMax = time.Hour
+
+// leaseValue is the flag --lease: a time, or a number of seconds.
+type leaseValue time.Duration
+
+// Set implements pflag.Value.
+func (l *leaseValue) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if seconds, notNumber := strconv.ParseUint(text, 10, 16); notNumber == nil {
+		d, err = time.Duration(seconds)*time.Second, nil
+	}
+	if err != nil || d < time.Second || d > leaseMax || d%time.Second != 0 {
+		return fmt.Errorf("--lease %s: use whole seconds from 1s to 1h, such as 30s or 5m", text)
+	}
+	*l = leaseValue(d)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (l *leaseValue) Type() string { return "TIME" }
+
+func (l *leaseValue) String() string { return time.Duration(*l).String() }
+
+func (l *leaseValue) seconds() int64 { return int64(time.Duration(*l) / time.Second) }
+
+// drainOrder is what to hold still and how.
+type drainOrder struct {
+	lease   leaseValue
+	noFlush bool
+	command []string // to run meanwhile; none = until Ctrl-C
+}
+
+func (t *ctl) newDrain() *cobra.Command {
+	o := &drainOrder{lease: leaseValue(30 * time.Second)}
+	cmd := &cobra.Command{
+		Use:   "drain EXPORT|NODE... [flags] [-- CMD [ARG...]]",
+		Short: "Hold exports still, while a command runs",
+		Long: "Holds exports still, all at one instant: what clients have begun is finished and flushed, what they ask from then on waits.\n" +
+			"They see latency and no error. With CMD the section lasts as long as CMD runs, and its lease is renewed; without, until\n" +
+			"Ctrl-C or the end of the lease. It also ends when this program does, however that happens.\n\n" +
+			"Use it to take a snapshot of the storage below several exports: a state in which all that was acknowledged is there.\n\n" +
+			"The exit status is that of CMD (128 and the number of a signal that ended it); 125 says that the section was lost before\n" +
+			"CMD ended, 126 and 127 that CMD could not be run. Where the section did not begin, CMD is not run and the status is that\n" +
+			"of 'ctl'. CMD finds the section's id in " + drainVariable + ".",
+		Example: "  nbd-dataplane ctl drain root data -- lvcreate -s -n snap vg/disks\n" +
+			"  nbd-dataplane ctl drain root --lease 5m",
+		Args:                  t.args(1, -1, "the exports to hold still"),
+		ValidArgsFunction:     t.complete(exportIDs, nodeNames),
+		DisableFlagsInUseLine: true,
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+			args, o.command = args[:dash], args[dash:]
+		}
+		switch {
+		case len(args) == 0:
+			return usagef("%s: name the exports to hold still before the '--'", shortPath(cmd))
+		case cmd.ArgsLenAtDash() >= 0 && len(o.command) == 0:
+			return usagef("%s: there is no command behind the '--'", shortPath(cmd))
+		}
+		return t.run(func(m *monitor, names []string) error { return t.drain(m, names, o) })(cmd, args)
+	}
+	cmd.Flags().Var(&o.lease, "lease", "how long the section lasts unless it is renewed, and the longest that it outlives this program")
+	cmd.Flags().BoolVar(&o.noFlush, "no-flush", false, "do not flush what was acknowledged")
+	return cmd
+}
+
+func (t *ctl) drain(m *monitor, names []string, o *drainOrder) error {
+	covered, err := m.covered(names)
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	s := &section{t: t, m: m, order: o, signals: signals, ended: make(chan string, 1)}
+	if err := s.begin(covered); err != nil {
+		return err
+	}
+	go s.watchLoop()
+	if len(o.command) > 0 {
+		return s.during()
+	}
+	fmt.Fprintf(t.c.err, "%s held still (%s) for %v; Ctrl-C ends it\n", joined(names), s.id, time.Duration(o.lease))
+	return s.hold()
+}
+
+// covered is what a section holds still.
+type covered struct {
+	exports []string // ids
+	names   []string // of the same, as requests are listed
+	nodes   []string
+}
+
+// covered sorts the names into exports and nodes.
+func (m *monitor) covered(names []string) (c covered, err error) {
+	c.exports, c.nodes = []string{}, []string{}
+	for _, name := range names {
+		at, err := m.target(name)
+		switch {
+		case err != nil:
+			return c, err
+		case at.export != nil:
+			c.exports, c.names = append(c.exports, at.export.ID), append(c.names, at.export.Name)
+		default:
+			c.nodes = append(c.nodes, at.node)
+		}
+	}
+	return c, nil
+}
+
+// section is a drained section that this program holds.
+type section struct {
+	// Immutable.
+	t       *ctl
+	m       *monitor
+	order   *drainOrder
+	signals <-chan os.Signal
+	id      string
+	ended   chan string // why it has ended without us; holds one
+}
+
+// begin asks for the section, and tells whom it waits for when that takes time.
+func (s *section) begin(c covered) error {
+	ctx, giveUp := context.WithCancel(context.Background())
+	defer giveUp()
+	answer := make(chan error, 1)
+	var begun struct {
+		ID string `json:"id"`
+	}
+	args := map[string]any{"exports": c.exports, "nodes": c.nodes, "lease": s.order.lease.seconds(), "flush": !s.order.noFlush}
+	go s.beginOnce(ctx, args, &begun, answer)
+	waiting := newWaitingFor(s.t, c)
+	defer waiting.close()
+	for {
+		select {
+		case err := <-answer:
+			s.id = begun.ID
+			return err
+		case <-waiting.tick.C:
+			waiting.tell()
+		case sig := <-s.signals:
+			fmt.Fprintf(s.t.c.err, "%s: %v: the drain is given up\n", programName, sig)
+			return exitStatus(statusOf(syscall.WaitStatus(sig.(syscall.Signal))))
+		}
+	}
+}
+
+func (s *section) beginOnce(ctx context.Context, args map[string]any, begun any, answer chan<- error) {
+	answer <- s.m.askWithin(ctx, "x-drain-begin", args, begun)
+}
+
+// watchLoop notices that the section has ended without us. It ends then, or with the connection.
+func (s *section) watchLoop() {
+	for event := range s.m.Events() {
+		var data struct {
+			ID     string `json:"id"`
+			Reason string `json:"reason"`
+		}
+		if event.Name == "X_DRAIN_ENDED" && readJSON(event.Data, &data) && data.ID == s.id {
+			s.ended <- data.Reason
+			return
+		}
+	}
+	s.ended <- "the connection to the server was lost"
+}
+
+// hold waits for a signal or the end of the lease.
+func (s *section) hold() error {
+	select {
+	case <-s.signals:
+		return s.end()
+	case why := <-s.ended:
+		if why == reasonExpired {
+			s.t.say("the lease is over")
+			return nil
+		}
+		return unreachable("the drained section ended: %s", printable(why))
+	}
+}
+
+// reasonExpired is what the server says when a lease ends by itself.
+const reasonExpired = "lease expired"
+
+func (s *section) end() error {
+	return s.m.ask("x-drain-end", map[string]string{"id": s.id}, nil)
+}
+
+// during runs the command and returns its status. A section that is lost does not end the command: half of what it does may be
+// worse than all of it.
+func (s *section) during() error {
+	process, err := s.start()
+	if err != nil {
+		return errors.Join(err, s.end())
+	}
+	finished := make(chan syscall.WaitStatus, 1)
+	go waitOnce(process, finished)
+	renew := time.NewTicker(time.Duration(s.order.lease) / renewals)
+	defer renew.Stop()
+	lost := false
+	for {
+		select {
+		case status := <-finished:
+			if err := s.end(); err != nil && !lost {
+				lost = s.lose(err.Error())
+			}
+			if lost {
+				return exitStatus(statusSectionLost)
+			}
+			return exitOrNil(statusOf(status))
+		case <-renew.C:
+			if err := s.renew(); err != nil && !lost {
+				lost = s.lose(err.Error())
+			}
+		case why := <-s.ended:
+			if !lost {
+				lost = s.lose(why)
+			}
+		case sig := <-s.signals:
+			if sig != syscall.SIGINT { // the terminal has sent it to the command, too
+				_ = process.Signal(sig)
+			}
+		}
+	}
+}
+
+// renewals is how often a lease is renewed before it would end.
+const renewals = 3
+
+func (s *section) renew() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.order.lease)/renewals)
+	defer cancel()
+	return s.m.askWithin(ctx, "x-drain-renew", map[string]any{"id": s.id, "lease": s.order.lease.seconds()}, nil)
+}
+
+// lose says so at once; the status follows when the command has ended.
+func (s *section) lose(why string) bool {
+	fmt.Fprintf(s.t.c.err, "%s: requests run again although the command has not ended: %s\n", programName, printable(why))
+	return true
+}
+
+func (s *section) start() (*os.Process, error) {
+	path, err := lookUp(s.order.command[0])
+	if err != nil {
+		return nil, err
+	}
+	process, err := os.StartProcess(path, s.order.command, &os.ProcAttr{
+		Env:   append(os.Environ(), drainVariable+"="+s.id, controlVariable+"="+s.m.path),
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+	})
+	if err != nil {
+		return nil, &failure{statusNotRunnable, err}
+	}
+	return process, nil
+}
+
+func exitOrNil(status int) error {
+	if status == 0 {
+		return nil
+	}
+	return exitStatus(status)
+}
+
+// waitOnce reports the end of a process.
+func waitOnce(process *os.Process, finished chan<- syscall.WaitStatus) {
+	state, err := process.Wait()
+	if err != nil {
+		finished <- syscall.WaitStatus(statusFailed << 8)
+		return
+	}
+	finished <- state.Sys().(syscall.WaitStatus)
+}

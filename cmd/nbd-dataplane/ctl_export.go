@@ -1,0 +1,263 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (t *ctl) newExport() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "export COMMAND",
+		Short: "List, add and remove exports",
+		Args:  t.args(0, 0, "a command"),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(t.newExportList(), t.newExportAdd(), t.newExportDel())
+	return cmd
+}
+
+func (t *ctl) newExportList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the exports",
+		Args:  t.args(0, 0, ""),
+		RunE: t.run(func(m *monitor, _ []string) error {
+			var exports []exportAnswer
+			raw, err := m.query("query-block-exports", nil, &exports)
+			if err != nil {
+				return err
+			}
+			if t.asJSON {
+				return t.printJSON(raw)
+			}
+			t.printExportTable(exports)
+			return nil
+		}),
+	}
+}
+
+// exportOrder is what "export add" is asked for.
+type exportOrder struct {
+	id, name, description string
+	writable              bool
+	ioThread, group       string
+	file                  fileOrder
+}
+
+func (t *ctl) newExportAdd() *cobra.Command {
+	o := &exportOrder{}
+	cmd := &cobra.Command{
+		Use:   "add NODE|--file PATH [flags]",
+		Short: "Offer a node, or a file, to clients",
+		Long: "Offers a node that is there, or a file or block device, which is opened, as an export. Clients may only read unless --writable\n" +
+			"is given. Exports are known to clients by their names and here by their ids; each is by default the other, or what the\n" +
+			"file or the node is called.",
+		Example: "  nbd-dataplane ctl export add --file /srv/data.img --writable\n" +
+			"  nbd-dataplane ctl export add disk0 --id copy --name read-only-copy",
+		Args:                  t.args(0, 1, ""),
+		ValidArgsFunction:     t.completeFirst(nodeNames),
+		DisableFlagsInUseLine: true,
+		RunE:                  t.run(func(m *monitor, args []string) error { return t.exportAdd(m, args, o) }),
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	o.file.addFlags(cmd)
+	flags.StringVar(&o.id, "id", "", "`ID` by which ctl knows the export")
+	flags.StringVar(&o.name, "name", "", "`NAME` by which clients know it")
+	flags.StringVar(&o.description, "description", "", "`TEXT` that clients see in lists")
+	flags.BoolVar(&o.writable, "writable", false, "let clients write")
+	flags.StringVar(&o.ioThread, "iothread", "", "event loop to run it on, by its `ID`")
+	flags.StringVar(&o.group, "group", "", "throttle group, by its `ID`")
+	t.completeFlag(cmd, "iothread", ioThreads)
+	t.completeFlag(cmd, "group", throttleGroups)
+	return cmd
+}
+
+func (t *ctl) exportAdd(m *monitor, args []string, o *exportOrder) error {
+	switch {
+	case len(args) == 0 && o.file.path == "":
+		return usagef("name a node, or a file with --file PATH")
+	case len(args) == 1 && o.file.path != "":
+		return usagef("name either a node or --file PATH")
+	}
+	o.fill(args)
+	if o.file.path == "" {
+		if _, err := m.nodeSize(args[0]); err != nil {
+			return err
+		}
+		return t.exportNode(m, args[0], o)
+	}
+	if o.file.node == "" {
+		o.file.node = identifierOf(o.id, nodeNameMax)
+	}
+	if err := o.file.open(m, o.writable); err != nil {
+		return err
+	}
+	if err := t.exportNode(m, o.file.node, o); err != nil {
+		return o.file.undo(m, err)
+	}
+	return nil
+}
+
+// fill makes up the names that were not given.
+func (o *exportOrder) fill(args []string) {
+	from := o.name
+	switch {
+	case from != "":
+	case o.file.path != "":
+		from = strings.TrimSuffix(filepath.Base(o.file.path), filepath.Ext(o.file.path))
+	default:
+		from = args[0]
+	}
+	if o.id == "" {
+		o.id = identifierOf(from, len(from)+1)
+	}
+	if o.name == "" {
+		o.name = o.id
+	}
+}
+
+// strange is what an id may not have in it.
+var strange = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+
+// identifierOf makes an id of a name.
+func identifierOf(name string, most int) string {
+	id := strange.ReplaceAllString(name, "-")
+	if !identifier.MatchString(id) {
+		id = "x" + id
+	}
+	return id[:min(len(id), most)]
+}
+
+func (t *ctl) exportNode(m *monitor, node string, o *exportOrder) error {
+	args := map[string]any{"type": "nbd", "id": o.id, "node-name": node, "name": o.name, "writable": o.writable}
+	for key, value := range map[string]string{"description": o.description, "x-throttle-group": o.group, "iothread": o.ioThread} {
+		if value != "" {
+			args[key] = value
+		}
+	}
+	if o.ioThread != "" {
+		args["fixed-iothread"] = false
+	}
+	if err := m.ask("block-export-add", args, nil); err != nil {
+		return err
+	}
+	if t.asJSON {
+		return t.printJSON(map[string]any{"id": o.id, "name": o.name, "node-name": node})
+	}
+	t.say("export %s of node %s added", printable(o.id), printable(node))
+	return nil
+}
+
+func (t *ctl) newExportDel() *cobra.Command {
+	var hard, retire, withNode bool
+	cmd := &cobra.Command{
+		Use:   "del ID [flags]",
+		Short: "Take an export away",
+		Long: "Takes an export away and waits until it is gone. One that has clients stays, unless --hard or --retire is given: --hard finishes\n" +
+			"their requests and closes their connections without a word, so that clients which can will come back; --retire answers\n" +
+			"everything with the error that the server is going, for as long as they stay or half a minute.",
+		Example:               "  nbd-dataplane ctl export del data\n  nbd-dataplane ctl export del data --hard --with-node",
+		Args:                  t.args(1, 1, "an export"),
+		ValidArgsFunction:     t.completeFirst(exportIDs),
+		DisableFlagsInUseLine: true,
+		RunE: t.run(func(m *monitor, args []string) error {
+			return t.exportDel(m, args[0], hard || retire, retire, withNode)
+		}),
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.BoolVar(&hard, "hard", false, "although it has clients: close their connections")
+	flags.BoolVar(&retire, "retire", false, "although it has clients: tell them that the server is going")
+	flags.BoolVar(&withNode, "with-node", false, "close its node as well, if nobody else uses it")
+	return cmd
+}
+
+func (t *ctl) exportDel(m *monitor, name string, hard, retire, withNode bool) error {
+	e, err := m.export(name)
+	if err != nil {
+		return err
+	}
+	if !hard && e.Clients > 0 {
+		return &failure{statusInUse, fmt.Errorf("%s has %d clients; 'ctl clients' lists them, and --hard or --retire sends them away", printable(e.ID), e.Clients)}
+	}
+	args := map[string]string{"id": e.ID}
+	if hard {
+		args["mode"] = "hard"
+	}
+	if retire {
+		args["x-farewell"] = "retire"
+	}
+	if err := m.ask("block-export-del", args, nil); err != nil {
+		return err
+	}
+	if err := m.awaitDeleted(e.ID); err != nil {
+		return err
+	}
+	if withNode {
+		if err := m.ask("blockdev-del", map[string]string{"node-name": e.Node}, nil); err != nil {
+			return fmt.Errorf("export %s is gone, its node is not: %w", printable(e.ID), err)
+		}
+	}
+	t.say("export %s is gone", printable(e.ID))
+	return nil
+}
+
+// awaitDeleted waits for the event that an export is gone.
+func (m *monitor) awaitDeleted(id string) error {
+	for event := range m.Events() {
+		var data struct {
+			ID string `json:"id"`
+		}
+		if event.Name == "BLOCK_EXPORT_DELETED" && readJSON(event.Data, &data) && data.ID == id {
+			return nil
+		}
+	}
+	return unreachable("%s: the connection was lost while export %s was on its way out", m.path, printable(id))
+}
+
+// fileOrder is a file to be opened as a node.
+type fileOrder struct {
+	path    string
+	node    string // its name
+	options []string
+}
+
+// nodeNameMax is QEMU's bound on the names of nodes.
+const nodeNameMax = 31
+
+func (o *fileOrder) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.path, "file", "", "open this file or block device, by its `PATH`")
+	cmd.Flags().StringVar(&o.node, "node-name", "", "`NAME` of the node that --file makes")
+	cmd.Flags().StringArrayVarP(&o.options, "option", "o", nil, "`KEY=VALUE` for --file, as blockdev-add has them, such as cache.direct=true; may be repeated")
+	_ = cmd.MarkFlagFilename("file")
+}
+
+// open makes the node. The server has another working directory, so the path has to be whole.
+func (o *fileOrder) open(m *monitor, writable bool) error {
+	path, err := filepath.Abs(o.path)
+	if err != nil {
+		return fmt.Errorf("--file: %w", err)
+	}
+	driver := "file"
+	if st, err := os.Stat(path); err == nil && st.Mode()&os.ModeDevice != 0 {
+		driver = "host_device"
+	}
+	args, err := readArguments(o.options)
+	if err != nil {
+		return err
+	}
+	args["node-name"], args["driver"], args["filename"], args["read-only"] = o.node, driver, path, !writable
+	return m.ask("blockdev-add", args, nil)
+}
+
+// undo closes the node after err.
+func (o *fileOrder) undo(m *monitor, err error) error {
+	_ = m.ask("blockdev-del", map[string]string{"node-name": o.node}, nil)
+	return err
+}

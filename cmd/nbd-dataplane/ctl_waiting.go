@@ -1,0 +1,89 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"time"
+)
+
+// waitingFor tells whom a drain waits for: first after a second, then ever less often. It asks over a connection of its own, since
+// the first one waits for the drain.
+type waitingFor struct {
+	t       *ctl
+	exports []string // by their names, as requests are listed
+	nodes   []string
+	begun   time.Time
+	pause   time.Duration
+	tick    *time.Ticker
+	second  *monitor // nil = not yet
+}
+
+// waitingFirst is when a drain is slow: an idle disk takes less than a millisecond.
+const waitingFirst = time.Second
+
+// culpritsShown is how many requests are told of.
+const culpritsShown = 5
+
+func newWaitingFor(t *ctl, covered covered) *waitingFor {
+	return &waitingFor{t: t, exports: covered.names, nodes: covered.nodes, begun: time.Now(), pause: waitingFirst, tick: time.NewTicker(waitingFirst)}
+}
+
+func (w *waitingFor) close() {
+	w.tick.Stop()
+	if w.second != nil {
+		w.second.Close()
+	}
+}
+
+// tell prints the oldest requests in flight. That it cannot ask is no reason to end the drain.
+func (w *waitingFor) tell() {
+	w.pause *= 2
+	w.tick.Reset(w.pause)
+	if w.second == nil {
+		m, err := w.t.connect()
+		if err != nil {
+			return
+		}
+		w.second = m
+	}
+	var requests []requestAnswer
+	if w.second.ask("x-query-inflight", nil, &requests) != nil {
+		return
+	}
+	requests = slices.DeleteFunc(requests, func(q requestAnswer) bool {
+		return q.Held || !slices.Contains(w.exports, q.Export) && !slices.Contains(w.nodes, q.Node)
+	})
+	fmt.Fprintf(w.t.c.err, "%s: waiting for %d requests in flight, since %s\n", programName, len(requests), ageText(time.Since(w.begun)))
+	for i := range requests[:min(culpritsShown, len(requests))] {
+		fmt.Fprintln(w.t.c.err, "  "+requests[i].text())
+	}
+}
+
+// text is one line about a request.
+func (q *requestAnswer) text() string {
+	line := fmt.Sprintf("%s of %s at %#x, for %s", printable(q.Op), sizeText(q.Length), q.Offset, ageText(microseconds(q.AgeUS)))
+	if q.Node != "" {
+		line += ", in node " + printable(q.Node)
+	}
+	if q.Client != "" {
+		line += ", " + printable(q.Client)
+	}
+	return line + ", export " + printable(q.Export)
+}
+
+func readJSON(text json.RawMessage, to any) bool { return json.Unmarshal(text, to) == nil }
+
+// lookUp finds a program as a shell does, with a shell's statuses.
+func lookUp(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+		return path, nil
+	case errors.Is(err, exec.ErrNotFound):
+		return "", &failure{statusNoCommand, fmt.Errorf("%s: there is no such command", name)}
+	}
+	return "", &failure{statusNotRunnable, err}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/pflag"
+)
+
+// sizeBytes is the length of the nodes: it stays in any page cache.
+const sizeBytes = 64 << 20
+
+func main() {
+	ours := pflag.String("ours", "bin/nbd-dataplane", "our executable")
+	times := pflag.Int("times", 200, "operations a round")
+	rounds := pflag.Int("rounds", 3, "rounds; the daemons take turns")
+	pflag.Parse()
+	if err := compare(*ours, *rounds, *times); err != nil {
+		fmt.Fprintln(os.Stderr, "pause:", err)
+		os.Exit(1)
+	}
+}
+
+// contestant is a daemon with an operation.
+type contestant struct {
+	kind kind
+	op   operation
+}
+
+func compare(ours string, rounds, times int) error {
+	ours, err := filepath.Abs(ours)
+	if err != nil {
+		return err
+	}
+	nbd, qsd := kind{"nbd-dataplane", []string{ours, "daemon"}}, kind{"qemu-storage-daemon", []string{"qemu-storage-daemon"}}
+	all := []contestant{
+		{nbd, operation{"replace", replace}}, {qsd, operation{"reopen", reopen}},
+	}
+	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) around a change of what is under it, in")
+	fmt.Println("microseconds; \"normal\" is the same in a window of the same length without a change, \"pause\" the difference.")
+	fmt.Printf("\n%-6s %-20s %-8s %8s %8s %8s %8s %8s %8s\n", "node", "daemon", "change", "normal", "p99", "median", "p99", "pause", "p99")
+	for _, storage := range []string{"null", "raw"} {
+		if err := one(storage, all, rounds, times); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// one compares the contestants on one kind of storage, round by round.
+func one(storage string, all []contestant, rounds, times int) error {
+	dir, err := os.MkdirTemp("/var/tmp", "pause")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "disk")
+	for _, name := range []string{file, file + ".other"} {
+		if err := os.WriteFile(name, make([]byte, sizeBytes), 0o600); err != nil {
+			return err
+		}
+	}
+	sums := make([]gaps, len(all))
+	for round := range rounds {
+		for i := range all {
+			at := (round + i) % len(all)
+			c := all[at]
+			d, err := start(c.kind, storage, file)
+			if err != nil {
+				return err
+			}
+			g, err := measure(d, c.op, storage, file, times)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.kind.name, err)
+			}
+			sums[at].with = append(sums[at].with, g.with...)
+			sums[at].without = append(sums[at].without, g.without...)
+		}
+	}
+	for i, c := range all {
+		print(storage, c, sums[i])
+	}
+	return nil
+}
+
+func print(storage string, c contestant, g gaps) {
+	normal := percentile(g.without, 50)
+	us := func(ns float64) float64 { return max(ns, 0) / 1000 }
+	fmt.Printf("%-6s %-20s %-8s %8.0f %8.0f %8.0f %8.0f %8.0f %8.0f\n", storage, c.kind.name, c.op.name,
+		us(normal), us(percentile(g.without, 99)), us(percentile(g.with, 50)), us(percentile(g.with, 99)),
+		us(percentile(g.with, 50)-normal), us(percentile(g.with, 99)-percentile(g.without, 99)))
+}
+
+// percentile of values, which it sorts.
+func percentile(values []float64, p int) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	return values[min(len(values)*p/100, len(values)-1)]
+}

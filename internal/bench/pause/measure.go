@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"nbd-dataplane/internal/bench/loadgen"
+)
+
+// operation is a change of what is under a client.
+type operation struct {
+	name string
+	do   func(d *daemon, storage, file string, n int) error
+}
+
+// reopen gives a node the options that it has: both daemons know it, and drain for it.
+func reopen(d *daemon, storage, file string, _ int) error {
+	options := map[string]any{"driver": "file", "node-name": "d", "filename": file}
+	if storage == "null" {
+		options = map[string]any{"driver": "null-co", "node-name": "d", "size": int64(sizeBytes), "read-zeroes": true}
+	}
+	return d.do("blockdev-reopen", map[string]any{"options": []any{options}})
+}
+
+// replace has the export use the other node, and back. Only ours knows it.
+func replace(d *daemon, _, _ string, n int) error {
+	from, to := "d", "other"
+	if n%2 == 1 {
+		from, to = to, from
+	}
+	return d.do("x-blockdev-replace", map[string]any{"node-name": from, "with": to})
+}
+
+// watch is when a client heard of its server. The thread of the connection appends, the measuring goroutine takes.
+type watch struct {
+	// Guarded by mu.
+	mu    sync.Mutex
+	times []time.Time
+}
+
+func (w *watch) heard(_ int, at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.times = append(w.times, at)
+}
+
+// take returns what was heard so far, and forgets all but the last.
+func (w *watch) take() []time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := w.times
+	w.times = slices.Clone(all[max(len(all)-1, 0):])
+	return all
+}
+
+const (
+	// spaceBetween two operations is longer than the disturbance of one.
+	spaceBetween = 20 * time.Millisecond
+	// after an operation has returned the client may still feel it.
+	after = 5 * time.Millisecond
+)
+
+// gaps of one daemon, in nanoseconds: the longest in each window with an operation, and in as many without.
+type gaps struct{ with, without []float64 }
+
+// measure runs the operation times times under load, and stops the daemon.
+func measure(d *daemon, o operation, storage, file string, times int) (gaps, error) {
+	var w watch
+	load, err := loadgen.Open(loadgen.Spec{
+		URI: d.uri, Mode: loadgen.Mixed, BlockBytes: 4096, Depth: 32, Conns: 1, RangeBytes: sizeBytes, Seed: 1, Heard: w.heard,
+	})
+	if err != nil {
+		return gaps{}, err
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := load.Run(loadgen.Limit{Duration: time.Duration(times+20) * 3 * spaceBetween})
+		done <- err
+	}()
+	defer func() {
+		d.stop()
+		<-done // with the error of a connection whose server has gone
+		_ = load.Close()
+	}()
+	time.Sleep(10 * spaceBetween) // a warm-up
+	var g gaps
+	for n := range times {
+		w.take()
+		time.Sleep(spaceBetween)
+		g.without = append(g.without, longest(w.take()))
+		begin := time.Now()
+		if err := o.do(d, storage, file, n); err != nil {
+			return g, fmt.Errorf("%s: %w", o.name, err)
+		}
+		time.Sleep(max(spaceBetween-time.Since(begin), after))
+		g.with = append(g.with, longest(w.take()))
+	}
+	return g, nil
+}
+
+func longest(times []time.Time) float64 {
+	var most time.Duration
+	for i := 1; i < len(times); i++ {
+		most = max(most, times[i].Sub(times[i-1]))
+	}
+	return float64(most)
+}
