@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -115,12 +116,26 @@ func TestQSDStarts(t *testing.T) {
 	}
 }
 
+// insist is terminate, for programs that lose a signal now and then: qemu-storage-daemon does.
+func insist(pidFile string) error {
+	ended := make(chan error, 1)
+	go func() { ended <- terminate(pidFile) }()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(time.Second):
+			go func() { _ = terminate(pidFile) }()
+		}
+	}
+}
+
 func startAndStopQSD(t *testing.T, program, line string) []string {
 	t.Helper()
 	dir := sameDir(t)
 	said := run(t, dir, program, append([]string{"--daemonize", "--pidfile", "DIR/pid"}, strings.Fields(line)...)...)
 	shown := run(t, dir, stockQEMU, "-L", "-k", "DIR/s")
-	require.NoError(t, terminate(filepath.Join(dir, "pid")), "%+v", said)
+	require.NoError(t, insist(filepath.Join(dir, "pid")), "%+v", said)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	names := []string{fmt.Sprintf("%+v", said), fmt.Sprintf("%+v", shown)}

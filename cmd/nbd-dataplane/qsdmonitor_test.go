@@ -247,6 +247,8 @@ func (s *steered) end(signal syscall.Signal) outcome {
 
 func (s *steered) wait() outcome {
 	s.t.Helper()
+	again := time.AfterFunc(time.Second, func() { s.cmd.Process.Signal(syscall.SIGTERM) }) // QEMU loses a signal now and then
+	defer again.Stop()
 	err := s.cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
