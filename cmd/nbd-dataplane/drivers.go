@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"syscall"
 
@@ -16,13 +17,18 @@ import (
 // drivers are the block drivers that blockdev-add knows. warn is told of what they work around.
 func drivers(warn func(string)) map[string]control.Driver {
 	file := fileDriver{warn}
-	return map[string]control.Driver{
-		"file":        {Open: file.open},
-		"host_device": {Open: file.openDevice},
+	all := map[string]control.Driver{
+		"file":        {Open: file.open, Reopen: reopened(file.options), Fixed: fixedOfFiles},
+		"host_device": {Open: file.openDevice, Reopen: reopened(file.options), Fixed: fixedOfFiles},
 		"null-co":     {Open: openNullNode},
 		"null-aio":    {Open: openNullNode},
 	}
+	maps.Copy(all, filterDrivers())
+	return all
 }
+
+// fixedOfFiles are the options of files that cannot be changed.
+var fixedOfFiles = []string{"filename", "locking"}
 
 // fileDriver opens files and block devices.
 type fileDriver struct{ warn func(string) }

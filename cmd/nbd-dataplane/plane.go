@@ -17,6 +17,9 @@ func newPlane(o control.Options, warn func(string)) *control.Plane {
 	o.Drivers = drivers(warn)
 	for name, d := range o.Drivers {
 		d.Open = inQEMU(d.Open)
+		if d.Reopen != nil {
+			d.Reopen = inQEMU(d.Reopen)
+		}
 		o.Drivers[name] = d
 	}
 	o.Version = version

@@ -233,6 +233,69 @@ var monitorScripts = []struct{ name, script string }{
 		transaction {"actions":[{"type":"blockdev-snapshot","data":{"node":"nope","overlay":"n1"}},{"type":"abort","data":{}}]}
 		transaction {"actions":[{"type":"blockdev-snapshot","data":{"node":"n0","overlay":"n1"}}],"properties":{"completion-mode":"grouped"}}
 	`},
+	{"reopen", `
+		blockdev-add {"driver":"file","node-name":"f","filename":"DIR/d.img"}
+		blockdev-add {"driver":"raw","node-name":"r","file":"f"}
+		blockdev-add {"driver":"null-co","node-name":"n","size":1048576}
+		nbd-server-start {"addr":{"type":"unix","data":{"path":"DIR/s"}}}
+		block-export-add {"type":"nbd","id":"e","node-name":"r","writable":true}
+		blockdev-reopen {"options":[{"driver":"raw","node-name":"r","file":"f","offset":512}]}
+		blockdev-reopen {"options":[{"driver":"raw","node-name":"r","file":"f","offset":51200000}]}
+		blockdev-reopen {"options":[{"driver":"raw","node-name":"r","file":"f","size":1000}]}
+		blockdev-reopen {"options":[{"driver":"raw","node-name":"r"}]}
+		blockdev-reopen {"options":[{"driver":"raw","node-name":"r","file":"n"}]}
+		blockdev-reopen {"options":[{"driver":"raw","node-name":"r","file":"nope"}]}
+		blockdev-reopen {"options":[{"driver":"raw","node-name":"r","file":{"driver":"file","filename":"DIR/d.img"}}]}
+		blockdev-reopen {"options":[{"driver":"file","node-name":"f","filename":"DIR/e.img"}]}
+		blockdev-reopen {"options":[{"driver":"file","node-name":"f","filename":"DIR/d.img","locking":"off"}]}
+		blockdev-reopen {"options":[{"driver":"file","node-name":"f","filename":"DIR/d.img","discard":"unmap"}]}
+		blockdev-reopen {"options":[{"driver":"null-co","node-name":"n"}]}
+		blockdev-reopen {"options":[{"driver":"null-co","node-name":"n","size":1048576}]}
+		blockdev-reopen {"options":[{"driver":"null-co","node-name":"n","size":2097152}]}
+		blockdev-reopen {"options":[{"driver":"null-co","node-name":"n","size":1048576,"latency-ns":5}]}
+		blockdev-reopen {"options":[{"driver":"null-co","node-name":"n","size":1048576},{"driver":"null-co","node-name":"n","size":1048576}]}
+		blockdev-reopen {"options":[{"driver":"null-co"}]}
+		blockdev-add {"driver":"throttle","node-name":"t","file":"n"}
+		blockdev-add {"driver":"throttle","node-name":"t","file":"n","throttle-group":"nope"}
+		blockdev-add {"driver":"raw","node-name":"r2","file":"nope"}
+		blockdev-add {"driver":"raw","node-name":"r2","file":"n","size":1000}
+		blockdev-add {"driver":"raw","node-name":"r2","file":"n","size":1048576,"offset":512}
+		blockdev-add {"driver":"raw","node-name":"r2","file":"n","offset":-512}
+		blockdev-add {"driver":"raw","node-name":"r2","file":"f"}
+		blockdev-add {"driver":"copy-on-read","node-name":"c","file":"n","bottom":"nope"}
+		object-add {"qom-type":"throttle-group","id":"g"}
+		blockdev-add {"driver":"throttle","node-name":"t","file":"n","throttle-group":"g"}
+		blockdev-reopen {"options":[{"driver":"throttle","node-name":"t","file":"n","throttle-group":"nope"}]}
+		object-del {"id":"g"}
+		blockdev-del {"node-name":"n"}
+		blockdev-add {"driver":"copy-on-read","node-name":"c","file":"n"}
+		x-debug-query-block-graph
+	`},
+	{"filters", `
+		blockdev-add {"driver":"null-co","node-name":"n","size":1048576}
+		blockdev-add {"driver":"raw","node-name":"r","file":{"driver":"file","filename":"DIR/d.img"}}
+		blockdev-add {"driver":"raw","node-name":"r2","file":{"driver":"file","filename":"DIR/missing"}}
+		blockdev-add {"driver":"raw","node-name":"r2","file":{"driver":"file"}}
+		blockdev-add {"driver":"raw","node-name":"r2"}
+		blockdev-add {"driver":"raw","node-name":"r2","file":5}
+		blockdev-add {"driver":"raw","node-name":"r2","file":{"driver":"null-co","node-name":"n"}}
+		blockdev-add {"driver":"raw","node-name":"r2","file":{"driver":"null-co","node-name":"nn","size":4096},"offset":512,"size":1024}
+		blockdev-add {"driver":"blkdebug","node-name":"b","image":"n","inject-error":[{"event":"nosuch"}]}
+		blockdev-add {"driver":"blkdebug","node-name":"b","image":"n","inject-error":[{"event":"none","iotype":"nosuch"}]}
+		blockdev-add {"driver":"blkdebug","node-name":"b","image":"nope"}
+		blockdev-add {"driver":"blkdebug","node-name":"b","image":"n","inject-error":[{"event":"none","iotype":"read","errno":5,"once":true}]}
+		blockdev-del {"node-name":"b"}
+		object-add {"qom-type":"throttle-group","id":"g","limits":{"iops-total":1000}}
+		blockdev-add {"driver":"throttle","node-name":"t","file":"r","throttle-group":"g"}
+		x-debug-query-block-graph
+		blockdev-del {"node-name":"r"}
+		blockdev-del {"node-name":"t"}
+		object-del {"id":"g"}
+		blockdev-del {"node-name":"r"}
+		blockdev-del {"node-name":"nn"}
+		blockdev-del {"node-name":"r2"}
+		x-debug-query-block-graph
+	`},
 	{"meta", `
 		nosuch
 		query-commands {"x":1}

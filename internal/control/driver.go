@@ -11,8 +11,13 @@ import (
 type Driver struct {
 	// Open reads the options that are left to the driver and opens it. Children are named by Opening.Child.
 	Open func(o *Opening) (blockcore.Driver, error)
-	// Reopen reads the complete options of a node again and returns what the driver takes as such; nil = it cannot.
+	// Reopen reads the complete options of a node again and returns what the driver takes as such, or nil if nothing changes for it.
+	// Without Reopen all of the options are fixed.
 	Reopen func(o *Opening) (any, error)
+	// Fixed are options that cannot be changed.
+	Fixed []string
+	// Live has a driver take over what Reopen has returned at any moment, undrained; may be nil.
+	Live func(d blockcore.Driver, options any) error
 }
 
 // Common are the options of every node.
@@ -45,6 +50,10 @@ type Opening struct {
 	inherits *Opening // whose child it is; nil = nobody's
 	children []child
 	depth    int
+
+	reopens    *blockcore.Node // whose options these are to be; nil = a node is to be made
+	reopenings *[]*reopening   // where nodes go that are described inside
+	moves      []childMove     // children to be exchanged
 }
 
 // child is what an Opening stands on: a node that is there, or one that is made with it.
@@ -71,29 +80,44 @@ func (o *Opening) Group(name string) (*blockcore.ThrottleGroup, error) {
 // nestingMax bounds how deep nodes are described in one another.
 const nestingMax = 64
 
-// Child reads a reference to a node, or the options of one to be made.
-func (o *Opening) Child(role blockcore.Role, v qmp.Value) (*blockcore.Node, error) {
-	if v.Kind() == qmp.String {
+// Child reads a reference to a node, or the options of one to be made, and returns its size; -1 = that is not known yet.
+func (o *Opening) Child(role blockcore.Role, v qmp.Value) (sizeBytes int64, err error) {
+	if o.reopens != nil {
+		n, err := o.childAgain(role, v)
+		if err != nil {
+			return 0, err
+		}
+		return n.Size(), nil
+	}
+	switch v.Kind() {
+	case qmp.String:
 		var name string
 		if err := v.Decode(&name); err != nil {
-			return nil, err
+			return 0, err
 		}
-		n, err := o.plane.node(name)
+		n, err := o.plane.either(name)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 		o.children = append(o.children, child{role: role, node: n})
-		return n, nil
+		return n.Size(), nil
+	case qmp.Object:
+		made, err := o.plane.open(v, o)
+		if err != nil {
+			return 0, err
+		}
+		o.children = append(o.children, child{role: role, made: made})
+		return made.size(), nil
 	}
-	if v.Kind() != qmp.Object {
-		return nil, v.WrongType("BlockdevRef")
+	return 0, v.WrongType("BlockdevRef")
+}
+
+// size is -1 where it is that of a child, which the driver has not got yet.
+func (m *madeNode) size() int64 {
+	if len(m.opening.children) > 0 {
+		return -1
 	}
-	made, err := o.plane.open(v, o)
-	if err != nil {
-		return nil, err
-	}
-	o.children = append(o.children, child{role: role, made: made})
-	return nil, nil
+	return m.driver.Size()
 }
 
 // open reads the options of a node and opens it with its children. What it has opened when it fails is closed.
