@@ -45,3 +45,19 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	})
 	return nil
 }
+
+// SetReadOnly keeps everybody from writing to n, whatever its driver can, or does so no more. The change does not stand while somebody
+// writes. d covers n.
+func (tx *Tx) SetReadOnly(d *Drained, n *Node, readOnly bool) {
+	g := tx.graph
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	tx.demand(d, n, nil)
+	before := n.readOnly
+	tx.undo = append(tx.undo, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		n.readOnly = before
+	})
+	n.readOnly = readOnly
+}

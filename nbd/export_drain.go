@@ -35,15 +35,16 @@ func (e *Export) Resume() {
 // MayMove refuses where the export was bound to its context. It implements blockcore.Mover.
 func (e *Export) MayMove(to *blockcore.AioContext) error {
 	if e.options.FixedContext {
-		return &fixedError{e.Name(), to.Name()}
+		return &FixedContextError{e.Name(), to.Name()}
 	}
 	return nil
 }
 
-type fixedError struct{ export, to string }
+// FixedContextError says that an export stays where it is.
+type FixedContextError struct{ Export, To string }
 
-func (f *fixedError) Error() string {
-	return "export " + shown(f.export) + " has a fixed iothread and cannot go to " + f.to
+func (f *FixedContextError) Error() string {
+	return "export " + shown(f.Export) + " has a fixed iothread and cannot go to " + f.To
 }
 
 // Detach takes the connections off the old loop. Their sockets, what was received and what is still to be sent stay with

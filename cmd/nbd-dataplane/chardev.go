@@ -5,15 +5,19 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"nbd-dataplane/internal/control"
 	"nbd-dataplane/qmp"
 )
 
 // chardev is a way for a monitor to come in.
 type chardev struct {
-	place  *place // a socket that listens
+	place  *place   // a socket that listens
+	conn   net.Conn // one that is connected
 	stdio  bool
 	waits  bool // for its first client before the program goes on
 	taken  bool // a monitor has it
@@ -27,7 +31,7 @@ func makeChardev(text string) (id string, c *chardev, err error) {
 		return "", nil, err
 	}
 	var head struct {
-		Backend string  `qmp:"backend"`
+		Backend *string `qmp:"backend"`
 		ID      *string `qmp:"id"`
 	}
 	rest, err := v.Take(&head)
@@ -36,56 +40,121 @@ func makeChardev(text string) (id string, c *chardev, err error) {
 		return "", nil, err
 	case head.ID == nil:
 		return "", nil, qmp.Errorf("chardev: no id specified")
+	case !identifier.MatchString(*head.ID):
+		return "", nil, control.NotIdentifier()
+	case head.Backend == nil:
+		return "", nil, qmp.Errorf(`chardev: "%s" missing backend`, *head.ID)
 	}
-	switch head.Backend {
-	case "stdio":
-		c = &chardev{stdio: true}
-		err = rest.Decode(&struct {
-			Signal *bool `qmp:"signal"`
-		}{})
-	case "null":
-		c = &chardev{}
-		err = rest.Decode(&struct{}{})
-	case "socket":
-		c, err = makeSocketChardev(rest)
-	default:
-		err = qmp.Errorf("'%s' is not a valid char driver name", head.Backend)
+	read, known := chardevKinds[*head.Backend]
+	if !known {
+		return "", nil, qmp.Errorf("'%s' is not a valid char driver name", *head.Backend)
 	}
+	for _, name := range rest.Members() {
+		if !chardevOptions[name] {
+			return "", nil, qmp.Errorf("Invalid parameter '%s'", name)
+		}
+	}
+	c, err = read(rest)
 	return *head.ID, c, err
 }
 
+// chardevKinds make a chardev of the options that are left.
+var chardevKinds = map[string]func(qmp.Value) (*chardev, error){
+	"socket": makeSocketChardev,
+	"stdio": func(v qmp.Value) (*chardev, error) {
+		return &chardev{stdio: true}, v.Decode(&struct {
+			Signal *bool `qmp:"signal"`
+		}{})
+	},
+	"null": func(v qmp.Value) (*chardev, error) { return &chardev{}, v.Decode(&struct{}{}) },
+}
+
+// chardevOptions are the options that any of the kinds takes.
+var chardevOptions = map[string]bool{
+	"path": true, "host": true, "port": true, "fd": true, "server": true, "wait": true, "abstract": true, "tight": true, "ipv4": true, "ipv6": true, "delay": true,
+	"nodelay": true, "reconnect": true, "signal": true, "telnet": true, "websocket": true, "mux": true,
+}
+
+// socketOptions are those of a chardev of the kind socket.
+type socketOptions struct {
+	Path      *string `qmp:"path"`
+	Host      *string `qmp:"host"`
+	Port      *string `qmp:"port"`
+	FD        *int    `qmp:"fd"`
+	Server    bool    `qmp:"server,optional"`
+	Wait      *bool   `qmp:"wait"`
+	Abstract  bool    `qmp:"abstract,optional"`
+	Tight     *bool   `qmp:"tight"`
+	IPv4      *bool   `qmp:"ipv4"`
+	IPv6      *bool   `qmp:"ipv6"`
+	Delay     *bool   `qmp:"delay"`
+	NoDelay   *bool   `qmp:"nodelay"`
+	Reconnect *int64  `qmp:"reconnect"`
+}
+
 func makeSocketChardev(v qmp.Value) (*chardev, error) {
-	var a struct {
-		Path      *string `qmp:"path"`
-		Host      *string `qmp:"host"`
-		Port      *string `qmp:"port"`
-		Server    bool    `qmp:"server,optional"`
-		Wait      *bool   `qmp:"wait"`
-		Abstract  bool    `qmp:"abstract,optional"`
-		Tight     *bool   `qmp:"tight"`
-		IPv4      *bool   `qmp:"ipv4"`
-		IPv6      *bool   `qmp:"ipv6"`
-		NoDelay   *bool   `qmp:"nodelay"`
-		Reconnect *int64  `qmp:"reconnect"`
-	}
+	var a socketOptions
 	if err := v.Decode(&a); err != nil {
 		return nil, err
+	}
+	switch {
+	case !a.Server && a.Wait != nil:
+		return nil, qmp.Errorf("'wait' option is incompatible with socket in client connect mode")
+	case a.Path == nil && a.FD == nil && a.Host == nil:
+		return nil, qmp.Errorf("chardev: socket: no path, host or fd given")
+	case a.Host != nil && a.Port == nil:
+		return nil, qmp.Errorf("chardev: socket: no port given")
+	case !a.Server:
+		return a.connect()
 	}
 	c := &chardev{waits: a.Wait == nil || *a.Wait}
 	var err error
 	switch {
-	case !a.Server:
-		return nil, qmp.Errorf("a monitor's socket listens; add server=on,wait=off")
+	case a.FD != nil:
+		c.place, err = activatedPlace(os.NewFile(uintptr(*a.FD), "fd"), *a.FD)
 	case a.Path != nil && a.Abstract:
 		c.place, err = listenAbstract("@" + *a.Path)
 	case a.Path != nil:
 		c.place, err = listenPrivately(*a.Path, true)
-	case a.Host != nil && a.Port != nil:
-		c.place, err = listenTCP(*a.Host, *a.Port)
 	default:
-		return nil, qmp.Errorf("a socket needs a path, or a host and a port")
+		c.place, err = listenTCP(*a.Host, *a.Port)
 	}
 	return c, err
+}
+
+// chardevConnectMax bounds the wait for whoever the monitor is to be connected to.
+const chardevConnectMax = 10 * time.Second
+
+// connect makes a chardev that is connected already.
+func (a *socketOptions) connect() (c *chardev, err error) {
+	c = &chardev{}
+	switch {
+	case a.FD != nil:
+		f := os.NewFile(uintptr(*a.FD), "fd")
+		defer f.Close()
+		c.conn, err = net.FileConn(f)
+	case a.Path != nil && a.Abstract:
+		c.conn, err = net.DialTimeout("unix", "@"+*a.Path, chardevConnectMax)
+	case a.Path != nil:
+		c.conn, err = net.DialTimeout("unix", *a.Path, chardevConnectMax)
+	default:
+		c.conn, err = net.DialTimeout("tcp", net.JoinHostPort(*a.Host, *a.Port), chardevConnectMax)
+	}
+	if err != nil {
+		return nil, qmp.Errorf("Failed to connect to '%s': %s", a.where(), strerror(errnoOf(err)))
+	}
+	return c, nil
+}
+
+// where is the address in QEMU's words.
+func (a *socketOptions) where() string {
+	switch {
+	case a.FD != nil:
+		return strconv.Itoa(*a.FD)
+	case a.Path != nil:
+		return *a.Path
+	}
+	return *a.Host + ":" + *a.Port
 }
 
 // listenPrivately makes a socket that only its owner may connect to: who reaches a monitor may do anything to the server.
@@ -101,6 +170,8 @@ func (c *chardev) serve(s *qmp.Server) error {
 	switch {
 	case c.stdio:
 		go serveStdio(s, monitor)
+	case c.conn != nil:
+		go serveOne(s, c.conn, monitor)
 	case c.place == nil:
 	case c.waits:
 		conn, err := c.place.listener.Accept()
@@ -127,6 +198,9 @@ func serveStdio(s *qmp.Server, m qmp.Monitor) { _ = s.ServeConn(stdio{os.Stdin, 
 func (c *chardev) close() {
 	if c.place != nil {
 		c.place.close()
+	}
+	if c.conn != nil {
+		c.conn.Close()
 	}
 }
 

@@ -121,7 +121,7 @@ func (s *daemon) start() (err error) {
 	s.plane = newPlane(control.Options{Graph: s.graph, Main: s.main, Quit: s.end, OnEvent: s.onEvent}, s.journal.warn)
 	for _, step := range s.o.steps {
 		if err := s.do(step); err != nil {
-			return wrong(fmt.Sprintf("--%s %s: %s", step.option, step.text, ownText(err)), fmt.Sprintf("--%s %s: %s", step.option, step.text, qemuText(err)))
+			return wrong(step.words+": "+ownText(err), step.words+": "+qemuText(err)+hintOf(err))
 		}
 	}
 	if s.o.pidFile == "" {
@@ -131,6 +131,16 @@ func (s *daemon) start() (err error) {
 		return wrong(ownText(err), "cannot create PID file: "+qemuText(err))
 	}
 	return nil
+}
+
+// hintOf is what QEMU prints below an error.
+func hintOf(err error) string {
+	detailed, ok := errors.AsType[*qmp.Detailed](err)
+	if !ok {
+		return ""
+	}
+	hint, _ := detailed.Detail.(string)
+	return "\n" + hint
 }
 
 func (s *daemon) end() {
@@ -181,6 +191,9 @@ func (s *daemon) addChardev(text string) error {
 	}
 	if _, taken := s.chardevs[id]; taken {
 		c.close()
+		if c.place != nil {
+			return qmp.Errorf("duplicate yank instance")
+		}
 		return qmp.Errorf("attempt to add duplicate property '%s' to object (type 'container')", id)
 	}
 	s.chardevs[id] = c
@@ -203,7 +216,7 @@ func (s *daemon) addMonitor(v qmp.Value) error {
 	case c == nil:
 		return qmp.Errorf(`chardev "%s" not found`, a.Chardev)
 	case a.Mode == "readline":
-		return qmp.Errorf("HMP not supported in this program; use mode=control")
+		return qmp.Errorf("Only QMP is supported")
 	case c.taken:
 		return qmp.Errorf("Device '%s' is in use", a.Chardev)
 	}

@@ -4,12 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/spf13/pflag"
 )
 
 // daemonStep is one option of the daemon that does something when its turn comes: what it refers to has to stand before it.
-type daemonStep struct{ option, text string }
+type daemonStep struct{ option, text, words string }
 
 // daemonOptions are the daemon's command line.
 type daemonOptions struct {
@@ -36,78 +34,53 @@ var daemonHelp = []struct{ long, short, arg, text string }{
 	{"version", "V", "", "show the version and exit"},
 }
 
-// daemonFlag is an option as pflag sees it.
-type daemonFlag struct {
-	o    *daemonOptions
-	name string
+// parseDaemon reads the daemon's command line as getopt_long(3) does for QEMU, at both doors.
+func parseDaemon(d door, args []string) (*daemonOptions, error) {
+	o := &daemonOptions{door: d}
+	g := &getopt{o: &options{given: map[string]bool{}}, args: args, wrong: func(text string) error { return errors.New(text) }}
+	for _, row := range daemonHelp {
+		letter := byte(0)
+		if row.short != "" {
+			letter = row.short[0]
+		}
+		g.rows = append(g.rows, &option{long: row.long, short: letter, arg: row.arg, set: func(_ *options, v string) error {
+			return o.set(row.long, v, g.words())
+		}})
+	}
+	for len(g.args) > 0 {
+		switch err := g.next(); {
+		case errors.Is(err, errHelp):
+			o.help = true
+			return o, nil
+		case errors.Is(err, errVersion):
+			o.version = true
+			return o, nil
+		case err != nil:
+			return o, err
+		case len(g.o.files) > 0:
+			return o, fmt.Errorf("%s: Unexpected argument", g.o.files[0])
+		}
+	}
+	return o, nil
 }
 
-// Set implements pflag.Value.
-func (f *daemonFlag) Set(v string) error {
-	if f.isSwitch() && v != noArgument {
-		return fmt.Errorf("option '--%s' doesn't allow an argument", f.name)
-	}
-	switch f.name {
+// set applies one option, which was given in these words.
+func (o *daemonOptions) set(name, value, words string) error {
+	switch name {
 	case "pidfile":
-		f.o.pidFile = v
+		o.pidFile = value
 	case "daemonize":
-		f.o.daemonize = true
+		o.daemonize = true
 	case "help":
-		f.o.help = true
+		return errHelp
 	case "version":
-		f.o.version = true
+		return errVersion
 	case "trace":
 		return wrong("--trace: this program has no trace events of QEMU's; leave it out", "")
 	default:
-		f.o.steps = append(f.o.steps, daemonStep{f.name, v})
+		o.steps = append(o.steps, daemonStep{name, value, words})
 	}
 	return nil
-}
-
-// isSwitch reports whether the option takes no argument.
-func (f *daemonFlag) isSwitch() bool {
-	for _, row := range daemonHelp {
-		if row.long == f.name {
-			return row.arg == ""
-		}
-	}
-	return false
-}
-
-// Type implements pflag.Value.
-func (f *daemonFlag) Type() string   { return "" }
-func (f *daemonFlag) String() string { return "" }
-
-// parseDaemon reads the daemon's command line. A mistake of form is QEMU's getopt_long(3) at both doors.
-func parseDaemon(d door, args []string) (*daemonOptions, error) {
-	o := &daemonOptions{door: d}
-	flags := pflag.NewFlagSet("daemon", pflag.ContinueOnError)
-	flags.SetInterspersed(true)
-	for _, row := range daemonHelp {
-		flag := flags.VarPF(&daemonFlag{o, row.long}, row.long, row.short, "")
-		if row.arg == "" {
-			flag.NoOptDefVal = noArgument
-		}
-	}
-	err := flags.Parse(args)
-	var unknown *pflag.NotExistError
-	var lacking *pflag.ValueRequiredError
-	var invalid *pflag.InvalidValueError
-	switch {
-	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
-		return o, fmt.Errorf("invalid option -- '%s'", unknown.GetSpecifiedName())
-	case errors.As(err, &unknown):
-		return o, fmt.Errorf("unrecognized option '--%s'", unknown.GetSpecifiedName())
-	case errors.As(err, &lacking):
-		return o, fmt.Errorf("option '--%s' requires an argument", lacking.GetSpecifiedName())
-	case errors.As(err, &invalid):
-		return o, invalid.Unwrap()
-	case err != nil:
-		return o, err
-	case flags.NArg() > 0:
-		return o, fmt.Errorf("%s: Unexpected argument", flags.Arg(0))
-	}
-	return o, nil
 }
 
 // daemonUsage is the text of --help, less its first lines.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
-	"fmt"
+	"io/fs"
+	"maps"
+	"os"
 	"syscall"
 
 	"nbd-dataplane/backends/null"
@@ -15,13 +17,18 @@ import (
 // drivers are the block drivers that blockdev-add knows. warn is told of what they work around.
 func drivers(warn func(string)) map[string]control.Driver {
 	file := fileDriver{warn}
-	return map[string]control.Driver{
-		"file":        {Open: file.open},
-		"host_device": {Open: file.open},
+	all := map[string]control.Driver{
+		"file":        {Open: file.open, Reopen: reopened(file.options), Fixed: fixedOfFiles},
+		"host_device": {Open: file.openDevice, Reopen: reopened(file.options), Fixed: fixedOfFiles},
 		"null-co":     {Open: openNullNode},
 		"null-aio":    {Open: openNullNode},
 	}
+	maps.Copy(all, filterDrivers())
+	return all
 }
+
+// fixedOfFiles are the options of files that cannot be changed.
+var fixedOfFiles = []string{"filename", "locking"}
 
 // fileDriver opens files and block devices.
 type fileDriver struct{ warn func(string) }
@@ -43,7 +50,13 @@ func (d fileDriver) options(o *control.Opening) (raw.Options, error) {
 		return raw.Options{}, err
 	}
 	if n.PRManager != nil {
-		return raw.Options{}, qmp.Errorf("Persistent reservations are not available; leave out pr-manager")
+		return raw.Options{}, qmp.Errorf("No persistent reservation manager with id '%s'", *n.PRManager)
+	}
+	if n.Filename == "" {
+		return raw.Options{}, qmp.Errorf("The '%s' block driver requires a file name", o.Driver)
+	}
+	if n.AIO == "native" && !o.Cache.Direct {
+		return raw.Options{}, qmp.Errorf("aio=native was specified, but it requires cache.direct=on, which was not specified.")
 	}
 	options := raw.Options{
 		Path: n.Filename, ReadOnly: o.ReadOnly, ForceShare: o.ForceShare, Warn: d.warn,
@@ -68,10 +81,35 @@ func (d fileDriver) options(o *control.Opening) (raw.Options, error) {
 	return options, errors.Join(errs...)
 }
 
+// open opens a file.
 func (d fileDriver) open(o *control.Opening) (blockcore.Driver, error) {
+	return d.openKind(o, func(path string, mode fs.FileMode) error {
+		if mode.IsRegular() || mode.IsDir() { // to open a directory has an error of its own
+			return nil
+		}
+		return qmp.Errorf("'file' driver requires '%s' to be a regular file", path)
+	})
+}
+
+// openDevice opens a block device.
+func (d fileDriver) openDevice(o *control.Opening) (blockcore.Driver, error) {
+	return d.openKind(o, func(path string, mode fs.FileMode) error {
+		if mode&fs.ModeDevice != 0 || mode.IsDir() {
+			return nil
+		}
+		return qmp.Errorf("'host_device' driver requires '%s' to be either a character or block device", path)
+	})
+}
+
+func (d fileDriver) openKind(o *control.Opening, check func(path string, mode fs.FileMode) error) (blockcore.Driver, error) {
 	options, err := d.options(o)
 	if err != nil {
 		return nil, err
+	}
+	if st, err := os.Stat(options.Path); err == nil {
+		if err := check(options.Path, st.Mode()); err != nil {
+			return nil, err
+		}
 	}
 	f, err := raw.Open(options)
 	if err != nil && o.AutoReadOnly && !options.ReadOnly && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EROFS)) {
@@ -79,7 +117,7 @@ func (d fileDriver) open(o *control.Opening) (blockcore.Driver, error) {
 		f, err = raw.Open(options)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s", qemuText(couldNotOpen(&options, err)))
+		return nil, couldNotOpen(&options, err)
 	}
 	return f, nil
 }
@@ -99,7 +137,7 @@ func openNullNode(o *control.Opening) (blockcore.Driver, error) {
 	options := null.Options{ReadZeroes: n.ReadZeroes}
 	if n.Size != nil {
 		if *n.Size < 0 {
-			return nil, qmp.Errorf("null-co: a size of %d bytes is negative", *n.Size)
+			return nil, qmp.Expects("size", "a non-negative number below 2^64")
 		}
 		options.SizeBytes = *n.Size
 	}

@@ -13,12 +13,15 @@ type getopt struct {
 	o       *options
 	program string   // as it was called; the messages begin with it
 	args    []string // not yet read
+	before  []string // args when the option that is being read began
+	// wrong makes an error of the C library's message.
+	wrong func(text string) error
 }
 
 // parseQEMU reads qemu-nbd's command line, program name and all.
 func parseQEMU(argv []string) (*options, error) {
 	g := &getopt{rows: optionsAt(doorQEMU), o: defaultsOf(doorQEMU), program: argv[0], args: argv[1:]}
-	g.o.calledAs = g.program
+	g.o.calledAs, g.wrong = g.program, g.wrongAndTry
 	for len(g.args) > 0 {
 		if err := g.next(); err != nil {
 			return g.o, err
@@ -29,7 +32,7 @@ func parseQEMU(argv []string) (*options, error) {
 
 func (g *getopt) next() error {
 	arg := g.args[0]
-	g.args = g.args[1:]
+	g.before, g.args = g.args, g.args[1:]
 	switch {
 	case arg == "--":
 		g.o.files = append(g.o.files, g.args...)
@@ -51,10 +54,10 @@ func (g *getopt) long(text string) error {
 	case err != nil:
 		return err
 	case row.arg == "" && hasValue:
-		return g.wrong("option '--%s' doesn't allow an argument", row.long)
+		return g.wrongf("option '--%s' doesn't allow an argument", row.long)
 	case row.arg != "" && !hasValue:
 		if len(g.args) == 0 {
-			return g.wrong("option '--%s' requires an argument", row.long)
+			return g.wrongf("option '--%s' requires an argument", row.long)
 		}
 		value, g.args = g.args[0], g.args[1:]
 	}
@@ -76,13 +79,13 @@ func (g *getopt) find(name, text string) (*option, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return nil, g.wrong("unrecognized option '--%s'", text)
+		return nil, g.wrongf("unrecognized option '--%s'", text)
 	}
 	var all strings.Builder
 	for _, row := range found {
 		fmt.Fprintf(&all, " '--%s'", row.long)
 	}
-	return nil, g.wrong("option '--%s' is ambiguous; possibilities:%s", text, all.String())
+	return nil, g.wrongf("option '--%s' is ambiguous; possibilities:%s", text, all.String())
 }
 
 // bundle reads short options. The rest of the word is the argument of one that takes one.
@@ -91,7 +94,7 @@ func (g *getopt) bundle(letters string) error {
 		row := g.letter(letters[n])
 		switch {
 		case row == nil:
-			return g.wrong("invalid option -- '%c'", letters[n])
+			return g.wrongf("invalid option -- '%c'", letters[n])
 		case row.arg == "":
 			if err := g.o.store(row, ""); err != nil {
 				return err
@@ -100,7 +103,7 @@ func (g *getopt) bundle(letters string) error {
 		case n+1 < len(letters):
 			return g.o.store(row, letters[n+1:])
 		case len(g.args) == 0:
-			return g.wrong("option requires an argument -- '%c'", letters[n])
+			return g.wrongf("option requires an argument -- '%c'", letters[n])
 		}
 		value := g.args[0]
 		g.args = g.args[1:]
@@ -118,9 +121,15 @@ func (g *getopt) letter(c byte) *option {
 	return nil
 }
 
-// wrong is the C library's message and QEMU's after it.
-func (g *getopt) wrong(format string, args ...any) error {
-	text := fmt.Sprintf(format, args...)
+// words are the option that is being read, as it was given.
+func (g *getopt) words() string { return strings.Join(g.before[:len(g.before)-len(g.args)], " ") }
+
+func (g *getopt) wrongf(format string, args ...any) error {
+	return g.wrong(fmt.Sprintf(format, args...))
+}
+
+// wrongAndTry is the C library's message and qemu-nbd's after it.
+func (g *getopt) wrongAndTry(text string) error {
 	return &usageError{own: text, plain: true, qemu: fmt.Sprintf("%s: %s\n%s: %s", g.program, text, qemuName, g.o.tryHelp())}
 }
 

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary is the program as well: called as nbd-dataplane or qemu-nbd it is that.
+// The test binary is the program as well: called as nbd-dataplane, qemu-nbd or qemu-storage-daemon it is that.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){programName: main, qemuName: main})
+	testscript.Main(m, map[string]func(){programName: main, qemuName: main, qsdName: main})
 }
 
 var rewrite = flag.Bool("rewrite", false, "put what was printed into the scripts where it is compared")

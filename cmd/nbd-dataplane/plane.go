@@ -9,19 +9,43 @@ import (
 	"nbd-dataplane/internal/control"
 	"nbd-dataplane/internal/keyval"
 	"nbd-dataplane/nbd"
+	"nbd-dataplane/qmp"
 )
 
 // newPlane puts the control plane together with what only the program knows: drivers, sockets, credentials.
 func newPlane(o control.Options, warn func(string)) *control.Plane {
 	o.Drivers = drivers(warn)
+	for name, d := range o.Drivers {
+		d.Open = inQEMU(d.Open)
+		if d.Reopen != nil {
+			d.Reopen = inQEMU(d.Reopen)
+		}
+		o.Drivers[name] = d
+	}
 	o.Version = version
 	o.NewContext = blockcore.NewAioContext
 	o.NewServer = nbd.NewServer
-	o.Listen = listenAddress
+	o.Listen = inQEMU(listenAddress)
 	o.Security = func(kind, id string, options []byte) (*nbd.TLSCredentials, nbd.Authorizer, error) {
-		return readSecurity(kind, id, options, func(err error) { warn(err.Error()) })
+		creds, authz, err := readSecurity(kind, id, options, func(err error) { warn(err.Error()) })
+		return creds, authz, wordsOfQEMU(err)
 	}
 	return control.New(o)
+}
+
+// inQEMU is what do does, with errors in QEMU's words: programs at monitors know those.
+func inQEMU[A, R any](do func(A) (R, error)) func(A) (R, error) {
+	return func(a A) (R, error) {
+		result, err := do(a)
+		return result, wordsOfQEMU(err)
+	}
+}
+
+func wordsOfQEMU(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &qmp.Error{Class: qmp.ErrorOf(err).Class, Desc: qemuText(err)}
 }
 
 // readSecurity makes credentials or an authorization of an object's options in JSON, as --object does of its text.

@@ -38,7 +38,7 @@ func run(t *testing.T, dir, program string, args ...string) outcome {
 		args[n] = strings.ReplaceAll(args[n], "DIR", dir)
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Args[0] = qemuName // messages begin with it
+	cmd.Args[0] = filepath.Base(program) // messages begin with it
 	// Files and not pipes: with -v a server in the background keeps them open.
 	stdout, stderr := scratch(t), scratch(t)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, stdout, stderr

@@ -11,13 +11,18 @@ import (
 type Driver struct {
 	// Open reads the options that are left to the driver and opens it. Children are named by Opening.Child.
 	Open func(o *Opening) (blockcore.Driver, error)
-	// Reopen reads the complete options of a node again and returns what the driver takes as such; nil = it cannot.
+	// Reopen reads the complete options of a node again and returns what the driver takes as such, or nil if nothing changes for it.
+	// Without Reopen all of the options are fixed.
 	Reopen func(o *Opening) (any, error)
+	// Fixed are options that cannot be changed.
+	Fixed []string
+	// Live has a driver take over what Reopen has returned at any moment, undrained; may be nil.
+	Live func(d blockcore.Driver, options any) error
 }
 
 // Common are the options of every node.
 type Common struct {
-	NodeName     string       `qmp:"node-name,optional"`
+	Name         *string      `qmp:"node-name"`
 	Discard      string       `qmp:"discard,optional,enum=ignore|off|unmap|on"`
 	Cache        CacheOptions `qmp:"cache,optional"`
 	ReadOnly     bool         `qmp:"read-only,optional"`
@@ -37,12 +42,18 @@ type Opening struct {
 	Common
 	// Driver is the name of the driver.
 	Driver string
+	// NodeName is the name that was asked for; "" = none.
+	NodeName string
 
 	plane    *Plane
 	rest     qmp.Value
 	inherits *Opening // whose child it is; nil = nobody's
 	children []child
 	depth    int
+
+	reopens    *blockcore.Node // whose options these are to be; nil = a node is to be made
+	reopenings *[]*reopening   // where nodes go that are described inside
+	moves      []childMove     // children to be exchanged
 }
 
 // child is what an Opening stands on: a node that is there, or one that is made with it.
@@ -69,29 +80,44 @@ func (o *Opening) Group(name string) (*blockcore.ThrottleGroup, error) {
 // nestingMax bounds how deep nodes are described in one another.
 const nestingMax = 64
 
-// Child reads a reference to a node, or the options of one to be made.
-func (o *Opening) Child(role blockcore.Role, v qmp.Value) (*blockcore.Node, error) {
-	if v.Kind() == qmp.String {
+// Child reads a reference to a node, or the options of one to be made, and returns its size; -1 = that is not known yet.
+func (o *Opening) Child(role blockcore.Role, v qmp.Value) (sizeBytes int64, err error) {
+	if o.reopens != nil {
+		n, err := o.childAgain(role, v)
+		if err != nil {
+			return 0, err
+		}
+		return n.Size(), nil
+	}
+	switch v.Kind() {
+	case qmp.String:
 		var name string
 		if err := v.Decode(&name); err != nil {
-			return nil, err
+			return 0, err
 		}
-		n, err := o.plane.node(name)
+		n, err := o.plane.either(name)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 		o.children = append(o.children, child{role: role, node: n})
-		return n, nil
+		return n.Size(), nil
+	case qmp.Object:
+		made, err := o.plane.open(v, o)
+		if err != nil {
+			return 0, err
+		}
+		o.children = append(o.children, child{role: role, made: made})
+		return made.size(), nil
 	}
-	if v.Kind() != qmp.Object {
-		return nil, v.WrongType("BlockdevRef")
+	return 0, v.WrongType("BlockdevRef")
+}
+
+// size is -1 where it is that of a child, which the driver has not got yet.
+func (m *madeNode) size() int64 {
+	if len(m.opening.children) > 0 {
+		return -1
 	}
-	made, err := o.plane.open(v, o)
-	if err != nil {
-		return nil, err
-	}
-	o.children = append(o.children, child{role: role, made: made})
-	return nil, nil
+	return m.driver.Size()
 }
 
 // open reads the options of a node and opens it with its children. What it has opened when it fails is closed.
@@ -119,14 +145,35 @@ func (p *Plane) open(v qmp.Value, parent *Opening) (*madeNode, error) {
 	}
 	o.Driver = head.Driver
 	o.inherit()
-	if o.NodeName != "" && (!wellFormed.MatchString(o.NodeName) || len(o.NodeName) > nodeNameMax) {
-		return nil, qmp.Errorf("Invalid node-name: '%s'", o.NodeName)
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	d, err := driver.Open(o)
 	if err != nil {
 		return nil, errors.Join(err, p.closeChildren(o))
 	}
 	return &madeNode{opening: o, driver: d}, nil
+}
+
+// check looks at what is common to all drivers.
+func (o *Opening) check() error {
+	if o.DetectZeroes == "unmap" && o.Discard != "unmap" && o.Discard != "on" {
+		return qmp.Errorf("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
+	}
+	if o.ForceShare && !o.ReadOnly {
+		return qmp.Errorf("force-share=on can only be used with read-only images")
+	}
+	if o.Name == nil {
+		return nil
+	}
+	o.NodeName = *o.Name
+	switch {
+	case !wellFormed.MatchString(o.NodeName):
+		return qmp.Errorf("Invalid node-name: '%s'", o.NodeName)
+	case len(o.NodeName) > nodeNameMax:
+		return qmp.Errorf("Node name too long")
+	}
+	return nil
 }
 
 // inherit takes over from the parent what QEMU lets a child inherit.

@@ -15,10 +15,14 @@ func compare(a, b string) int { return cmp.Compare(a, b) }
 
 // export is an NBD export under the id by which monitors know it.
 type export struct {
+	// Immutable.
 	id     string
+	number uint64 // in the order of their making
 	nbd    *nbd.Export
-	going  bool
 	remove chan struct{} // closed when it is gone
+
+	// Guarded by Plane.mu.
+	going bool
 }
 
 type exportOptions struct {
@@ -34,7 +38,6 @@ type exportOptions struct {
 type nbdExportOptions struct {
 	Name            *string     `qmp:"name"`
 	Description     string      `qmp:"description,optional"`
-	Bitmap          *string     `qmp:"bitmap"`
 	Bitmaps         []qmp.Value `qmp:"bitmaps,optional"`
 	AllocationDepth bool        `qmp:"allocation-depth,optional"`
 	ThrottleGroup   string      `qmp:"x-throttle-group,optional"`
@@ -68,12 +71,6 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	if !wellFormed.MatchString(a.ID) {
 		return qmp.Errorf("Invalid block export id")
 	}
-	if len(a.Bitmaps) > 0 {
-		a.Bitmap = new(string)
-		if err := a.Bitmaps[0].Decode(a.Bitmap); err != nil {
-			return err
-		}
-	}
 	p.mu.Lock()
 	_, taken := p.exports[a.ID]
 	server := p.server
@@ -91,18 +88,19 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	switch {
 	case server == nil:
 		return qmp.Errorf("NBD server not running")
-	case a.Bitmap != nil:
-		return qmp.Errorf("Bitmap '%s' is not found", *a.Bitmap)
 	case a.Writable && !n.Writable():
 		return qmp.Errorf("Cannot export read-only node as writable")
-	}
-	group, err := p.optionalGroup(a.ThrottleGroup)
-	if err != nil {
-		return err
 	}
 	name := a.NodeName
 	if a.Name != nil {
 		name = *a.Name
+	}
+	if err := p.checkNBD(name, a); err != nil {
+		return err
+	}
+	group, err := p.optionalGroup(a.ThrottleGroup)
+	if err != nil {
+		return err
 	}
 	e, err := server.nbd.AddExport(p.graph, nbd.ExportOptions{
 		Name: name, Description: a.Description, Node: n, Writable: a.Writable, WriteThrough: a.WriteThrough,
@@ -118,6 +116,44 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 		return p.setThrottle(ctx, e, group)
 	}
 	return nil
+}
+
+// stringMax bounds names and descriptions. NBD proto.md, "Values".
+const stringMax = 4096
+
+// checkNBD looks at what only exports of the type nbd have.
+func (p *Plane) checkNBD(name string, a *exportOptions) error {
+	switch {
+	case len(name) > stringMax:
+		return qmp.Errorf("export name '%s' too long", name)
+	case len(a.Description) > stringMax:
+		return qmp.Errorf("description '%s' too long", a.Description)
+	case len(a.Bitmaps) > 0:
+		return p.noBitmap(a.Bitmaps[0])
+	}
+	return nil
+}
+
+// noBitmap says that there is no such dirty bitmap: no node has any yet.
+func (p *Plane) noBitmap(v qmp.Value) error {
+	if v.Kind() != qmp.Object {
+		var name string
+		if err := v.Decode(&name); err != nil {
+			return err
+		}
+		return qmp.Errorf("Bitmap '%s' is not found", name)
+	}
+	var a struct {
+		Node string `qmp:"node"`
+		Name string `qmp:"name"`
+	}
+	if err := v.Decode(&a); err != nil {
+		return err
+	}
+	if p.graph.Node(a.Node) == nil {
+		return qmp.Errorf("Node '%s' not found", a.Node)
+	}
+	return qmp.Errorf("Dirty bitmap '%s' not found", a.Name)
 }
 
 // bringTo puts n on the iothread of an export.
@@ -149,7 +185,8 @@ func (p *Plane) adopt(id string, e *nbd.Export) error {
 	if _, taken := p.exports[id]; taken {
 		return qmp.Errorf("Block export id '%s' is already in use", id)
 	}
-	p.exports[id] = &export{id: id, nbd: e, remove: make(chan struct{})}
+	p.lastExport++
+	p.exports[id] = &export{id: id, number: p.lastExport, nbd: e, remove: make(chan struct{})}
 	return nil
 }
 
@@ -210,7 +247,9 @@ func (p *Plane) removeLoop(e *export, farewell nbd.Farewell) {
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), removeMax)
 	defer cancel()
+	n := e.nbd.Node()
 	_ = server.nbd.RemoveExport(ctx, e.nbd, farewell) // clients that had to be cut off are in the events of the server
+	p.bringHome(ctx, n)
 	p.mu.Lock()
 	delete(p.exports, e.id)
 	p.mu.Unlock()
@@ -218,7 +257,19 @@ func (p *Plane) removeLoop(e *export, farewell nbd.Farewell) {
 	close(e.remove)
 }
 
-// exportsNow lists the exports by id.
+// bringHome puts a node that nobody uses any more back on the main loop, as QEMU does, so that iothreads can be removed. It is a favour:
+// where it fails the node stays where it is.
+func (p *Plane) bringHome(ctx context.Context, n *blockcore.Node) {
+	p.mu.Lock()
+	lent := p.server != nil && p.server.external
+	p.mu.Unlock()
+	if lent || n.Context() == p.options.Main || slices.ContainsFunc(p.graph.Component(n), func(n *blockcore.Node) bool { return rootOf(n) != nil }) {
+		return
+	}
+	_ = p.graph.Move(ctx, n, p.options.Main)
+}
+
+// exportsNow lists the exports, the newest first, as QEMU does.
 func (p *Plane) exportsNow() []*export {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -226,7 +277,7 @@ func (p *Plane) exportsNow() []*export {
 	for _, e := range p.exports {
 		all = append(all, e)
 	}
-	slices.SortFunc(all, func(a, b *export) int { return compare(a.id, b.id) })
+	slices.SortFunc(all, func(a, b *export) int { return cmp.Compare(b.number, a.number) })
 	return all
 }
 

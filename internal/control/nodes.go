@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/nbd"
 	"nbd-dataplane/qmp"
 )
 
@@ -138,7 +140,7 @@ type deviceArgs struct {
 	NodeName *string `qmp:"node-name"`
 }
 
-// find takes the node by either of its names; there are no devices with names of their own here.
+// find takes the node by its name; there are no devices here.
 func (a *deviceArgs) find(p *Plane) (*blockcore.Node, error) {
 	device, name := "", ""
 	if a.Device != nil {
@@ -147,10 +149,8 @@ func (a *deviceArgs) find(p *Plane) (*blockcore.Node, error) {
 	if a.NodeName != nil {
 		name = *a.NodeName
 	}
-	for _, one := range []string{name, device} {
-		if n := p.graph.Node(one); one != "" && n != nil {
-			return n, nil
-		}
+	if n := p.graph.Node(name); n != nil {
+		return n, nil
 	}
 	return nil, qmp.Errorf("Cannot find device='%s' nor node-name='%s'", device, name)
 }
@@ -169,9 +169,13 @@ func (p *Plane) blockResize(ctx context.Context, _ *qmp.Call, a *resizeArgs) (an
 	if a.Size < 0 {
 		return nil, qmp.Expects("size", "a >0 size")
 	}
-	return nil, p.during(ctx, "block_resize "+n.Name(), []*blockcore.Node{n}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	err = p.during(ctx, "block_resize "+n.Name(), []*blockcore.Node{n}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		return tx.Resize(d, n, a.Size)
 	})
+	if errors.Is(err, syscall.ENOTSUP) {
+		return nil, qmp.Errorf("Image format driver does not support resize")
+	}
+	return nil, err
 }
 
 // during changes the graph in a drained section of its own: drain, change, resume.
@@ -206,7 +210,14 @@ func (p *Plane) setIOThread(ctx context.Context, _ *qmp.Call, a *setIOThreadArgs
 			return nil, qmp.Errorf("Cannot find iothread %s", a.IOThread.Str)
 		}
 	}
-	return nil, p.graph.Move(ctx, n, to)
+	if n.Context() == to {
+		return nil, nil
+	}
+	err := p.graph.Move(ctx, n, to)
+	if _, fixed := errors.AsType[*nbd.FixedContextError](err); fixed {
+		return nil, qmp.Errorf("Cannot change iothread of active block backend")
+	}
+	return nil, err
 }
 
 type insertArgs struct {

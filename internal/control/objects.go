@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/nbd"
@@ -18,20 +17,10 @@ type object struct {
 	kind  string
 	loop  *blockcore.AioContext
 	lent  bool // the loop belongs to somebody else, who stops it
-	poll  pollOptions
+	loops loopOptions
 	group *blockcore.ThrottleGroup
 	creds *nbd.TLSCredentials
 	authz nbd.Authorizer
-}
-
-// pollOptions are what an iothread was made with.
-type pollOptions struct {
-	PollMaxNS *int64 `qmp:"poll-max-ns"`
-	PollGrow  int64  `qmp:"poll-grow,optional"`
-	PollShrnk int64  `qmp:"poll-shrink,optional"`
-	AIOBatch  int64  `qmp:"aio-max-batch,optional"`
-	PoolMin   int64  `qmp:"thread-pool-min,optional"`
-	PoolMax   *int64 `qmp:"thread-pool-max"`
 }
 
 // objectKinds make an object of the options that are left.
@@ -64,7 +53,7 @@ func (p *Plane) AddObject(v qmp.Value) error {
 		return qmp.NotAccepted("qom-type", head.Kind)
 	}
 	if !wellFormed.MatchString(head.ID) {
-		return qmp.Errorf("Parameter 'id' expects an identifier\nIdentifiers consist of letters, digits, '-', '.', '_', starting with a letter.")
+		return NotIdentifier()
 	}
 	o := &object{id: head.ID, kind: head.Kind}
 	if err := p.reserve(o); err != nil {
@@ -77,6 +66,14 @@ func (p *Plane) AddObject(v qmp.Value) error {
 		return err
 	}
 	return nil
+}
+
+// NotIdentifier is the error about an id that is none.
+func NotIdentifier() error {
+	return &qmp.Detailed{
+		Err:    qmp.Expects("id", "an identifier"),
+		Detail: "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.",
+	}
 }
 
 // reserve takes an id before the object is made.
@@ -94,42 +91,6 @@ func (p *Plane) reserve(o *object) error {
 func (p *Plane) AdoptIOThread(loop *blockcore.AioContext) error {
 	return p.reserve(&object{id: loop.Name(), kind: "iothread", loop: loop, lent: true})
 }
-
-// poolMax bounds thread-pool-max: QEMU's pool has at most 64 by default, and nobody has use for more than this.
-const poolMax = 4096
-
-func (p *Plane) makeIOThread(o *object, v qmp.Value) error {
-	if err := v.Decode(&o.poll); err != nil {
-		return err
-	}
-	options := blockcore.ContextOptions{Name: o.id}
-	if ns := o.poll.PollMaxNS; ns != nil {
-		if *ns < 0 {
-			return qmp.Errorf("poll-max-ns value must be in range [0, 9223372036854775807]")
-		}
-		options.PollMax = time.Duration(*ns)
-		if *ns == 0 {
-			options.PollMax = -1
-		}
-	}
-	if n := o.poll.PoolMax; n != nil {
-		if *n < 1 || *n > poolMax {
-			return qmp.Errorf("thread-pool-max value must be in range [1, %d]", poolMax)
-		}
-		options.Workers = int(*n)
-	}
-	loop, err := p.options.NewContext(options)
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	o.loop = loop
-	return nil
-}
-
-// makeMainLoop takes the options of the loop that is there already. Nothing of it can be set afterwards.
-func (p *Plane) makeMainLoop(o *object, v qmp.Value) error { return v.Decode(&o.poll) }
 
 func (p *Plane) makeThrottleGroup(o *object, v qmp.Value) error {
 	config, err := readLimits(v, blockcore.ThrottleConfig{})
@@ -190,8 +151,47 @@ func setLimits(
 	return config, nil
 }
 
+// securityOptions are the options of each kind, to check their types: what they mean the program knows.
+var securityOptions = map[string]func() any{
+	"tls-creds-x509": func() any {
+		return new(struct {
+			Dir         *string `qmp:"dir"`
+			Endpoint    string  `qmp:"endpoint,optional,enum=client|server"`
+			VerifyPeer  *bool   `qmp:"verify-peer"`
+			Priority    *string `qmp:"priority"`
+			PasswordID  *string `qmp:"passwordid"`
+			SanityCheck *bool   `qmp:"sanity-check"`
+			Loaded      *bool   `qmp:"loaded"`
+		})
+	},
+	"authz-simple": func() any {
+		return new(struct {
+			Identity string `qmp:"identity"`
+		})
+	},
+	"authz-list": func() any {
+		return new(struct {
+			Policy string `qmp:"policy,optional,enum=allow|deny"`
+			Rules  []struct {
+				Match  string `qmp:"match"`
+				Policy string `qmp:"policy,enum=allow|deny"`
+				Format string `qmp:"format,optional,enum=exact|glob"`
+			} `qmp:"rules,optional"`
+		})
+	},
+	"authz-list-file": func() any {
+		return new(struct {
+			Filename string `qmp:"filename"`
+			Refresh  *bool  `qmp:"refresh"`
+		})
+	},
+}
+
 // makeSecurity has the program read credentials and authorizations: the command line of 'serve' has the same ones.
 func (p *Plane) makeSecurity(o *object, v qmp.Value) error {
+	if err := v.Decode(securityOptions[o.kind]()); err != nil {
+		return err
+	}
 	creds, authz, err := p.options.Security(o.kind, o.id, v.Raw())
 	if err != nil {
 		return err
@@ -332,17 +332,14 @@ func (o *object) property(name string) (any, bool) {
 				return p.Value(o.group.Config()), true
 			}
 		}
-	case o.loop != nil && name == "poll-max-ns":
-		return o.pollMax(), true
+	case o.loop != nil:
+		for _, p := range loopProperties {
+			if p.name == name {
+				return *p.of(&o.loops), true
+			}
+		}
 	}
 	return nil, false
-}
-
-func (o *object) pollMax() int64 {
-	if o.poll.PollMaxNS == nil {
-		return int64(blockcore.PollMaxDefault)
-	}
-	return *o.poll.PollMaxNS
 }
 
 type qomSetArgs struct {
@@ -368,11 +365,21 @@ func (p *Plane) qomSet(_ context.Context, _ *qmp.Call, a *qomSetArgs) (any, erro
 		}
 		return nil, noProperty(o, a.Property)
 	}
-	config, err := setLimits(a.Value, o.group.Config(), (blockcore.ThrottleProperty).Set, named)
+	limits, err := a.limits()
+	if err != nil {
+		return nil, err
+	}
+	config, err := setLimits(limits, o.group.Config(), (blockcore.ThrottleProperty).Set, named)
 	if err != nil {
 		return nil, err
 	}
 	return nil, o.group.Configure(config)
+}
+
+// limits is the value under the name by which QEMU's errors call it.
+func (a *qomSetArgs) limits() (qmp.Value, error) {
+	v, err := qmp.ParseValue(fmt.Appendf(nil, `{"limits":%s}`, a.Value.Raw()))
+	return v.Member("limits"), err
 }
 
 type qomListArgs struct {
@@ -402,31 +409,14 @@ func (p *Plane) qomList(_ context.Context, _ *qmp.Call, a *qomListArgs) (any, er
 	list = append(list, entry{"type", "string"})
 	if o.group != nil {
 		list = append(list, entry{"limits", "ThrottleLimits"})
-	}
-	if o.loop != nil {
-		list = append(list, entry{"poll-max-ns", "int"})
-	}
-	return list, nil
-}
-
-// queryIOThreads lists the event loops that clients of the monitor have made.
-func (p *Plane) queryIOThreads(context.Context, *qmp.Call) (any, error) {
-	type info struct {
-		ID         string `json:"id"`
-		ThreadID   int    `json:"thread-id"`
-		PollMax    int64  `json:"poll-max-ns"`
-		PollGrow   int64  `json:"poll-grow"`
-		PollShrink int64  `json:"poll-shrink"`
-		AIOBatch   int64  `json:"aio-max-batch"`
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := []info{}
-	for _, o := range p.objects {
-		if o.loop != nil {
-			list = append(list, info{o.id, o.loop.ThreadID(), o.pollMax(), o.poll.PollGrow, o.poll.PollShrnk, o.poll.AIOBatch})
+		for _, p := range blockcore.ThrottleProperties {
+			list = append(list, entry{p.Legacy, "int"})
 		}
 	}
-	slices.SortFunc(list, func(a, b info) int { return compare(a.ID, b.ID) })
+	if o.loop != nil {
+		for _, p := range loopProperties {
+			list = append(list, entry{p.name, "int"})
+		}
+	}
 	return list, nil
 }

@@ -52,6 +52,8 @@ type Plane struct {
 	exports map[string]*export
 	leases  map[string]*lease
 	lastID  uint64
+
+	lastExport uint64
 }
 
 // New returns a Plane without objects.
@@ -105,6 +107,14 @@ func (p *Plane) node(name string) (*blockcore.Node, error) {
 		return nil, qmp.Errorf("Cannot find device='' nor node-name='%s'", name)
 	}
 	return n, nil
+}
+
+// either finds what QEMU looks for among devices and nodes.
+func (p *Plane) either(name string) (*blockcore.Node, error) {
+	if n := p.graph.Node(name); n != nil {
+		return n, nil
+	}
+	return nil, qmp.Errorf("Cannot find device='%s' nor node-name='%s'", name, name)
 }
 
 // nextID makes up a name that has not been used.

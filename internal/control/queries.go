@@ -66,14 +66,14 @@ func (p *Plane) queryNamedBlockNodes(_ context.Context, _ *qmp.Call, a *flatArgs
 	for _, n := range p.graph.Nodes() {
 		driver, o := p.describe(n)
 		info := nodeInfo{
-			File: fileOf(n), NodeName: n.Name(), ReadOnly: !n.Writable(), Driver: driver, DetectZeroes: orOff(o.DetectZeroes),
+			File: p.fileOf(n), NodeName: n.Name(), ReadOnly: !n.Writable(), Driver: driver, DetectZeroes: orOff(o.DetectZeroes),
 			Image: p.image(n, a.Flat), Cache: cacheInfo{true, o.Cache.Direct, o.Cache.NoFlush},
 			InFlight: n.InFlight(), Quiesced: n.Quiesced(), Context: n.Context().Name(), Implicit: n.Implicit(),
 		}
 		for below := childOf(n, blockcore.RoleBacking); below != nil; below = childOf(below, blockcore.RoleBacking) {
 			info.BackingDepth++
 			if info.BackingFile == "" {
-				info.BackingFile = fileOf(below)
+				info.BackingFile = p.fileOf(below)
 			}
 		}
 		list = append(list, info)
@@ -91,15 +91,19 @@ func orOff(text string) string {
 // filenamer is a driver that can be named by a file.
 type filenamer interface{ Path() string }
 
-// fileOf returns the name of the file at the bottom of n.
-func fileOf(n *blockcore.Node) string {
-	for n != nil {
+// fileOf returns the name of the file at the bottom of n, or of what is there instead: "null-co://".
+func (p *Plane) fileOf(n *blockcore.Node) string {
+	for {
 		if f, ok := n.Driver().(filenamer); ok {
 			return f.Path()
 		}
-		n = childOf(n, blockcore.RoleFile)
+		below := childOf(n, blockcore.RoleFile)
+		if below == nil {
+			driver, _ := p.describe(n)
+			return driver + "://"
+		}
+		n = below
 	}
-	return ""
 }
 
 func childOf(n *blockcore.Node, role blockcore.Role) *blockcore.Node {
@@ -113,7 +117,7 @@ func childOf(n *blockcore.Node, role blockcore.Role) *blockcore.Node {
 
 func (p *Plane) image(n *blockcore.Node, flat bool) imageInfo {
 	driver, _ := p.describe(n)
-	info := imageInfo{Filename: fileOf(n), Format: driver, VirtualSize: n.Size()}
+	info := imageInfo{Filename: p.fileOf(n), Format: driver, VirtualSize: n.Size()}
 	if below := childOf(n, blockcore.RoleBacking); below != nil && !flat {
 		backing := p.image(below, false)
 		info.Backing = &backing

@@ -258,25 +258,28 @@ func (p *Plane) stopServer() error {
 }
 
 type serverAddArgs struct {
-	Device      string  `qmp:"device"`
-	Name        *string `qmp:"name"`
-	Description string  `qmp:"description,optional"`
-	Writable    bool    `qmp:"writable,optional"`
-	Bitmap      *string `qmp:"bitmap"`
+	Device      string     `qmp:"device"`
+	Name        *string    `qmp:"name"`
+	Description string     `qmp:"description,optional"`
+	Writable    bool       `qmp:"writable,optional"`
+	Bitmap      *qmp.Value `qmp:"bitmap"`
 }
 
 // nbdServerAdd is what QEMU had before block-export-add: a read-only node is silently exported read-only.
 func (p *Plane) nbdServerAdd(ctx context.Context, _ *qmp.Call, a *serverAddArgs) (any, error) {
-	n := p.graph.Node(a.Device)
-	if n == nil {
-		return nil, qmp.Errorf("Cannot find device='%s' nor node-name='%s'", a.Device, a.Device)
+	n, err := p.either(a.Device)
+	if err != nil {
+		return nil, err
 	}
 	id := a.Device
 	if a.Name != nil {
 		id = *a.Name
 	}
 	o := &exportOptions{ID: id, NodeName: a.Device, Writable: a.Writable && n.Writable()}
-	o.Name, o.Description, o.Bitmap = &id, a.Description, a.Bitmap
+	o.Name, o.Description = &id, a.Description
+	if a.Bitmap != nil {
+		o.Bitmaps = []qmp.Value{*a.Bitmap}
+	}
 	return nil, p.addExport(ctx, o)
 }
 

@@ -31,10 +31,10 @@ type snapshotAction struct {
 }
 
 func (s *snapshotAction) drained(p *Plane) (_ []*blockcore.Node, err error) {
-	if s.node, err = p.node(s.args.Node); err != nil {
+	if s.node, err = p.either(s.args.Node); err != nil {
 		return nil, err
 	}
-	if s.above, err = p.node(s.args.Overlay); err != nil {
+	if s.above, err = p.either(s.args.Overlay); err != nil {
 		return nil, err
 	}
 	return []*blockcore.Node{s.node, s.above}, nil
@@ -98,7 +98,7 @@ func (p *Plane) transaction(ctx context.Context, _ *qmp.Call, a *transactionArgs
 		if err != nil {
 			return nil, err
 		}
-		if a.Properties.Completion == "grouped" {
+		if _, works := next.(abortAction); !works && a.Properties.Completion == "grouped" {
 			return nil, qmp.Errorf("Action '%s' does not support Transaction property completion-mode = grouped", one.Type)
 		}
 		actions = append(actions, next)
