@@ -101,7 +101,7 @@ func TestMoveUnderLoad_T_X15(t *testing.T) {
 	}
 }
 
-// Goal: clients come and go while their export moves, and each one is served to its end. Method: clients that connect, ask and leave, one after
+// Goal: clients come and go while their export moves, and each one is served to its end (T-X15). Method: clients that connect, ask and leave, one after
 // the other, in each way, while the export moves all the time.
 func TestClientsComeAndGoDuringMoves(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {

@@ -140,7 +140,7 @@ func TestDrainWithRepliesUnread_T_X3(t *testing.T) {
 	})
 }
 
-// Goal: a drain that meets ten bytes of a header leaves them alone; QEMU 7.2 and 8.2 throw them away, and the connection is out of step for ever
+// Goal: a drain that meets ten bytes of a header leaves them alone; QEMU 7 (T-X1).2 and 8.2 throw them away, and the connection is out of step for ever
 // (drain.md 4.9 a). Method: ten bytes, a drain, the other eighteen, on each engine.
 func TestQEMUDefect_HalfAHeaderIsThrownAway(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -157,7 +157,7 @@ func TestQEMUDefect_HalfAHeaderIsThrownAway(t *testing.T) {
 }
 
 // Goal: a drain that meets a hundred bytes of a payload ends at once, and newcomers and the control plane are served meanwhile; QEMU's drain waits
-// for the rest, and with it the monitor and all newcomers (drain.md 4.9 b). Method: as it says, on each engine.
+// for the rest, and with it the monitor and all newcomers (drain (T-X2).md 4.9 b). Method: as it says, on each engine.
 func TestQEMUDefect_HalfAPayloadStopsTheServer(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine})
@@ -175,7 +175,7 @@ func TestQEMUDefect_HalfAPayloadStopsTheServer(t *testing.T) {
 	})
 }
 
-// Goal: clients of an export that is not on the main loop come and go; QEMU 7.2.22 aborts when the first one goes (drain.md 4.9 c). Method: the
+// Goal: clients of an export that is not on the main loop come and go; QEMU 7 (T-X4).2.22 aborts when the first one goes (drain.md 4.9 c). Method: the
 // export is moved, clients leave by DISC and by closing, on each engine.
 func TestQEMUDefect_LeavingAnotherLoopAborts(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
