@@ -59,6 +59,7 @@ type AioContext struct {
 	workers *workerPool
 	memory  *membuf.Pool
 	stopped chan struct{} // closed when the loop has ended
+	between func()        // called between two things that a turn does; nil = nobody looks (Stepped)
 
 	// Owned by the context.
 	buffers  *membuf.Cache
@@ -101,6 +102,22 @@ func SharedBuffers() *membuf.Pool { return sharedBuffers() }
 
 // NewAioContext starts an event loop.
 func NewAioContext(o ContextOptions) (*AioContext, error) {
+	c, err := newContext(o)
+	if err != nil {
+		return nil, err
+	}
+	started := make(chan error)
+	addProcessor()
+	go c.loop(started)
+	if err := <-started; err != nil {
+		<-c.stopped
+		return nil, fmt.Errorf("AioContext %q: %w", o.Name, err)
+	}
+	return c, nil
+}
+
+// newContext makes a context whose loop does not run.
+func newContext(o ContextOptions) (*AioContext, error) {
 	c := &AioContext{name: o.Name, clock: o.clock, stopped: make(chan struct{})}
 	if c.clock == nil {
 		c.clock = newMonotonicClock()
@@ -127,13 +144,6 @@ func NewAioContext(o ContextOptions) (*AioContext, error) {
 		return nil, fmt.Errorf("AioContext %q: %w", o.Name, err)
 	}
 	c.engine = e
-	started := make(chan error)
-	addProcessor()
-	go c.loop(started)
-	if err := <-started; err != nil {
-		<-c.stopped
-		return nil, fmt.Errorf("AioContext %q: %w", o.Name, err)
-	}
 	return c, nil
 }
 
