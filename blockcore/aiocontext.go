@@ -187,6 +187,15 @@ func (c *AioContext) Post(fn func()) bool {
 	return true
 }
 
+// postAlways is Post for what a closed context has to take as well: its loop goes on while a Task waits there, and what comes after its
+// end has nothing left to do.
+func (c *AioContext) postAlways(fn func()) {
+	c.mu.Lock()
+	c.postLocked(fn)
+	c.mu.Unlock()
+	c.wake()
+}
+
 // postLocked makes fn visible to the loop, which the caller wakes.
 func (c *AioContext) postLocked(fn func()) {
 	c.posted = append(c.posted, fn)

@@ -27,8 +27,7 @@ type Root struct {
 	// Owned by the context.
 	still    bool      // admission is closed
 	held     WaitQueue // requests that arrived meanwhile
-	resuming int       // requests that were held, are counted in and have not run yet
-	moved    bool      // the held are being sent away: the Root is on another context
+	resuming int       // requests that were held, or came behind such, are counted in and have not run yet
 	tickets  ticketList
 
 	// Safe from anywhere.
@@ -104,16 +103,19 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 	k.root, k.task, k.since = r, t, t.Latest()
 	t.ticket = k
 	r.tickets.add(k)
-	for r.resuming > 0 {
-		t.Yield() // they are ready, and so ahead
-	}
-	if r.still && !r.hold(t, k) {
-		return false
-	}
-	if !k.held {
+	switch {
+	case r.still:
+		if !r.hold(t, k) {
+			return false
+		}
+	case r.resuming > 0:
+		r.inFlight.Add(1)
+		r.resuming++
+		t.Yield() // those that were held are ready, and so ahead
+		r.resuming--
+	default:
 		r.inFlight.Add(1)
 	}
-	k.held = false
 	if k.Limited && r.throttle != nil {
 		// It is in flight already, of the Root and of no node: a drain lifts the limits before it waits.
 		r.throttle.Admit(t, k.Direction, k.Range.Length)
@@ -121,14 +123,15 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 	return true
 }
 
-// hold keeps a request back until it has been counted in.
+// hold keeps a request back until it has been counted in. It returns false when it is sent away instead.
 func (r *Root) hold(t *Task, k *Ticket) bool {
 	k.held = true
 	t.Wait(&r.held)
-	if r.moved {
-		r.forget(t, k)
+	if k.away {
+		k.leave(t)
 		return false
 	}
+	k.held = false
 	r.resuming--
 	return true
 }
@@ -136,8 +139,7 @@ func (r *Root) hold(t *Task, k *Ticket) bool {
 // forget ends a ticket.
 func (r *Root) forget(t *Task, k *Ticket) {
 	r.tickets.remove(k)
-	t.ticket = nil
-	k.held, k.task, k.root = false, nil, nil
+	k.leave(t)
 }
 
 // End ends a request after its result has been handed over.
@@ -186,14 +188,17 @@ func (r *Root) stir() {
 	}
 }
 
-// sendAway wakes the held requests for them to begin again elsewhere. On the old loop; returns when they have left it.
-func (r *Root) sendAway(t *Task) {
-	r.moved = true
-	r.held.WakeAll()
+// sendAway takes off r the requests that have not been admitted, and returns the queue of those that are held. They begin again on the other
+// loop, and are woken when r is there: one that came sooner would find r in the hands of two loops. On the old loop.
+func (r *Root) sendAway() WaitQueue {
 	for r.tickets.first != nil {
-		t.Yield()
+		k := r.tickets.first
+		r.tickets.remove(k)
+		k.away = true
 	}
-	r.moved = false
+	held := r.held
+	r.held = WaitQueue{}
+	return held
 }
 
 // Drain quiesces r alone and waits until nothing of it is in flight; see Graph.Drain.

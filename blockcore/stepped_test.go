@@ -66,3 +66,77 @@ func TestSteppedDoesOneThingAtATime(t *testing.T) {
 		closeStepped(t, l)
 	})
 }
+
+func TestHeldRequestsBeginAgainBehindTheMove(t *testing.T) {
+	// Who was held back at a Root that moves finds it on the new loop, and on that one only: requests are sent away when both loops have done
+	// their part. (A request that began again on the new loop while the old one still sent the others away was never woken, and the move never
+	// ended.) Three are held; the new loop is always ahead of the old one.
+	synctest.Test(t, func(t *testing.T) {
+		from, to := NewStepped("from", nil), NewStepped("to", nil)
+		g := NewGraph()
+		var n *Node
+		var r *Root
+		var d *Drained
+		drive(t, func() (err error) {
+			n, err = g.AddNode(NodeOptions{Name: "disk", Context: from.AioContext, Driver: newMemory(4096, Limits{Align: 1})})
+			require.NoError(t, err)
+			r, err = g.NewRoot(n, RootOptions{Name: "root", Movable: true})
+			require.NoError(t, err)
+			d, err = r.Drain(t.Context())
+			return err
+		}, from, to)
+		var order []int
+		var begin func(i int)
+		begin = func(i int) {
+			on := r.Context()
+			on.Post(func() {
+				on.Spawn(BodyFunc(func(t *Task) {
+					var k Ticket
+					if !r.Begin(t, &k) {
+						begin(i)
+						return
+					}
+					order = append(order, i)
+					r.End(t, &k)
+				}))
+			})
+		}
+		for i := range 3 {
+			begin(i)
+		}
+		drive(t, func() error { return nil }, from, to)
+		drive(t, func() error { return g.Move(t.Context(), n, to.AioContext) }, from, to)
+		require.Equal(t, to.AioContext, r.Context())
+		require.Empty(t, order)
+		drive(t, func() error { d.End(); return nil }, from, to)
+		drive(t, func() error { r.Close(); return g.RemoveNode(n) }, from, to)
+		require.Equal(t, []int{0, 1, 2}, order)
+		closeStepped(t, from, to)
+	})
+}
+
+func TestRequestsKeepTheirOrderBetweenTwoSections(t *testing.T) {
+	// A request that came behind held ones is not overtaken by one that comes later, though another section begins before it has run: b was
+	// held, c comes while b is on its way, and then b's Task makes another request.
+	l := newFakeLoop(t, ContextOptions{PollMax: -1})
+	r := newRootOn(t, l.AioContext)
+	start := func(names ...string) {
+		l.Spawn(BodyFunc(func(t *Task) {
+			for _, name := range names {
+				var k Ticket
+				r.Begin(t, &k)
+				l.note("%s", name)
+				r.End(t, &k)
+			}
+		}))
+	}
+	l.lines = nil
+	l.during(func() { r.hush(); start("a"); start("b", "d") })
+	l.during(func() {
+		l.Post(r.stir)
+		l.Post(func() { start("c") })
+		l.Post(r.hush)
+	})
+	l.during(r.stir)
+	l.expect("wait 2ms\na\nb\nc\nwait 2ms\nd\nwait 2ms")
+}

@@ -96,31 +96,43 @@ func (tx *Tx) SetMovable(r *Root, movable bool) {
 
 // move takes nodes and roots from one loop to the other; everything of it is quiet.
 func (tx *Tx) move(nodes []*Node, roots []*Root, from, to *AioContext) error {
-	if err := from.Do(func(t *Task) error { leaveLoop(t, nodes, roots, to); return nil }); err != nil {
-		return fmt.Errorf("leaving AioContext %s: %w", from.name, err)
+	if err := bringOver(nodes, roots, from, to); err != nil {
+		return err
 	}
-	if err := to.Do(func(*Task) error { enterLoop(nodes, roots, to); return nil }); err != nil {
-		return fmt.Errorf("entering AioContext %s: %w", to.name, err)
-	}
-	tx.undo = append(tx.undo, func() {
-		// Both loops are there still: who closes one has taken everything off it before.
-		_ = to.Do(func(t *Task) error { leaveLoop(t, nodes, roots, from); return nil })
-		_ = from.Do(func(*Task) error { enterLoop(nodes, roots, from); return nil })
-	})
+	// Both loops are there still: who closes one has taken everything off it before.
+	tx.undo = append(tx.undo, func() { _ = bringOver(nodes, roots, to, from) })
 	return nil
 }
 
-// leaveLoop runs on the old loop.
-func leaveLoop(t *Task, nodes []*Node, roots []*Root, to *AioContext) {
+func bringOver(nodes []*Node, roots []*Root, from, to *AioContext) error {
+	var held []WaitQueue
+	if err := from.Do(func(*Task) error { held = leaveLoop(nodes, roots, to); return nil }); err != nil {
+		return fmt.Errorf("leaving AioContext %s: %w", from.name, err)
+	}
+	err := to.Do(func(*Task) error { enterLoop(nodes, roots, to); return nil })
+	// A loop that is closed meanwhile goes on as long as somebody waits there.
+	from.postAlways(func() {
+		for i := range held {
+			held[i].WakeAll()
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("entering AioContext %s: %w", to.name, err)
+	}
+	return nil
+}
+
+// leaveLoop runs on the old loop, and returns who was held back there.
+func leaveLoop(nodes []*Node, roots []*Root, to *AioContext) (held []WaitQueue) {
 	for _, r := range roots {
-		r.ctx.Store(to)
 		if m, ok := r.owner.(Mover); ok {
 			m.Detach(to)
 		}
 		if r.throttle != nil {
 			r.throttle.Move(to)
 		}
-		r.sendAway(t)
+		held = append(held, r.sendAway())
+		r.ctx.Store(to)
 	}
 	for _, n := range nodes {
 		n.chores.detach()
@@ -129,6 +141,7 @@ func leaveLoop(t *Task, nodes []*Node, roots []*Root, to *AioContext) {
 		}
 		n.ctx.Store(to)
 	}
+	return held
 }
 
 // enterLoop runs on the new one.
