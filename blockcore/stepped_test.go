@@ -140,3 +140,40 @@ func TestRequestsKeepTheirOrderBetweenTwoSections(t *testing.T) {
 	l.during(r.stir)
 	l.expect("wait 2ms\na\nb\nc\nwait 2ms\nd\nwait 2ms")
 }
+
+// noting notes when it is quiesced and resumed: as a driver, and as an owner.
+type noting struct {
+	*memory
+	note func(string)
+}
+
+func (d noting) Quiesce()   { d.note("quiesce") }
+func (d noting) Busy() bool { return false }
+func (d noting) Resume()    { d.note("resume") }
+
+func TestSectionOfNodeAndRootResumesTheNodeFirst(t *testing.T) {
+	// Children are resumed before their parents also where a section names both: the Root of a node, and the node.
+	synctest.Test(t, func(t *testing.T) {
+		l := NewStepped("loop", nil)
+		g := NewGraph()
+		var order []string
+		note := func(who string) func(string) {
+			return func(what string) { order = append(order, what+" "+who) }
+		}
+		drive(t, func() error {
+			n, err := g.AddNode(NodeOptions{Name: "disk", Context: l.AioContext, Driver: noting{newMemory(4096, Limits{Align: 1}), note("node")}})
+			require.NoError(t, err)
+			r, err := g.NewRoot(n, RootOptions{Name: "root", Owner: noting{note: note("root")}})
+			require.NoError(t, err)
+			d, err := g.Drain(t.Context(), DrainOptions{Nodes: []*Node{n}, Roots: []*Root{r}})
+			require.NoError(t, err)
+			d.End()
+			require.NoError(t, l.Do(func(*Task) error { return nil }))
+			r.Close()
+			return nil
+		}, l)
+		require.Equal(t, []string{"quiesce root", "quiesce node", "resume node", "resume root"}, order)
+		drive(t, func() error { return g.RemoveNode(g.Node("disk")) }, l)
+		closeStepped(t, l)
+	})
+}
