@@ -1,7 +1,6 @@
 package blockcore
 
 import (
-	"errors"
 	"fmt"
 	"math/bits"
 	"sync/atomic"
@@ -186,17 +185,21 @@ func (n *Node) stir() {
 	n.chores.resume()
 }
 
-// close flushes and closes the driver.
+// flush makes durable what was written, before n is closed.
+func (n *Node) flush(t *Task) error {
+	if n.can.flusher == nil || !n.Writable() {
+		return nil
+	}
+	if err := n.can.flusher.Flush(t); err != nil {
+		return fmt.Errorf("flush node %s before closing: %w", n.name, err)
+	}
+	return nil
+}
+
+// close closes the driver. n was flushed, and its children are gone.
 func (n *Node) close(t *Task) error {
 	check.Invariant(n.inFlight.Load() == 0, "node %s is closed with %d requests in flight", n.name, n.inFlight.Load())
-	var errFlush error
-	if n.can.flusher != nil && n.Writable() {
-		errFlush = n.can.flusher.Flush(t)
-	}
-	if errFlush != nil {
-		errFlush = fmt.Errorf("flush node %s before closing: %w", n.name, errFlush)
-	}
-	return errors.Join(errFlush, n.driver.Close(t))
+	return n.driver.Close(t)
 }
 
 // NodeStats counts what a node was asked for.

@@ -1,6 +1,7 @@
 package blockcore
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,6 +175,42 @@ func TestSectionOfNodeAndRootResumesTheNodeFirst(t *testing.T) {
 		}, l)
 		require.Equal(t, []string{"quiesce root", "quiesce node", "resume node", "resume root"}, order)
 		drive(t, func() error { return g.RemoveNode(g.Node("disk")) }, l)
+		closeStepped(t, l)
+	})
+}
+
+// lateWriter is a filter whose work is done by a chore.
+type lateWriter struct {
+	noting
+	child *Edge
+	wrote error
+}
+
+func (d *lateWriter) SetChild(_ Role, e *Edge) { d.child = e }
+
+func TestRemovedNodeDoesItsWorkBeforeItsChildrenAreGone(t *testing.T) {
+	// What a node has put off is done when the node is removed, and needs its child for that: a chore that was to run in an hour flushes
+	// the child.
+	synctest.Test(t, func(t *testing.T) {
+		l := NewStepped("loop", nil)
+		g := NewGraph()
+		d := &lateWriter{noting: noting{newMemory(4096, Limits{Align: 1}), func(string) {}}, wrote: context.Canceled}
+		drive(t, func() error {
+			disk, err := g.AddNode(NodeOptions{Name: "disk", Context: l.AioContext, Driver: newMemory(4096, Limits{Align: 1})})
+			require.NoError(t, err)
+			n, err := g.AddNode(NodeOptions{Name: "filter", Driver: d, Children: []ChildOptions{{RoleFile, disk}}})
+			require.NoError(t, err)
+			require.NoError(t, l.Do(func(t *Task) error {
+				n.NewChore(ChoreRun, func(t *Task) {
+					t.Yield()
+					d.wrote = d.child.Flush(t)
+				}).After(time.Hour)
+				return nil
+			}))
+			require.NoError(t, g.RemoveNode(n))
+			return g.RemoveNode(disk)
+		}, l)
+		require.NoError(t, d.wrote)
 		closeStepped(t, l)
 	})
 }

@@ -2,6 +2,7 @@ package blockcore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -93,9 +94,16 @@ func (tx *Tx) onUndo(fn func()) {
 	})
 }
 
-// RemoveNode takes n, which nobody uses, out of the graph. Once the change stands, n is flushed and closed; implicit children
-// that nobody else uses go with it.
+// RemoveNode takes n, which nobody uses, out of the graph: what it does by itself ends, and n is flushed, as long as it has its children. Once
+// the change stands, n is closed; implicit children that nobody else uses go with it.
 func (tx *Tx) RemoveNode(n *Node) error {
+	if err := tx.mayRemove(n); err != nil {
+		return err
+	}
+	return tx.remove(n)
+}
+
+func (tx *Tx) mayRemove(n *Node) error {
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -105,44 +113,63 @@ func (tx *Tx) RemoveNode(n *Node) error {
 	if len(n.parents) > 0 {
 		return fmt.Errorf("Node %s is in use", n.name)
 	}
-	tx.remove(n)
 	return nil
 }
 
-// remove is RemoveNode once it is allowed. graph.mu is held.
-func (tx *Tx) remove(n *Node) {
+// remove is RemoveNode once it is allowed.
+func (tx *Tx) remove(n *Node) error {
+	if err := tx.still(n); err != nil {
+		return err
+	}
+	errFlush := n.Context().Do(n.flush)
+	tx.finish = append(tx.finish, func() error { return errors.Join(errFlush, n.Context().Do(n.close)) })
+	for _, child := range tx.takeOut(n) {
+		if err := tx.remove(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeOut takes n, which is still, off the graph, and returns the implicit children that nobody uses any more.
+func (tx *Tx) takeOut(n *Node) (left []*Node) {
 	g := tx.graph
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	delete(g.nodes, n.name)
 	tx.onUndo(func() { g.nodes[n.name] = n })
-	tx.walk.quiesceNode(n) // a driver is closed in a section of its own
-	tx.onUndo(func() { tx.walk.resumeNode(n) })
-	tx.finish = append(tx.finish, func() error { return g.shut(n) })
 	for _, e := range slices.Clone(n.children) {
 		child := e.Node()
 		tx.detach(e)
 		if child.implicit && len(child.parents) == 0 {
-			tx.remove(child)
+			left = append(left, child)
 		}
 	}
+	return left
 }
 
-// shut waits for what a removed node does by itself, and closes it.
-func (g *Graph) shut(n *Node) error {
+// still begins a section of n, which nobody uses, that lasts as long as n does, and waits for what n does by itself.
+func (tx *Tx) still(n *Node) error {
+	g := tx.graph
 	ctx, cancel := context.WithTimeout(context.Background(), DrainMaxDefault)
 	defer cancel()
-	// Behind the step that has hushed the node, on the same loop.
-	if err := n.Context().Do(func(*Task) error { return nil }); err != nil {
-		return err
-	}
+	g.mu.Lock()
+	var w walk
+	w.quiesceNode(n)
+	w.tell()
+	tx.onUndo(func() { tx.walk.resumeNode(n) })
+	g.mu.Unlock()
+	// Behind the step that has hushed the node, on the same loop. A loop that is closed has nothing in flight.
+	_ = n.Context().Do(func(*Task) error { return nil })
 	for {
 		rung := g.bell.next()
 		if n.InFlight() == 0 {
-			return n.Context().Do(n.close)
+			return nil
 		}
 		select {
 		case <-rung:
 		case <-ctx.Done():
-			return fmt.Errorf("node %s is removed but not closed: it has %d operations in flight: %w", n.name, n.InFlight(), ctx.Err())
+			return fmt.Errorf("node %s cannot be removed, as it has %d operations in flight: %w", n.name, n.InFlight(), ctx.Err())
 		}
 	}
 }
