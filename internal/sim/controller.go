@@ -26,6 +26,7 @@ type controller struct {
 func (w *world) newController(name string) *controller {
 	w.mu.Lock()
 	w.unparked++
+	w.solo = false
 	w.mu.Unlock()
 	return &controller{w: w, name: name, rng: w.stream(name), turn: make(chan struct{})}
 }

@@ -57,6 +57,9 @@ type world struct {
 	ended    bool
 	weights  [3]int // of a loop, a controller, time
 
+	stepping  sync.Mutex // held while a loop does something
+	steps     int
+	preempted int   // the step after which a controller was last preempted
 	updating  int   // Updates under way
 	attended  int   // nodes that they remove or resize
 	updated   int64 // tick at which the last began or ended
@@ -66,7 +69,8 @@ type world struct {
 	// Guarded by mu.
 	mu       sync.Mutex
 	parked   []*controller
-	unparked int // controllers that are neither parked nor ended
+	unparked int  // controllers that are neither parked nor ended
+	solo     bool // there was one of them when the scheduler last decided
 	failure  string
 	trace    []string
 	counts   map[string]int
@@ -137,7 +141,7 @@ func (w *world) choose() {
 	}
 	switch n := w.rng.IntN(total*20 + w.weights[2]); {
 	case n >= total*20:
-		time.Sleep(time.Duration(w.rng.IntN(100)) * time.Microsecond)
+		w.sleep(time.Duration(w.rng.IntN(100)) * time.Microsecond)
 	case n/20 < w.weights[0]*len(loops):
 		w.step(loops[n/20/w.weights[0]])
 	default:
@@ -157,6 +161,16 @@ func (w *world) runnable() []*blockcore.Stepped {
 
 // step has a loop do one thing.
 func (w *world) step(l *blockcore.Stepped) {
+	w.stepping.Lock()
+	defer w.stepping.Unlock()
+	w.steps++
+	w.mu.Lock()
+	w.solo = w.unparked == 1
+	w.mu.Unlock()
+	w.stepLocked(l)
+}
+
+func (w *world) stepLocked(l *blockcore.Stepped) {
 	defer w.rescue(l.Name())
 	w.running = l
 	l.Step()
@@ -189,6 +203,7 @@ func (w *world) grant(c *controller) {
 	w.mu.Lock()
 	w.parked = slices.DeleteFunc(w.parked, func(other *controller) bool { return other == c })
 	w.unparked++
+	w.solo = w.unparked == 1
 	w.mu.Unlock()
 	w.lastMoved = w.now()
 	c.turn <- struct{}{}
@@ -208,10 +223,18 @@ func (w *world) pass() {
 		d = min(d, c.rest-w.now())
 	}
 	w.mu.Unlock()
-	time.Sleep(max(d, 1))
+	w.sleep(max(d, 1))
 	if w.now()-w.lastMoved > stuckMax {
 		w.fail("nothing has come to an end for %v: %s", stuckMax, w.describe())
 	}
+}
+
+// sleep lets time pass; the deadlines of drains end meanwhile.
+func (w *world) sleep(d time.Duration) {
+	w.mu.Lock()
+	w.solo = false
+	w.mu.Unlock()
+	time.Sleep(d)
 }
 
 // describe tells what is under way.
@@ -261,24 +284,31 @@ func (w *world) loopOf(ctx *blockcore.AioContext) *blockcore.Stepped {
 }
 
 // preempt lets loops overtake a controller that is in the middle of a look at the counts. It does so only when no other one runs or waits
-// inside of blockcore: that one might run at the same time.
+// inside of blockcore, which might run at the same time; and once for each step of the scheduler, since how often a controller looks
+// after one is not always the same.
 func (w *world) preempt() {
-	w.mu.Lock()
-	alone := w.unparked == 1 && w.failure == ""
-	w.mu.Unlock()
-	if !alone || w.running != nil {
+	w.stepping.Lock()
+	defer w.stepping.Unlock()
+	if !w.alone() || w.preempted == w.steps {
 		return
 	}
-	for range w.rng.IntN(12) {
+	w.preempted = w.steps
+	w.count("overtaken")
+	rng := rand.New(rand.NewPCG(w.cfg.Seed, uint64(w.steps)))
+	for range rng.IntN(12) {
 		loops := w.runnable()
-		w.mu.Lock()
-		alone = w.unparked == 1
-		w.mu.Unlock()
-		if len(loops) == 0 || !alone {
+		if len(loops) == 0 || !w.alone() {
 			return
 		}
-		w.step(loops[w.rng.IntN(len(loops))])
+		w.stepLocked(loops[rng.IntN(len(loops))])
 	}
+}
+
+// alone reports that one controller was not parked when the scheduler last decided, and none has come since.
+func (w *world) alone() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.solo && w.failure == ""
 }
 
 // fail notes the first thing that is wrong. Safe from anywhere.
