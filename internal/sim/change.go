@@ -309,10 +309,13 @@ func (c *controller) shut() {
 func (c *controller) closeOwner(o *owner) {
 	w := c.w
 	o.closing = true
+	since, rest := w.now(), 100*time.Microsecond
 	for o.live > 0 || o.own.Load() > 0 {
-		c.park(100 * time.Microsecond)
-		if w.now()-w.lastMoved > stuckMax {
+		c.park(rest)
+		rest += rest / 4
+		if w.now()-since > stuckMax {
 			w.fail("root %s does not become idle: %s", o.name, w.describe())
+			c.park(0)
 		}
 	}
 	w.owners = slices.DeleteFunc(slices.Clone(w.owners), func(other *owner) bool { return other == o })

@@ -22,7 +22,7 @@ type disk struct {
 	// Immutable.
 	rng     *rand.Rand
 	limits  blockcore.Limits
-	slow    time.Duration // the longest that a request takes
+	slow    time.Duration // the longest that a piece of a request takes; 0 = no time, only turns
 	failing int           // of a thousand requests
 	zeroer  int           // of a hundred zeroings done by own means
 
@@ -49,7 +49,10 @@ func (w *world) newDisk(name string, cells int, v *volume) *disk {
 	if d.rng.IntN(2) == 0 {
 		d.limits.TransferMax = 512
 	}
-	d.slow = time.Duration(1+d.rng.IntN(20)) * 50 * time.Microsecond
+	d.slow = time.Duration(d.rng.IntN(20)) * 50 * time.Microsecond
+	if d.rng.IntN(3) == 0 {
+		d.slow = 0
+	}
 	d.failing = d.rng.IntN(3) * 10
 	d.zeroer = d.rng.IntN(3) * 50
 	return d
@@ -63,9 +66,9 @@ func (d *disk) Limits() blockcore.Limits { return d.limits }
 
 // work takes some time and perhaps fails.
 func (d *disk) work(t *blockcore.Task) error {
-	switch d.rng.IntN(4) {
-	case 0:
-	case 1:
+	switch n := d.rng.IntN(4); {
+	case n == 0:
+	case n == 1 || d.slow == 0:
 		t.Yield()
 	default:
 		t.Sleep(1 + time.Duration(d.rng.Int64N(int64(d.slow))))

@@ -75,6 +75,9 @@ func (f *filter) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore
 		_ = f.target.Write(t, p, off, flags) // nobody reads it
 	}
 	f.wantFlush()
+	if f.rng.IntN(4) == 0 {
+		f.node.Background(f.flushBehind)
+	}
 	f.pass(t)
 	return err
 }
@@ -101,6 +104,13 @@ func (f *filter) Discard(t *blockcore.Task, r blockcore.Range) error {
 	defer f.enter("discard")()
 	f.pass(t)
 	return f.file.Discard(t, r, false)
+}
+
+// flushBehind flushes the child behind a request, which does not wait for it.
+func (f *filter) flushBehind(t *blockcore.Task) {
+	defer f.enter("flush behind")()
+	t.Sleep(time.Duration(1+f.rng.IntN(200)) * time.Microsecond)
+	_ = f.file.Flush(t)
 }
 
 // wantFlush has the child flushed later.

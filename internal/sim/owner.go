@@ -234,7 +234,7 @@ func (q *request) perform(t *blockcore.Task) bool {
 		return false
 	}
 	q.admitted(number)
-	if q.rng.IntN(4) == 0 {
+	if q.rng.IntN(2) == 0 {
 		t.Yield()
 	}
 	q.volume = nil
