@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -237,25 +236,28 @@ func (c *controller) remove() {
 	})
 }
 
+// move is Graph.Move with a stop between the section and the change, and changes that fail when all has moved.
 func (c *controller) move() {
 	w := c.w
 	d := c.pickLayer(func(driver) bool { return true })
 	loop, _ := pick(c.rng, w.loops)
-	ctx, cancel := context.WithTimeout(context.Background(), drainMax)
-	defer cancel()
-	err := w.graph.Move(ctx, d.common().node, loop.AioContext)
-	c.park(0)
-	w.updated = w.tick()
-	w.log("%s: move %s to %s: %v", c.name, d.common().name, loop.Name(), err)
-	var gaveUp *blockcore.DrainError
-	if errors.As(err, &gaveUp) {
-		w.fail("move of %s: %v", d.common().name, err)
+	var drained []*layer
+	for _, n := range w.graph.Component(d.common().node) {
+		drained = append(drained, n.Driver().(driver).common())
 	}
-	if err == nil {
-		w.count("moved")
-	} else {
-		w.count("move refused")
-	}
+	c.within("move", drained, func(s *section) {
+		err := c.update("move "+d.common().name+" to "+loop.Name(), func(tx *blockcore.Tx) error {
+			if !w.here(d.common()) {
+				return errGone
+			}
+			return tx.SetContext(s.d, d.common().node, loop.AioContext)
+		})
+		if err == nil {
+			w.count("moved")
+		} else {
+			w.count("move refused")
+		}
+	})
 }
 
 // open has a new client come.

@@ -63,6 +63,7 @@ func (c *controller) resize() {
 		_ = c.updateWhole("resize "+d.name, func(tx *blockcore.Tx) error {
 			c.attend()
 			err := tx.Resize(s.d, d.node, int64(cells)*cellBytes)
+			c.park(0)
 			if err == nil {
 				d.volume.resize(cells, w.tick())
 			}

@@ -64,8 +64,12 @@ func (o *owner) Resume() {
 	}
 }
 
-// Resized implements blockcore.SizeWatcher.
-func (o *owner) Resized(sizeBytes int64) { o.w.log("%s: size is %d", o.name, sizeBytes) }
+// Resized implements blockcore.SizeWatcher: the new size is in force.
+func (o *owner) Resized(sizeBytes int64) {
+	if sizeBytes != o.root.Node().Size() {
+		o.w.fail("root %s is told of %d bytes and has %d", o.name, sizeBytes, o.root.Node().Size())
+	}
+}
 
 // mover is an owner that follows its node, if it likes.
 type mover struct {

@@ -118,9 +118,9 @@ func (w *world) stream(name string) *rand.Rand {
 
 // run decides what happens next until the run is over or something is wrong.
 func (w *world) run() {
-	for !w.ended && !w.failed() {
+	for {
 		synctest.Wait()
-		if w.failed() {
+		if w.ended || w.failed() {
 			return
 		}
 		w.choose()
