@@ -75,7 +75,7 @@ func (f *filter) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore
 		_ = f.target.Write(t, p, off, flags) // nobody reads it
 	}
 	f.wantFlush()
-	if f.rng.IntN(4) == 0 {
+	if f.rng.IntN(2) == 0 {
 		f.node.Background(f.flushBehind)
 	}
 	f.pass(t)

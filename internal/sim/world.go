@@ -295,7 +295,7 @@ func (w *world) preempt() {
 	w.preempted = w.steps
 	w.count("overtaken")
 	rng := rand.New(rand.NewPCG(w.cfg.Seed, uint64(w.steps)))
-	for range rng.IntN(30) {
+	for range rng.IntN(60) {
 		loops := w.runnable()
 		if len(loops) == 0 || !w.alone() {
 			return
