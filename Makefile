@@ -10,6 +10,8 @@ GO ?= go
 TEST_FLAGS ?= -count=1 -timeout=10m
 FUZZ_SECONDS ?= 20
 SOAK_MINUTES ?= 30
+SIM_SEEDS ?= 100000
+SIM_FIRST ?= 1
 BENCH ?=
 
 .PHONY: help
@@ -46,6 +48,14 @@ test-check: ## the tests with the assertions of the check build
 .PHONY: model
 model: deps ## check the model of the drain protocol (docs/model) within larger bounds
 	$(GO) test $(TEST_FLAGS) -v -run TestProtocolHolds ./docs/model -large
+
+.PHONY: simulate
+simulate: ## run SIM_SEEDS (100000) seeds of the simulation of the block layer from SIM_FIRST (1) on
+	$(GO) test -count=1 -timeout=0 -v -run TestSeeds ./internal/sim -sim.seeds=$(SIM_SEEDS) -sim.first=$(SIM_FIRST)
+
+.PHONY: mutants
+mutants: ## break blockcore on purpose, and see that the simulation finds each mistake
+	$(GO) test $(TEST_FLAGS) -v -run TestMutantsAreFound ./internal/sim -sim.mutants
 
 .PHONY: e2e
 e2e: deps build ## boot virtual machines (TCG) on a disk served by us: nbd-client and QEMU's nbd: drive

@@ -61,6 +61,7 @@ type AioContext struct {
 	workers *workerPool
 	memory  *membuf.Pool
 	stopped chan struct{} // closed when the loop has ended
+	between func()        // called between two things that a turn does; nil = nobody looks (Stepped)
 
 	// Owned by the context.
 	buffers  *membuf.Cache
@@ -104,6 +105,22 @@ func SharedBuffers() *membuf.Pool { return sharedBuffers() }
 
 // NewAioContext starts an event loop.
 func NewAioContext(o ContextOptions) (*AioContext, error) {
+	c, err := newContext(o)
+	if err != nil {
+		return nil, err
+	}
+	started := make(chan error)
+	addProcessor()
+	go c.loop(started)
+	if err := <-started; err != nil {
+		<-c.stopped
+		return nil, fmt.Errorf("AioContext %q: %w", o.Name, err)
+	}
+	return c, nil
+}
+
+// newContext makes a context whose loop does not run.
+func newContext(o ContextOptions) (*AioContext, error) {
 	c := &AioContext{name: o.Name, clock: o.clock, stopped: make(chan struct{})}
 	if c.clock == nil {
 		c.clock = newMonotonicClock()
@@ -130,13 +147,6 @@ func NewAioContext(o ContextOptions) (*AioContext, error) {
 		return nil, fmt.Errorf("AioContext %q: %w", o.Name, err)
 	}
 	c.engine = e
-	started := make(chan error)
-	addProcessor()
-	go c.loop(started)
-	if err := <-started; err != nil {
-		<-c.stopped
-		return nil, fmt.Errorf("AioContext %q: %w", o.Name, err)
-	}
 	return c, nil
 }
 
@@ -181,6 +191,15 @@ func (c *AioContext) Post(fn func()) bool {
 	c.mu.Unlock()
 	c.wake()
 	return true
+}
+
+// postAlways is Post for what a closed context has to take as well: its loop goes on while a Task waits there, and what comes after its
+// end has nothing left to do.
+func (c *AioContext) postAlways(fn func()) {
+	c.mu.Lock()
+	c.postLocked(fn)
+	c.mu.Unlock()
+	c.wake()
 }
 
 // postLocked makes fn visible to the loop, which the caller wakes.

@@ -99,11 +99,17 @@ func (g *Graph) unaccounted(nodes []*Node, requests []Culprit) map[*Node]int64 {
 // requests lists what is in flight and held at roots. A loop that does not answer is a culprit itself.
 func (g *Graph) requests(roots []*Root, silent *[]Culprit) []Request {
 	byLoop := map[*AioContext][]*Root{}
+	var loops []*AioContext // in the order of roots
 	for _, r := range roots {
-		byLoop[r.Context()] = append(byLoop[r.Context()], r)
+		c := r.Context()
+		if byLoop[c] == nil {
+			loops = append(loops, c)
+		}
+		byLoop[c] = append(byLoop[c], r)
 	}
 	var all []Request
-	for c, own := range byLoop {
+	for _, c := range loops {
+		own := byLoop[c]
 		answer := make(chan []Request, 1)
 		if !c.Post(func() {
 			var list []Request

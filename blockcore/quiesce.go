@@ -72,7 +72,9 @@ func (w *walk) quiesceParent(e *Edge) {
 
 func (w *walk) quiesceRoot(r *Root) {
 	r.quiesce++
-	w.touched = append(w.touched, r)
+	if r.quiesce == 1 {
+		w.touched = append(w.touched, r)
+	}
 }
 
 // resumeNode takes one section off n.
@@ -101,7 +103,9 @@ func (w *walk) resumeParent(e *Edge) {
 
 func (w *walk) resumeRoot(r *Root) {
 	r.quiesce--
-	w.touched = append(w.touched, r)
+	if r.quiesce == 0 { // not before: the place in the list is that of the last section, behind what is below
+		w.touched = append(w.touched, r)
+	}
 }
 
 // step is what one loop is told. It is run there, once.

@@ -27,7 +27,7 @@ type Root struct {
 	// Owned by the context.
 	still    bool      // admission is closed
 	held     WaitQueue // requests that arrived meanwhile
-	resuming int       // requests that were held, are counted in and have not run yet
+	resuming int       // requests that were held, or came behind such, are counted in and have not run yet
 	tickets  ticketList
 
 	// Safe from anywhere.
@@ -113,19 +113,19 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 	k.root, k.task, k.since = r, t, t.Latest()
 	t.ticket = k
 	r.tickets.add(k)
-	for r.resuming > 0 {
-		t.Yield() // they are ready, and so ahead
-		if k.root == nil {
+	switch {
+	case r.still:
+		if !r.hold(t, k) {
 			return false
 		}
-	}
-	if r.still && !r.hold(t, k) {
-		return false
-	}
-	if !k.held {
+	case r.resuming > 0:
+		r.inFlight.Add(1)
+		r.resuming++
+		t.Yield() // those that were held are ready, and so ahead
+		r.resuming--
+	default:
 		r.inFlight.Add(1)
 	}
-	k.held = false
 	if k.Limited && r.throttle != nil {
 		// It is in flight already, of the Root and of no node: a drain lifts the limits before it waits.
 		r.throttle.Admit(t, k.Direction, k.Range.Length)
@@ -133,13 +133,14 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 	return true
 }
 
-// hold keeps a request back until it has been counted in, or sent away.
+// hold keeps a request back until it has been counted in. It returns false when it is sent away instead.
 func (r *Root) hold(t *Task, k *Ticket) bool {
 	k.held = true
 	t.Wait(&r.held)
 	if k.root == nil {
 		return false
 	}
+	k.held = false
 	r.resuming--
 	return true
 }
@@ -147,8 +148,7 @@ func (r *Root) hold(t *Task, k *Ticket) bool {
 // forget ends a ticket.
 func (r *Root) forget(t *Task, k *Ticket) {
 	r.tickets.remove(k)
-	t.ticket = nil
-	k.held, k.task, k.root = false, nil, nil
+	k.leave(t)
 }
 
 // End ends a request after its result has been handed over.

@@ -116,8 +116,8 @@ func TestHeldRequestsRunInOrder(t *testing.T) {
 }
 
 func TestSectionThatFollowsAtOnce(t *testing.T) {
-	// A section that begins in the moment in which another ends does not mix up those who were held: they have been admitted and are waited for,
-	// and those who come now are held behind them.
+	// A section that begins in the moment in which another ends does not mix up those who were held: they have been admitted and are waited for, as
+	// is who came behind them before the section did; those who come later are held.
 	l := newFakeLoop(t, ContextOptions{PollMax: -1})
 	r := newRootOn(t, l.AioContext)
 	start := func(name string) {
@@ -138,10 +138,10 @@ func TestSectionThatFollowsAtOnce(t *testing.T) {
 		l.Post(quiesce)
 		l.Post(func() { start("d") })
 	})
-	l.expect("wait 2ms\na\nb\nwait 2ms")
+	l.expect("wait 2ms\na\nb\nc\nwait 2ms")
 	<-idle
 	l.during(r.stir)
-	l.expect("c\nd\nwait 2ms")
+	l.expect("d\nwait 2ms")
 }
 
 func TestSectionsNestAndOverlap(t *testing.T) {

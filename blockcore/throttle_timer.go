@@ -77,15 +77,11 @@ func (w *throttleActions) carryOut(on *AioContext) {
 	}
 }
 
-// throttlePost runs fn now if the caller is on the loop of c, and has it run there otherwise. A context that is closed takes it as well:
-// the loop goes on while a Task waits here, and what comes after its end has nothing left to do.
+// throttlePost runs fn now if the caller is on the loop of c, and has it run there otherwise.
 func (c *AioContext) throttlePost(on *AioContext, fn func()) {
 	if c == on {
 		fn()
 		return
 	}
-	c.mu.Lock()
-	c.postLocked(fn)
-	c.mu.Unlock()
-	c.wake()
+	c.postAlways(fn)
 }

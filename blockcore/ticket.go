@@ -26,7 +26,14 @@ type Ticket struct {
 	task       *Task
 	since      time.Duration // by the context's clock
 	held       bool          // in Begin, and not counted in
+	away       bool          // in Begin, and the Root has moved to another context
 	prev, next *Ticket
+}
+
+// leave has the Task go on without its ticket.
+func (k *Ticket) leave(t *Task) {
+	t.ticket = nil
+	k.held, k.away, k.task, k.root = false, false, nil, nil
 }
 
 // ticketList is the requests of one Root, in the order of their coming. Owned by the context.

@@ -44,6 +44,7 @@ func (c *AioContext) runTimers() bool {
 	for len(c.timers) > 0 && c.timers[0].at <= now {
 		tm := heap.Pop(&c.timers).(*Timer)
 		tm.fn()
+		c.pause()
 		worked = true
 	}
 	return worked

@@ -39,6 +39,7 @@ func (c *AioContext) runPosted() bool {
 	c.mu.Unlock()
 	for _, fn := range batch {
 		fn()
+		c.pause()
 	}
 	return len(batch) > 0
 }
@@ -53,8 +54,16 @@ func (c *AioContext) runReady() bool {
 	for i, t := range c.running {
 		c.running[i] = nil
 		c.resume(t)
+		c.pause()
 	}
 	return true
+}
+
+// pause is where the loop of a Stepped stops.
+func (c *AioContext) pause() {
+	if c.between != nil {
+		c.between()
+	}
 }
 
 func (c *AioContext) endTurn() {

@@ -93,6 +93,9 @@ func (tx *Tx) setChild(d *Drained, e *Edge, to *Node) error {
 		return cycle(to, e.role, e.parent)
 	}
 	from := e.Node()
+	if from == to {
+		return nil
+	}
 	at := slices.Index(from.parents, e)
 	tx.point(e, to, len(to.parents))
 	tx.onUndo(func() { tx.point(e, from, at) })

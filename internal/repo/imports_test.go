@@ -32,6 +32,9 @@ var mayImport = map[string][]string{
 	"backends/raw":        with(leaves, "blockcore"),
 	"nbd":                 with(leaves, "blockcore"),
 
+	// A world for the block layer, in which nothing is left to chance.
+	"internal/sim": with(leaves, "blockcore"),
+
 	// A protocol that knows nothing of what it controls.
 	"qmp":              leaves,
 	"internal/control": with(leaves, "blockcore", "nbd", "qmp"),

@@ -1,0 +1,474 @@
+package sim
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"nbd-dataplane/blockcore"
+)
+
+// changes is all that controllers do, and how often.
+var changes = []change{
+	{"drain", 20, (*controller).someDrain},
+	{"hold", 10, (*controller).hold},
+	{"nest", 6, (*controller).nest},
+	{"insert", 12, (*controller).insert},
+	{"remove", 8, (*controller).remove},
+	{"replace", 8, (*controller).replace},
+	{"resize", 8, (*controller).resize},
+	{"move", 8, (*controller).move},
+	{"open", 8, (*controller).open},
+	{"close", 6, (*controller).shut},
+	{"throttle", 8, (*controller).throttle},
+	{"crash", 5, (*controller).crash},
+	{"switch", 5, (*controller).redirect},
+	{"target", 5, (*controller).target},
+	{"movable", 3, (*controller).movable},
+	{"everything", 4, (*controller).everything},
+	{"verify", 4, (*controller).verify},
+}
+
+var (
+	errGone = errors.New("it is gone meanwhile")
+	errBusy = errors.New("a cache is in the way")
+)
+
+func pick[T any](rng *rand.Rand, list []T) (one T, ok bool) {
+	if len(list) == 0 {
+		return one, false
+	}
+	return list[rng.IntN(len(list))], true
+}
+
+// pickLayer draws one of the nodes that wanted likes; nil = there is none.
+func (c *controller) pickLayer(wanted func(driver) bool) driver {
+	var list []driver
+	for _, d := range c.w.layers {
+		if wanted(d) {
+			list = append(list, d)
+		}
+	}
+	d, _ := pick(c.rng, list)
+	return d
+}
+
+func isData(d driver) bool { b := diskOf(d); return b != nil && b.volume != nil }
+func isDisk(d driver) bool { _, ok := d.(*disk); return ok && isData(d) }
+
+// here reports whether a node is in the graph still.
+func (w *world) here(l *layer) bool { return l.node != nil && w.graph.Node(l.name) == l.node }
+
+// above returns the nodes that use d, directly or not, and d itself.
+func (w *world) above(d driver) []driver {
+	list := []driver{d}
+	for i := 0; i < len(list); i++ {
+		for _, other := range w.layers {
+			if other.common().uses(list[i]) && !slices.Contains(list, other) {
+				list = append(list, other)
+			}
+		}
+	}
+	return list
+}
+
+func hasCache(list []driver) bool {
+	return slices.ContainsFunc(list, func(d driver) bool { _, ok := d.(*cache); return ok })
+}
+
+// open to others is a node below no cache: behind its back the contents are old.
+func (w *world) hidden(d driver) bool { return hasCache(w.above(d)[1:]) }
+
+func (w *world) cached(d driver) bool {
+	for d != nil {
+		if _, ok := d.(*cache); ok {
+			return true
+		}
+		d = childOf(d)
+	}
+	return false
+}
+
+func (w *world) enlist(d driver) { w.layers = append(w.layers, d) }
+
+func (w *world) delist(d driver) {
+	w.layers = slices.DeleteFunc(slices.Clone(w.layers), func(other driver) bool { return other == d })
+}
+
+// removeNode is tx.RemoveNode; whether the change stands is seen by whether the node is in the graph.
+func (c *controller) removeNode(tx *blockcore.Tx, l *layer) error {
+	c.attend()
+	return tx.RemoveNode(l.node)
+}
+
+// attend notes that the Update removes or resizes a node.
+func (c *controller) attend() {
+	c.attends++
+	c.w.attended++
+}
+
+// addVolume makes a disk of its own.
+func (c *controller) addVolume() {
+	w := c.w
+	v := newVolume(w.newName("volume"), 64*(1+c.rng.IntN(3)))
+	d := w.newDisk(w.newName("disk"), len(v.cells), v)
+	loop, _ := pick(c.rng, w.loops)
+	_ = c.updateWhole("add "+d.name, func(tx *blockcore.Tx) error {
+		_, err := tx.AddNode(blockcore.NodeOptions{Name: d.name, Context: loop.AioContext, Driver: d})
+		w.enlist(d)
+		return err
+	})
+	w.volumes = append(w.volumes, v)
+}
+
+// someSection draws what to drain.
+func (c *controller) someSection() *section {
+	s := &section{name: c.w.newName("section"), all: c.rng.IntN(10) == 0}
+	for range c.rng.IntN(3) {
+		if d := c.pickLayer(func(driver) bool { return true }); d != nil {
+			s.layers = append(s.layers, d.common())
+		}
+	}
+	for range c.rng.IntN(2) {
+		if o, ok := pick(c.rng, c.w.owners); ok {
+			s.owners = append(s.owners, o)
+		}
+	}
+	return s
+}
+
+func (c *controller) someLimit() time.Duration {
+	if c.rng.IntN(3) == 0 {
+		return 1 + c.duration(2*time.Millisecond)
+	}
+	return drainMax
+}
+
+func (c *controller) someDrain() {
+	s := c.drain(c.someSection(), c.someLimit())
+	c.park(c.pause())
+	c.end(s)
+}
+
+// hold drains and goes on to other changes.
+func (c *controller) hold() {
+	if len(c.sections) > 2 {
+		c.endOne()
+		return
+	}
+	if s := c.drain(c.someSection(), c.someLimit()); s != nil {
+		c.sections = append(c.sections, s)
+	}
+}
+
+func (c *controller) nest() {
+	outer := c.drain(c.someSection(), c.someLimit())
+	inner := c.drain(c.someSection(), c.someLimit())
+	if c.rng.IntN(2) == 0 {
+		outer, inner = inner, outer
+	}
+	c.end(inner)
+	c.end(outer)
+}
+
+// insert puts a filter above a node.
+func (c *controller) insert() {
+	w := c.w
+	var above driver
+	below := c.pickLayer(isData)
+	if isDisk(below) && c.rng.IntN(2) == 0 {
+		above = w.newCache(w.newName("cache"))
+	} else {
+		above = w.newFilter(w.newName("filter"))
+	}
+	c.within("insert", []*layer{below.common()}, func(s *section) {
+		err := c.update("insert "+above.common().name, func(tx *blockcore.Tx) error {
+			if !w.here(below.common()) {
+				return errGone
+			}
+			if hasCache([]driver{above}) && hasCache(w.above(below)) {
+				return errBusy
+			}
+			n, err := tx.AddNode(blockcore.NodeOptions{
+				Name: above.common().name, Driver: above,
+				Children: []blockcore.ChildOptions{{Role: blockcore.RoleFile, Node: below.common().node}},
+			})
+			if err != nil {
+				return err
+			}
+			w.enlist(above)
+			return tx.Replace(s.d, below.common().node, n)
+		})
+		if err != nil {
+			w.delist(above)
+		}
+	})
+}
+
+// remove takes a filter away.
+func (c *controller) remove() {
+	w := c.w
+	d := c.pickLayer(func(d driver) bool { return childOf(d) != nil })
+	if d == nil {
+		return
+	}
+	l := d.common()
+	drained := []*layer{l}
+	if c.rng.IntN(2) == 0 {
+		drained = append(drained, childOf(d).common())
+	}
+	c.within("remove", drained, func(s *section) {
+		err := c.update("remove "+l.name, func(tx *blockcore.Tx) error {
+			if !w.here(l) || l.target != nil {
+				return errGone
+			}
+			if err := tx.Replace(s.d, l.node, childOf(d).common().node); err != nil {
+				return err
+			}
+			return c.removeNode(tx, l)
+		})
+		if !w.here(l) {
+			w.delist(d)
+		} else if err == nil {
+			w.fail("node %s is removed and there", l.name)
+		}
+	})
+}
+
+// move is Graph.Move with a stop between the section and the change, and changes that fail when all has moved.
+func (c *controller) move() {
+	w := c.w
+	d := c.pickLayer(func(driver) bool { return true })
+	loop, _ := pick(c.rng, w.loops)
+	var drained []*layer
+	for _, n := range w.graph.Component(d.common().node) {
+		drained = append(drained, n.Driver().(driver).common())
+	}
+	c.within("move", drained, func(s *section) {
+		err := c.update("move "+d.common().name+" to "+loop.Name(), func(tx *blockcore.Tx) error {
+			if !w.here(d.common()) {
+				return errGone
+			}
+			return tx.SetContext(s.d, d.common().node, loop.AioContext)
+		})
+		if err == nil {
+			w.count("moved")
+		} else {
+			w.count("move refused")
+		}
+	})
+}
+
+// open has a new client come.
+func (c *controller) open() {
+	w := c.w
+	if len(w.owners) >= 8 {
+		return
+	}
+	below := c.pickLayer(func(d driver) bool { return isData(d) && !w.hidden(d) })
+	if below == nil {
+		return
+	}
+	name := w.newName("root")
+	o := &owner{w: w, name: name, rng: w.stream(name)}
+	options := blockcore.RootOptions{Name: o.name, Owner: o, Writable: c.rng.IntN(6) > 0, Movable: c.rng.IntN(2) == 0}
+	if c.rng.IntN(2) == 0 {
+		options.Owner = mover{o, w.stream(name + " veto")}
+	}
+	if c.rng.IntN(10) == 0 {
+		options.Unshared = blockcore.PermResize
+	}
+	err := c.update("open "+o.name, func(tx *blockcore.Tx) error {
+		if !w.here(below.common()) || w.hidden(below) {
+			return errGone
+		}
+		r, err := tx.NewRoot(below.common().node, options)
+		o.root = r
+		return err
+	})
+	if err != nil {
+		return
+	}
+	w.owners = append(w.owners, o)
+	o.live = 1 + c.rng.IntN(4)
+	for i := range o.live {
+		one := &connection{owner: o, rng: w.stream(o.name + " " + string(rune('a'+i)))}
+		one.start()
+	}
+}
+
+// shut has a client go: its requests in flight end, and its Root is closed.
+func (c *controller) shut() {
+	for len(c.sections) > 0 {
+		c.endOne() // which could hold back what is waited for
+	}
+	if o, ok := pick(c.rng, c.w.owners); ok && !o.closing {
+		c.closeOwner(o)
+	}
+}
+
+func (c *controller) closeOwner(o *owner) {
+	w := c.w
+	o.closing = true
+	since, rest := w.now(), 100*time.Microsecond
+	for o.live > 0 || o.own.Load() > 0 {
+		c.park(rest)
+		rest += rest / 4
+		if w.now()-since > stuckMax {
+			w.fail("root %s does not become idle: %s", o.name, w.describe())
+			c.park(0)
+		}
+	}
+	w.owners = slices.DeleteFunc(slices.Clone(w.owners), func(other *owner) bool { return other == o })
+	if n := o.root.InFlight(); n != 0 {
+		w.fail("root %s has %d requests in flight and no connection", o.name, n)
+	}
+	o.root.Close()
+	c.park(0)
+	w.updated = w.tick()
+	w.count("closed")
+}
+
+// throttle changes limits, and who is under them.
+func (c *controller) throttle() {
+	w := c.w
+	group, _ := pick(c.rng, w.groups)
+	var limits blockcore.ThrottleConfig
+	switch c.rng.IntN(3) {
+	case 0:
+		limits.IOPSTotal.Avg = 200 + c.rng.Int64N(5000)
+	case 1:
+		limits.BPSWrite.Avg = 100_000 + c.rng.Int64N(1_000_000)
+		limits.IOPSRead.Avg = 1000
+	}
+	if err := group.Configure(limits); err != nil {
+		w.fail("limits %+v: %v", limits, err)
+	}
+	c.park(0)
+	o, ok := pick(c.rng, w.owners)
+	if !ok {
+		return
+	}
+	if c.rng.IntN(3) == 0 {
+		group = nil
+	}
+	s := c.drain(&section{name: w.newName("throttle "), owners: []*owner{o}}, drainMax)
+	if s == nil {
+		return
+	}
+	_ = c.update("throttle "+o.name, func(tx *blockcore.Tx) error {
+		if !slices.Contains(w.owners, o) {
+			return errGone
+		}
+		o.limited = true
+		tx.SetThrottle(s.d, o.root, group)
+		return nil
+	})
+	c.end(s)
+}
+
+// redirect has a filter show another disk.
+func (c *controller) redirect() {
+	w := c.w
+	d := c.pickLayer(func(d driver) bool { _, ok := d.(*filter); return ok && isData(d) && !w.cached(d) })
+	if d == nil {
+		return
+	}
+	f := d.(*filter)
+	to := c.pickLayer(func(d driver) bool { return isData(d) && !w.hidden(d) })
+	drained := []*layer{&f.layer}
+	if to != nil && c.rng.IntN(2) == 0 {
+		drained = append(drained, to.common())
+	}
+	c.within("switch", drained, func(s *section) {
+		if to == nil {
+			return
+		}
+		_ = c.update("switch "+f.name+" to "+to.common().name, func(tx *blockcore.Tx) error {
+			if !w.here(&f.layer) || !w.here(to.common()) {
+				return errGone
+			}
+			if hasCache(w.above(f)) || w.hidden(to) {
+				return errBusy
+			}
+			return tx.SetChild(s.d, f.file, to.common().node)
+		})
+	})
+}
+
+// target has a filter write to a second disk as well, or not any more.
+func (c *controller) target() {
+	w := c.w
+	d := c.pickLayer(func(d driver) bool { _, ok := d.(*filter); return ok })
+	if d == nil {
+		return
+	}
+	f := d.(*filter)
+	spare := w.newDisk(w.newName("spare"), 64*4, nil)
+	c.within("target", []*layer{&f.layer}, func(s *section) {
+		var added, removed driver
+		err := c.update("target of "+f.name, func(tx *blockcore.Tx) error {
+			if !w.here(&f.layer) {
+				return errGone
+			}
+			if f.target != nil {
+				removed = f.target.Node().Driver().(driver)
+				tx.Detach(s.d, f.target)
+				return c.removeNode(tx, removed.common())
+			}
+			loop, _ := pick(c.rng, w.loops)
+			n, err := tx.AddNode(blockcore.NodeOptions{Name: spare.name, Context: loop.AioContext, Driver: spare})
+			if err != nil {
+				return err
+			}
+			added = spare
+			w.enlist(spare)
+			_, err = tx.Attach(s.d, f.node, blockcore.RoleTarget, n)
+			return err
+		})
+		if added != nil && err != nil {
+			w.delist(added)
+		}
+		if removed != nil && !w.here(removed.common()) {
+			w.delist(removed)
+		}
+	})
+}
+
+func (c *controller) movable() {
+	o, ok := pick(c.rng, c.w.owners)
+	if !ok {
+		return
+	}
+	_ = c.update("movable "+o.name, func(tx *blockcore.Tx) error {
+		tx.SetMovable(o.root, c.rng.IntN(2) == 0)
+		return nil
+	})
+}
+
+// everything drains all there is, and has a node come and go meanwhile.
+func (c *controller) everything() {
+	w := c.w
+	s := c.drain(&section{name: w.newName("everything "), all: true}, drainMax)
+	if s == nil {
+		return
+	}
+	spare := w.newDisk(w.newName("spare"), 64, nil)
+	loop, _ := pick(c.rng, w.loops)
+	err := c.update("add "+spare.name, func(tx *blockcore.Tx) error {
+		_, err := tx.AddNode(blockcore.NodeOptions{Name: spare.name, Context: loop.AioContext, Driver: spare})
+		return err
+	})
+	if err == nil && spare.node.Quiesced() == 0 {
+		w.fail("node %s was made in a drain of all and is not quiesced", spare.name)
+	}
+	if c.rng.IntN(2) == 0 {
+		c.end(s)
+		s = nil
+	}
+	if err == nil {
+		_ = c.updateWhole("remove "+spare.name, func(tx *blockcore.Tx) error { return c.removeNode(tx, &spare.layer) })
+	}
+	c.end(s)
+}

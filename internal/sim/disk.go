@@ -1,0 +1,232 @@
+package sim
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"nbd-dataplane/blockcore"
+)
+
+// errInjected is what a disk fails with where the seed says so.
+var errInjected = fmt.Errorf("injected: %w", syscall.EIO)
+
+// disk is the simulated disk: see the fault model in doc.go.
+type disk struct {
+	layer
+	volume *volume // nil = nobody's: contents are not checked
+
+	// Immutable.
+	rng     *rand.Rand
+	limits  blockcore.Limits
+	slow    time.Duration // the longest that a piece of a request takes; 0 = no time, only turns
+	failing int           // of a thousand requests
+	zeroer  int           // of a hundred zeroings done by own means
+
+	// Owned by the context.
+	now      []uint64            // contents, by cell
+	stable   []uint64            // what a crash leaves at least
+	volatile map[int][]cellWrite // since then, by cell
+	seq      int
+}
+
+type cellWrite struct {
+	seq int
+	tag uint64
+}
+
+func (w *world) newDisk(name string, cells int, v *volume) *disk {
+	d := &disk{
+		rng: w.stream(name), volume: v,
+		now: make([]uint64, cells), stable: make([]uint64, cells), volatile: map[int][]cellWrite{},
+	}
+	d.layer.init(w, name, d)
+	aligns := []int64{1, 64, 256, 512}
+	d.limits.Align = aligns[d.rng.IntN(len(aligns))]
+	if d.rng.IntN(2) == 0 {
+		d.limits.TransferMax = 512
+	}
+	d.slow = time.Duration(d.rng.IntN(20)) * 50 * time.Microsecond
+	if d.rng.IntN(3) == 0 {
+		d.slow = 0
+	}
+	d.failing = d.rng.IntN(3) * 10
+	d.zeroer = d.rng.IntN(3) * 50
+	return d
+}
+
+// Size is constant but for Resize.
+func (d *disk) Size() int64 { return int64(len(d.now)) * cellBytes }
+
+// Limits are drawn when the disk is made.
+func (d *disk) Limits() blockcore.Limits { return d.limits }
+
+// work takes some time and perhaps fails.
+func (d *disk) work(t *blockcore.Task) error {
+	switch n := d.rng.IntN(4); {
+	case n == 0:
+	case n == 1 || d.slow == 0:
+		t.Yield()
+	default:
+		t.Sleep(1 + time.Duration(d.rng.Int64N(int64(d.slow))))
+	}
+	if d.rng.IntN(1000) < d.failing {
+		return errInjected
+	}
+	return nil
+}
+
+// pieces calls fn for the cells of a request, in two pieces at different times.
+func (d *disk) pieces(t *blockcore.Task, off, length int64, fn func(cell int)) error {
+	if off%cellBytes != 0 || length%cellBytes != 0 || off+length > d.Size() {
+		d.w.fail("disk %s: request [%#x, +%#x) of %#x", d.name, off, length, d.Size())
+		return errInjected
+	}
+	first, n := int(off/cellBytes), int(length/cellBytes)
+	middle := d.rng.IntN(n + 1)
+	for i := range n {
+		if i == 0 || i == middle {
+			if err := d.work(t); err != nil {
+				return err
+			}
+		}
+		fn(first + i)
+	}
+	return d.work(t)
+}
+
+// ReadAt implements blockcore.Driver.
+func (d *disk) ReadAt(t *blockcore.Task, p []byte, off int64) error {
+	defer d.enter("read")()
+	return d.pieces(t, off, int64(len(p)), func(cell int) {
+		at := int64(cell)*cellBytes - off
+		fillCell(p[at:at+cellBytes], d.now[cell])
+	})
+}
+
+// WriteAt implements blockcore.Writer.
+func (d *disk) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) error {
+	defer d.enter("write")()
+	return d.pieces(t, off, int64(len(p)), func(cell int) {
+		at := int64(cell)*cellBytes - off
+		tag, err := cellTag(p[at : at+cellBytes])
+		if err != nil {
+			d.w.fail("disk %s: write of cell %d: %v", d.name, cell, err)
+		}
+		d.store(cell, tag, flags&blockcore.WriteFUA != 0)
+	})
+}
+
+func (d *disk) store(cell int, tag uint64, stable bool) {
+	d.now[cell] = tag
+	if stable {
+		d.stable[cell] = tag
+		delete(d.volatile, cell)
+		return
+	}
+	d.seq++
+	d.volatile[cell] = append(d.volatile[cell], cellWrite{d.seq, tag})
+}
+
+// Flush implements blockcore.Flusher.
+func (d *disk) Flush(t *blockcore.Task) error {
+	defer d.enterFlush()()
+	since := d.seq
+	if err := d.work(t); err != nil {
+		return err
+	}
+	for cell := range d.now {
+		list := d.volatile[cell]
+		for len(list) > 0 && list[0].seq <= since {
+			d.stable[cell] = list[0].tag
+			list = list[1:]
+		}
+		d.volatile[cell] = list
+	}
+	return d.work(t)
+}
+
+// WriteZeroes implements blockcore.Zeroer.
+func (d *disk) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore.ZeroFlags) error {
+	defer d.enter("zero")()
+	if d.rng.IntN(100) >= d.zeroer {
+		return syscall.ENOTSUP
+	}
+	return d.pieces(t, r.Offset, r.Length, func(cell int) {
+		d.store(cell, 0, flags&blockcore.ZeroFUA != 0)
+	})
+}
+
+// Discard implements blockcore.Discarder.
+func (d *disk) Discard(t *blockcore.Task, r blockcore.Range) error {
+	defer d.enter("discard")()
+	return d.pieces(t, r.Offset, r.Length, func(cell int) {
+		if d.rng.IntN(2) == 0 {
+			d.store(cell, 0, false)
+		}
+	})
+}
+
+// Resize implements blockcore.Resizer.
+func (d *disk) Resize(t *blockcore.Task, sizeBytes int64) error {
+	defer d.enterDrained("resize")()
+	if err := d.work(t); err != nil {
+		return err
+	}
+	cells := int(sizeBytes / cellBytes)
+	for cell := cells; cell < len(d.now); cell++ {
+		delete(d.volatile, cell)
+	}
+	d.now = resized(d.now, cells)
+	d.stable = resized(d.stable, cells)
+	return nil
+}
+
+func resized(list []uint64, n int) []uint64 {
+	fresh := make([]uint64, n)
+	copy(fresh, list)
+	return fresh
+}
+
+// crash loses what was not flushed. Nothing is in flight.
+func (d *disk) crash() {
+	for cell := range d.now {
+		list := append([]cellWrite{{0, d.stable[cell]}}, d.volatile[cell]...)
+		d.now[cell] = list[d.rng.IntN(len(list))].tag
+		d.stable[cell] = d.now[cell]
+	}
+	clear(d.volatile)
+}
+
+// copyFrom makes d hold what other holds, stable or not.
+func (d *disk) copyFrom(other *disk) {
+	d.now = append([]uint64(nil), other.now...)
+	d.stable = append([]uint64(nil), other.stable...)
+	d.volatile = map[int][]cellWrite{}
+	for cell, list := range other.volatile {
+		d.volatile[cell] = append([]cellWrite(nil), list...)
+	}
+	d.seq = other.seq
+}
+
+func fillCell(p []byte, tag uint64) {
+	for i := 0; i < len(p); i += 8 {
+		binary.LittleEndian.PutUint64(p[i:], tag)
+	}
+}
+
+var errTorn = errors.New("a cell that is torn")
+
+// cellTag returns what a cell was filled with.
+func cellTag(p []byte) (uint64, error) {
+	tag := binary.LittleEndian.Uint64(p)
+	for i := 8; i < len(p); i += 8 {
+		if binary.LittleEndian.Uint64(p[i:]) != tag {
+			return tag, errTorn
+		}
+	}
+	return tag, nil
+}

@@ -1,0 +1,34 @@
+// Package sim runs the block layer in a simulation: a seed gives random graphs, clients, faults and changes of the graph, and always
+// the same run.
+//
+// # What is real and what is not
+//
+// Graph, Nodes, Edges, Roots, Tasks, chores and throttle groups are those of blockcore. Their loops are [blockcore.Stepped]: the
+// scheduler (world.run) has one of them do one thing, or lets one goroutine of the control plane go on, or lets time pass. It is the
+// only goroutine that decides, and it decides by the seed. Time is that of a testing/synctest bubble.
+//
+// Goroutines of the control plane block inside of blockcore. The scheduler waits until all of them do (synctest.Wait) before
+// it decides again, so nothing runs beside a loop. One thing that happens may wake several of them at once: those
+// run at the same time up to the end of their call, where each parks until it is chosen. What they do up to there is to look at
+// counts and to note their own result, so their order is not seen.
+//
+// # The fault model
+//
+// A disk has contents and, below them, what is stable. It may:
+//   - take any time for a request, so that requests overtake one another, and do it in pieces at different times;
+//   - fail a request with EIO, before it has done anything or in the middle;
+//   - refuse to zero other than by writing; keep or zero what is discarded;
+//   - lose at a crash, for each cell by itself, any of the writes since the last flush that succeeded.
+//
+// It does not lie about flushes, and it does not change what nobody writes.
+//
+// # What is checked
+//
+//   - Reads: each cell of 64 bytes holds a write that was under way, or the last one before (volume.go).
+//   - Crashes: what was flushed, or written with FUA, is there.
+//   - Sections: nothing begins, runs or ends where a section has settled (section.go).
+//   - Callbacks: Quiesce and Resume alternate, for drivers and owners, parents before children.
+//   - Held requests are admitted in the order of their coming, ahead of those that came later.
+//   - Every request and every change ends; what has no deadline of its own never fails because of one.
+//   - In the end counts are zero, nobody is quiesced, permissions are those that the Roots ask for, no buffer is out.
+package sim

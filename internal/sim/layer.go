@@ -1,0 +1,158 @@
+package sim
+
+import (
+	"nbd-dataplane/blockcore"
+)
+
+// layer is what all drivers of the simulation have in common: their place in the graph, and the checks of when they are called.
+type layer struct {
+	w    *world
+	name string
+	self blockcore.Driver
+
+	// Changed only by a Tx.
+	node   *blockcore.Node
+	file   *blockcore.Edge // what is below; nil for a disk
+	target *blockcore.Edge // what gets the writes as well; nil = nothing
+
+	// Owned by the context.
+	running int  // requests in it
+	still   bool // between Quiesce and Resume
+	away    bool // between Detach and Attach
+	closed  bool
+}
+
+// driver is a driver of the simulation.
+type driver interface {
+	blockcore.Driver
+	common() *layer
+}
+
+func (l *layer) init(w *world, name string, self blockcore.Driver) {
+	l.w, l.name, l.self = w, name, self
+}
+
+func (l *layer) common() *layer { return l }
+
+// SetNode implements blockcore.Adopter.
+func (l *layer) SetNode(n *blockcore.Node) { l.node = n }
+
+// Close implements blockcore.Driver.
+func (l *layer) Close(*blockcore.Task) error {
+	if l.closed || l.running > 0 {
+		l.w.fail("node %s is closed twice, or with %d requests", l.name, l.running)
+	}
+	l.closed = true
+	l.w.log("%s: closed", l.name)
+	return nil
+}
+
+// Quiesce implements blockcore.Quiescer.
+func (l *layer) Quiesce() {
+	l.w.log("%s: quiesce", l.name)
+	if l.still {
+		l.w.fail("node %s is quiesced twice", l.name)
+	}
+	l.still = true
+	for _, above := range l.w.layers {
+		if l.w.calm() && !above.common().still && above.common().uses(l.self) {
+			l.w.fail("node %s is quiesced before %s, which uses it", l.name, above.common().name)
+		}
+	}
+}
+
+// Resume implements blockcore.Quiescer.
+func (l *layer) Resume() {
+	l.w.log("%s: resume", l.name)
+	if !l.still {
+		l.w.fail("node %s is resumed and was not quiesced", l.name)
+	}
+	if below := childOf(l.self); below != nil && below.common().still && l.w.calm() {
+		l.w.fail("node %s is resumed before %s, which it uses", l.name, below.common().name)
+	}
+	l.still = false
+}
+
+// Detach implements blockcore.ContextFollower.
+func (l *layer) Detach() {
+	if l.away || l.running > 0 {
+		l.w.fail("node %s leaves its loop twice, or with %d requests", l.name, l.running)
+	}
+	l.away = true
+}
+
+// Attach implements blockcore.ContextFollower.
+func (l *layer) Attach(ctx *blockcore.AioContext) {
+	if !l.away || l.w.loopOf(ctx) == nil {
+		l.w.fail("node %s comes to a loop and has not left one", l.name)
+	}
+	l.away = false
+}
+
+// enter notes a request that begins; what it returns notes the end.
+func (l *layer) enter(what string) func() {
+	l.mayRun(what + " begins")
+	l.running++
+	return func() {
+		l.mayRun(what + " ends")
+		l.running--
+	}
+}
+
+// enterDrained is enter for what the control plane does in drained sections.
+func (l *layer) enterDrained(what string) func() {
+	if l.closed || l.away {
+		l.w.fail("node %s: %s, closed %t, between two loops %t", l.name, what, l.closed, l.away)
+	}
+	return func() {}
+}
+
+// enterFlush is enter for a flush. The control plane itself flushes what it removes or resizes, down to the disk, whatever sections cover it.
+func (l *layer) enterFlush() func() {
+	if l.w.attending() {
+		return l.enterDrained("flush")
+	}
+	return l.enter("flush")
+}
+
+func (w *world) attending() bool { return w.attended > 0 }
+
+// mayRun checks that no settled section covers the layer, and that it is where it should be.
+func (l *layer) mayRun(what string) {
+	if l.closed || l.away {
+		l.w.fail("node %s: %s, closed %t, between two loops %t", l.name, what, l.closed, l.away)
+	}
+	if l.node == nil || l.w.running == nil || l.node.Context() != l.w.running.AioContext {
+		l.w.fail("node %s: %s on another loop than its own", l.name, what)
+	}
+	if s := l.w.coveredBy(l.self); s != nil {
+		l.w.fail("node %s: %s inside of the settled section %s", l.name, what, s.name)
+	}
+}
+
+// uses reports whether a driver is a child.
+func (l *layer) uses(d blockcore.Driver) bool {
+	return l.file != nil && l.file.Node().Driver() == d || l.target != nil && l.target.Node().Driver() == d
+}
+
+// childOf returns what is below a driver, or nil.
+func childOf(d blockcore.Driver) driver {
+	if l := d.(driver).common(); l.file != nil {
+		return l.file.Node().Driver().(driver)
+	}
+	return nil
+}
+
+// diskOf returns the disk at the bottom, or nil where the chain is open.
+func diskOf(d blockcore.Driver) *disk {
+	for {
+		if found, ok := d.(*disk); ok {
+			return found
+		}
+		below := childOf(d)
+		if below == nil {
+			return nil
+		}
+		d = below
+	}
+}
