@@ -81,7 +81,7 @@ func (s *session) removeNodes() error {
 	for again := true; again; {
 		again = false
 		for _, n := range s.graph.Nodes() {
-			if len(n.Parents()) == 0 {
+			if len(n.Parents()) == 0 && s.graph.Node(n.Name()) == n { // it may have gone with its parent
 				errs = append(errs, s.graph.RemoveNode(n))
 				again = true
 			}
