@@ -65,6 +65,7 @@ func (s *session) closeMonitor() error {
 	if s.plane == nil {
 		return nil
 	}
+	releaseHeld(s.graph)
 	err := s.plane.Close()
 	if s.monitor != nil {
 		s.monitor.close()
