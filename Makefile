@@ -63,6 +63,14 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS (20)
 soak: deps ## repeat the tests in random order, race detector and assertions on, for SOAK_MINUTES (30)
 	@scripts/soak $(SOAK_MINUTES)
 
+.PHONY: churn
+churn: ## drain, move, filter, resize and disconnect a disk 1,600 times under clients that verify
+	CHURN_PERCENT=100 $(GO) test $(TEST_FLAGS) -v -run TestChurn ./interop
+
+.PHONY: bench-pause
+bench-pause: build ## how long a client stands still while its disk is changed, beside qemu-storage-daemon
+	$(GO) run ./internal/bench/pause --ours $(BIN)
+
 .PHONY: vet
 vet: ## go vet and gofmt, for every set of build tags
 	@scripts/vet

@@ -15,6 +15,8 @@ type DrainOptions struct {
 	Roots []*Root
 	// All drains every node there is, and covers those that are made in the section.
 	All bool
+	// connected drains all that shares requests with Nodes as well.
+	connected bool
 	// Max bounds the wait; 0 takes DrainMaxDefault. An earlier end of the caller's context ends it too.
 	Max time.Duration
 }
@@ -60,7 +62,7 @@ func (g *Graph) Drain(ctx context.Context, o DrainOptions) (*Drained, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Max)
 	defer cancel()
 	d := &Drained{graph: g, why: o.Why, all: o.All, nodes: slices.Clone(o.Nodes), roots: slices.Clone(o.Roots), begun: time.Now()}
-	steps, err := g.quiesce(ctx, d)
+	steps, err := g.quiesce(ctx, d, o.connected)
 	if err != nil {
 		return nil, fmt.Errorf("drain for %s: %w", d.why, err)
 	}
@@ -75,7 +77,7 @@ func (g *Graph) Drain(ctx context.Context, o DrainOptions) (*Drained, error) {
 }
 
 // quiesce begins a section: phases one to three.
-func (g *Graph) quiesce(ctx context.Context, d *Drained) ([]*step, error) {
+func (g *Graph) quiesce(ctx context.Context, d *Drained, connected bool) ([]*step, error) {
 	if err := g.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -93,6 +95,9 @@ func (g *Graph) quiesce(ctx context.Context, d *Drained) ([]*step, error) {
 		}
 	}
 	var w walk
+	if connected {
+		d.nodes, _ = g.component(d.nodes[0])
+	}
 	if d.all {
 		g.drainAll++
 		d.nodes = g.sorted()
@@ -278,6 +283,13 @@ func (d *Drained) Timings() Timings {
 	d.graph.mu.Lock()
 	defer d.graph.mu.Unlock()
 	return d.timings
+}
+
+// Settled reports whether the wait is over and what d covers is still. Safe from anywhere.
+func (d *Drained) Settled() bool {
+	d.graph.mu.Lock()
+	defer d.graph.mu.Unlock()
+	return d.settled
 }
 
 // covers reports whether d holds n still. graph.mu is held.

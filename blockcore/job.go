@@ -228,6 +228,9 @@ func (j *Job) Wait(ctx context.Context) error {
 	}
 }
 
+// Concluded is closed when the job has ended, in whatever way. Safe from anywhere.
+func (j *Job) Concluded() <-chan struct{} { return j.concluded }
+
 // Err returns why the job failed, as far as is known. Safe from anywhere.
 func (j *Job) Err() error {
 	j.jobs.mu.Lock()

@@ -36,13 +36,17 @@ func (j *Job) finish(err error) {
 func (g *JobGroup) advance(j *Job) {
 	mu := &j.jobs.mu
 	mu.Lock()
+	var cancels []func()
 	if j.err != nil {
-		g.fail()
+		cancels = g.fail()
 	}
 	manual := false
 	for _, other := range g.jobs {
 		if !other.returned {
 			mu.Unlock()
+			for _, cancel := range cancels {
+				cancel()
+			}
 			return
 		}
 		manual = manual || other.manualFinalize
@@ -60,10 +64,10 @@ func (g *JobGroup) advance(j *Job) {
 	g.finalize()
 }
 
-// fail cancels what still runs. jobs.mu is held.
-func (g *JobGroup) fail() {
+// fail marks what still runs as cancelled, and returns how to tell it. jobs.mu is held.
+func (g *JobGroup) fail() (cancels []func()) {
 	if g.failed {
-		return
+		return nil
 	}
 	g.failed = true
 	for _, other := range g.jobs {
@@ -71,9 +75,10 @@ func (g *JobGroup) fail() {
 			continue
 		}
 		if after, _ := other.cancel(); after != nil {
-			go after()
+			cancels = append(cancels, after)
 		}
 	}
+	return cancels
 }
 
 // abandon aborts a group whose job was cancelled when its body had returned.

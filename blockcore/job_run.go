@@ -50,12 +50,12 @@ func (j *Job) Checkpoint(t *Task) error {
 	for {
 		again, err := j.look(t)
 		if !again {
+			j.busy.Store(true)
 			return err
 		}
 		j.busy.Store(false)
 		j.roots[0].Settled()
 		t.Wait(&j.queue)
-		j.busy.Store(true)
 	}
 }
 

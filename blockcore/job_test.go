@@ -181,7 +181,7 @@ func TestJobSleepsOnAfterASection(t *testing.T) {
 
 func TestJobsUnderDrains(t *testing.T) {
 	// A job does nothing in a drained section, and every section comes to its end, whatever the job is at: jobs that read, sleep and complete, and drain at their end
-	// themselves, under drains and moves at random.
+	// themselves (T-X11), under drains and moves at random.
 	rng := newRand(t)
 	main, io := newTestContext(t, ContextOptions{}), newTestContext(t, ContextOptions{})
 	g, n := newDisk(t, main)

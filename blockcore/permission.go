@@ -122,6 +122,9 @@ func (e *Edge) describeParent() string {
 	if e.root == nil {
 		return fmt.Sprintf("node '%s'", e.parent.name)
 	}
+	if o, ok := e.root.owner.(*jobOwner); ok {
+		return fmt.Sprintf("%s job '%s'", o.job.kind, o.job.id)
+	}
 	if e.root.name == "" {
 		return "an unnamed block device"
 	}

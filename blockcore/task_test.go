@@ -65,6 +65,7 @@ func TestSleepsEndInOrder(t *testing.T) {
 func TestBlock(t *testing.T) {
 	// Block runs functions beside the loop, no more at once than there are workers, returns their errors, and the loop goes
 	// on meanwhile: a thousand Tasks block on four workers, which wait for one another and for a post.
+	// Scenarios: T-P1, T-P2, T-P3, T-P4.
 	for _, kind := range engineKinds {
 		t.Run(kind.String(), func(t *testing.T) {
 			const workers, tasks = 4, 1000
@@ -151,6 +152,7 @@ func TestClosedContextRefuses(t *testing.T) {
 func TestCloseWaitsForTasks(t *testing.T) {
 	// Close returns after all Tasks have ended, whatever they wait for: one sleeps, one blocks, one does I/O, one waits
 	// for another.
+	// Scenarios: T-M1.
 	onEngines(t, func(t *testing.T, c *AioContext) {
 		fd := tempFile(t, 4096)
 		var ended atomic.Int64
@@ -202,6 +204,7 @@ func TestCloseRunsWhatWasAccepted(t *testing.T) {
 func TestTasksAreReused(t *testing.T) {
 	// Finished coroutines are used again, no more are kept than tasksIdleMax, and the others give their slot back: twice as
 	// many Tasks are alive at once, and then the same again.
+	// Scenarios: T-C1.
 	onEngines(t, func(t *testing.T, c *AioContext) {
 		for range 2 {
 			var q WaitQueue
@@ -236,6 +239,7 @@ func TestTasksAreReused(t *testing.T) {
 func TestDeepStacksSurviveSuspension(t *testing.T) {
 	// A Task may suspend at any depth of its stack, which grows on the way: a recursion suspends in each of its thousand levels,
 	// in ten Tasks by turns.
+	// Scenarios: T-C1.
 	onEngines(t, func(t *testing.T, c *AioContext) {
 		var descend func(t *Task, depth int) int
 		descend = func(t *Task, depth int) int {

@@ -34,6 +34,9 @@ func (tm *Timer) Stop() bool {
 	return true
 }
 
+// Left returns how long it is until tm is due, or would be if it had not been stopped. On its loop, or when it is stopped.
+func (tm *Timer) Left() time.Duration { return max(tm.at-tm.ctx.clock.now(), 0) }
+
 // runTimers calls those whose time has come and reports whether there were any.
 func (c *AioContext) runTimers() bool {
 	now := c.clock.now()

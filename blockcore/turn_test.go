@@ -50,6 +50,7 @@ func TestTurnOrder(t *testing.T) {
 func TestPostedWorkKeepsItsOrder(t *testing.T) {
 	// Posted work runs in the order of posting, and what it posts itself runs in the next turn, behind
 	// the other work of this one: a chain of posts beside a Task and turn ends.
+	// Scenarios: T-A1, T-A2, T-A7.
 	l := newFakeLoop(t, ContextOptions{})
 	l.during(func() {
 		end := turnEnder(func() { l.note("turn end") })
@@ -92,6 +93,7 @@ func TestTurnEndsOnceForEachRegistration(t *testing.T) {
 func TestYieldLetsOthersRun(t *testing.T) {
 	// Tasks that yield take turns, and what is posted, timed and hot gets its place between: three Tasks
 	// yield twice each, and one post is made by the first.
+	// Scenarios: T-C1.
 	l := newFakeLoop(t, ContextOptions{})
 	l.lines = nil
 	l.during(func() {
@@ -143,6 +145,7 @@ func TestSpawn(t *testing.T) {
 func TestTimers(t *testing.T) {
 	// Timers run in the order of their times, each once, none that was stopped, and the loop sleeps no longer than until the
 	// next one: timers are set out of order and the clock moves past them.
+	// Scenarios: T-A12.
 	l := newFakeLoop(t, ContextOptions{PollMax: -1})
 	var stopped, spent *Timer
 	l.lines = nil
@@ -204,6 +207,7 @@ func TestShortThenPatientSleep(t *testing.T) {
 func TestHotSocketsAreArmedBeforeSleep(t *testing.T) {
 	// What is hot is looked at in each turn, is armed in the engine before the loop sleeps, and stops being hot; what
 	// was cooled, or closed, is neither. Three Watchers, one of each kind, in two sleeps.
+	// Scenarios: T-A8.
 	l := newFakeLoop(t, ContextOptions{PollMax: -1})
 	looked := map[string]int{}
 	watch := func(name string) *Watcher {
@@ -306,6 +310,7 @@ func TestPostAtTheBeginOfSleepWakes(t *testing.T) {
 func TestTurnEndThatMakesWork(t *testing.T) {
 	// A Task that becomes ready, and an operation that is queued, at the very end of a turn are not slept over:
 	// the turn end wakes a Task, which starts an operation.
+	// Scenarios: T-A11.
 	l := newFakeLoop(t, ContextOptions{PollMax: -1})
 	var q WaitQueue
 	l.lines = nil

@@ -2,6 +2,7 @@ package blockcore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -13,14 +14,26 @@ import (
 //
 // Analogous to QEMU's bdrv_try_change_aio_context.
 func (g *Graph) Move(ctx context.Context, n *Node, to *AioContext) error {
+	for {
+		err := g.move(ctx, n, to)
+		if !errors.Is(err, errJoined) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (g *Graph) move(ctx context.Context, n *Node, to *AioContext) error {
 	why := fmt.Sprintf("move node %s to %s", n.name, to.name)
-	d, err := g.Drain(ctx, DrainOptions{Why: why, Nodes: g.Component(n)})
+	d, err := g.Drain(ctx, DrainOptions{Why: why, Nodes: []*Node{n}, connected: true})
 	if err != nil {
 		return err
 	}
 	defer d.End()
 	return g.Update(ctx, why, func(tx *Tx) error { return tx.SetContext(d, n, to) })
 }
+
+// errJoined says that there is more to move than what was drained.
+var errJoined = errors.New("try again")
 
 // SetContext brings n, and all that shares requests with it, to another AioContext. Owners and drivers may refuse. d covers all
 // of it.
@@ -35,7 +48,7 @@ func (tx *Tx) SetContext(d *Drained, n *Node, to *AioContext) error {
 	if err == nil && n.Context() != to {
 		for _, m := range nodes {
 			if !d.covers(m, nil) {
-				err = fmt.Errorf("node %s came under node %s meanwhile; try again", m.name, n.name)
+				err = fmt.Errorf("node %s came under node %s meanwhile: %w", m.name, n.name, errJoined)
 			}
 		}
 	}
@@ -162,17 +175,17 @@ func voyage(nodes []*Node, roots []*Root, from, to *AioContext) error {
 		return fmt.Errorf("leaving AioContext %s: %w", from.name, err)
 	}
 	err := to.Do(func(*Task) error { enterLoop(nodes, roots, to); return nil })
-	// Requests that were held begin again only now that the other side is ready for them.
+	if err != nil {
+		_ = from.Do(func(*Task) error { enterLoop(nodes, roots, from); return nil })
+		err = fmt.Errorf("entering AioContext %s: %w", to.name, err)
+	}
+	// Requests that were held begin again only now that there is a side that is ready for them.
 	from.Post(func() {
 		for i := range away {
 			away[i].WakeAll()
 		}
 	})
-	if err != nil {
-		_ = from.Do(func(*Task) error { enterLoop(nodes, roots, from); return nil })
-		return fmt.Errorf("entering AioContext %s: %w", to.name, err)
-	}
-	return nil
+	return err
 }
 
 // leaveLoop runs on the old loop. It returns the requests that were held there.

@@ -11,6 +11,7 @@ import (
 func TestNoWakeUpIsLost(t *testing.T) {
 	// Each post ends the loop's sleep, at whatever moment it comes: two goroutines make 10^5 posts together, each waits for
 	// its own before the next and pauses for a random moment, so that the loop falls asleep all the time. A lost one hangs the test.
+	// Scenarios: T-A1.
 	for _, kind := range engineKinds {
 		t.Run(kind.String(), func(t *testing.T) {
 			c := newTestContext(t, ContextOptions{Engine: kind, PollMax: -1})
@@ -63,6 +64,7 @@ func TestPostsOfOneGoroutineKeepTheirOrder(t *testing.T) {
 func TestNoEndOfBlockIsLost(t *testing.T) {
 	// A worker that ends wakes the loop: a Task blocks ten thousand times for a random moment, while nothing else
 	// keeps the loop awake.
+	// Scenarios: T-A14.
 	for _, kind := range engineKinds {
 		t.Run(kind.String(), func(t *testing.T) {
 			c := newTestContext(t, ContextOptions{Engine: kind, PollMax: -1})

@@ -165,6 +165,7 @@ func TestNoDataIsLostBeforeSleep(t *testing.T) {
 func TestArmedSocketsWakeTheLoop(t *testing.T) {
 	// A loop that sleeps with everything armed is woken by data on any of its sockets, and each handler gets its own: two hundred
 	// sockets get a number each, in random order, one at a time.
+	// Scenarios: T-A9, T-A10.
 	onEngines(t, func(t *testing.T, c *AioContext) {
 		const sockets = 200
 		type arrival struct{ socket, number int }

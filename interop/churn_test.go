@@ -21,7 +21,7 @@ import (
 // churnEnv makes the churn longer: a percentage of the full one. make churn sets 100.
 const (
 	churnEnv     = "CHURN_PERCENT"
-	churnDefault = 5
+	churnDefault = 25
 )
 
 // monitor is a QMP client that goes by the letters.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -100,7 +101,7 @@ func TestMoveUnderLoad_T_X15(t *testing.T) {
 	}
 }
 
-// Goal: clients come and go while their export moves, and each one is served to its end. Method: clients that connect, ask and leave, one after
+// Goal: clients come and go while their export moves, and each one is served to its end (T-X15). Method: clients that connect, ask and leave, one after
 // the other, in each way, while the export moves all the time.
 func TestClientsComeAndGoDuringMoves(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -142,6 +143,24 @@ func TestClientsComeAndGoDuringMoves(t *testing.T) {
 		close(stop)
 		wg.Wait()
 		require.Zero(t, h.export.Clients())
+	})
+}
+
+// Goal: moves do not give a client more time to take its last replies. Method: a client that has said DISC and reads nothing, while its export moves
+// all the time; it is given up.
+func TestMovesDoNotProlongTheLinger(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine, server: ServerOptions{Limits: Limits{Linger: 100 * time.Millisecond}}})
+		w := h.dial(dialOptions{})
+		h.narrow(1)
+		w.post(CmdRead, 0, 0, mib, nil)
+		w.post(CmdDisc, 0, 0, 0, nil)
+		h.until("it lingers", func() bool { return h.conn(1).linger != nil })
+		to := h.another(engine)
+		for i := 0; h.export.Clients() > 0; i++ {
+			require.NoError(t, h.graph.Move(t.Context(), h.node, []*blockcore.AioContext{to, h.ctx}[i%2]))
+		}
+		require.Equal(t, CauseLinger, h.closed().Cause)
 	})
 }
 

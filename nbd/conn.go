@@ -174,7 +174,7 @@ func (c *Conn) maybeClose() {
 	}
 	if !c.out.empty() && !c.broken {
 		if c.linger == nil {
-			c.linger = c.ctx.After(c.limits.Linger, func() { c.abort(CauseLinger) })
+			c.linger = c.ctx.After(c.limits.Linger, c.lingered)
 		}
 		return
 	}
@@ -182,6 +182,9 @@ func (c *Conn) maybeClose() {
 		c.close()
 	}
 }
+
+// lingered gives up a client that does not take its last replies.
+func (c *Conn) lingered() { c.abort(CauseLinger) }
 
 func (c *Conn) close() {
 	c.closed = true

@@ -21,6 +21,8 @@ type Connection struct {
 	Written  uint64
 	// Receiving says what the client owes us: "", "header" or "payload", when it has sent only a part of one.
 	Receiving string
+	// Held: the client has sent a request that waits for the end of a drained section.
+	Held bool
 	// Sending: the client does not take its replies.
 	Sending bool
 }
@@ -62,6 +64,8 @@ func (c *Conn) describe() Connection {
 		Requests: c.stats.requests, Failed: c.stats.failed, Read: c.stats.read, Written: c.stats.written, Sending: c.out.blocked,
 	}
 	switch {
+	case c.blocked && c.export.still:
+		list.Held = true
 	case c.large != nil || c.skip > 0:
 		list.Receiving = "payload"
 	case c.end > c.begin && !c.blocked:

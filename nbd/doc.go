@@ -46,6 +46,7 @@
 //   - decryptLoop and encryptLoop, two for each TLS connection in the transmission phase: each ends when its source ends or the
 //     client refuses, and ends the other one by closing what lies between. When the engine has closed its side, deadlines bound
 //     what is left.
+//   - lastDrain, one for each export that goes: ends when nothing of it is in flight, or at the deadline of a drain.
 //   - leaveAfter, one for each TLS connection that has been closed: ends when the two before it have.
 //
 // Stop returns when all of them have ended, but for the loops, which are not its own.

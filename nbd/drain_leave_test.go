@@ -173,7 +173,7 @@ func TestClientIsGoneInASection_T_X4(t *testing.T) {
 		cookie := w.post(CmdWrite, 0, 0, 0, fill(1, 512))
 		goodbyes["half closed"](t, w.conn)
 		h.until("it is parked", func() bool { return h.conn(0).blocked })
-		time.Sleep(2 * parkedEvery) // it is looked at meanwhile
+		h.awaitLooks(2)
 		d.End()
 		w.ok(w.await(cookie))
 		w.atEnd()
@@ -213,9 +213,19 @@ func TestClientDiesSilently_T_X4(t *testing.T) {
 			w.post(CmdRead, 0, 0, mib, nil)
 		}
 		h.until("the socket is full", func() bool { return h.conn(0).out.blocked })
-		time.Sleep(2 * time.Second)
+		h.awaitLooks(8) // twice the time of silence
 		require.Len(t, w.awaitAll(), 30)
 	})
+}
+
+// awaitLooks waits until the export has looked for clients that are gone so many times.
+func (h *house) awaitLooks(n int) {
+	h.t.Helper()
+	var last *blockcore.Timer
+	for range n + 1 {
+		h.until("it looks again", func() bool { return h.export.looking != last })
+		h.onLoop(func() { last = h.export.looking })
+	}
 }
 
 // deafen has the kernel drop all that comes for a socket, before TCP sees it.

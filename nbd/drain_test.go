@@ -3,6 +3,7 @@ package nbd
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -139,7 +140,7 @@ func TestDrainWithRepliesUnread_T_X3(t *testing.T) {
 	})
 }
 
-// Goal: a drain that meets ten bytes of a header leaves them alone; QEMU 7.2 and 8.2 throw them away, and the connection is out of step for ever
+// Goal: a drain that meets ten bytes of a header leaves them alone; QEMU 7 (T-X1).2 and 8.2 throw them away, and the connection is out of step for ever
 // (drain.md 4.9 a). Method: ten bytes, a drain, the other eighteen, on each engine.
 func TestQEMUDefect_HalfAHeaderIsThrownAway(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -156,7 +157,7 @@ func TestQEMUDefect_HalfAHeaderIsThrownAway(t *testing.T) {
 }
 
 // Goal: a drain that meets a hundred bytes of a payload ends at once, and newcomers and the control plane are served meanwhile; QEMU's drain waits
-// for the rest, and with it the monitor and all newcomers (drain.md 4.9 b). Method: as it says, on each engine.
+// for the rest, and with it the monitor and all newcomers (drain (T-X2).md 4.9 b). Method: as it says, on each engine.
 func TestQEMUDefect_HalfAPayloadStopsTheServer(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine})
@@ -174,7 +175,7 @@ func TestQEMUDefect_HalfAPayloadStopsTheServer(t *testing.T) {
 	})
 }
 
-// Goal: clients of an export that is not on the main loop come and go; QEMU 7.2.22 aborts when the first one goes (drain.md 4.9 c). Method: the
+// Goal: clients of an export that is not on the main loop come and go; QEMU 7 (T-X4).2.22 aborts when the first one goes (drain.md 4.9 c). Method: the
 // export is moved, clients leave by DISC and by closing, on each engine.
 func TestQEMUDefect_LeavingAnotherLoopAborts(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
@@ -212,6 +213,33 @@ func TestThousandDrainsUnderLoad(t *testing.T) {
 				d.End()
 			}
 		})
+	})
+}
+
+// Goal: sections that follow each other without a pause let a client get on: what one held back is begun before the next one, which waits for
+// it. Method: the end of a section and the beginning of another reach the loop at once, since it was busy meanwhile.
+func TestSectionsBackToBack(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine})
+		w := h.dial(dialOptions{})
+		d := h.drain()
+		for i := range 10 {
+			cookie := w.post(CmdWrite, 0, uint64(i)*512, 0, fill(byte(i), 512))
+			h.until("it is parked", func() bool { return h.conn(1).blocked })
+			busy := make(chan struct{})
+			require.True(t, h.ctx.Post(func() { <-busy }))
+			d.End()
+			next := make(chan *blockcore.Drained)
+			go func() { next <- h.drain() }()
+			for h.root.Quiesced() == 0 {
+				runtime.Gosched()
+			}
+			close(busy)
+			d = <-next
+			w.ok(w.await(cookie))
+		}
+		d.End()
+		w.alive()
 	})
 }
 

@@ -39,6 +39,8 @@ func (s *Server) RemoveExport(ctx context.Context, e *Export, farewell Farewell)
 	for _, c := range e.connections() {
 		e.post(c.stop)
 	}
+	drained := make(chan struct{})
+	go e.lastDrain(drained)
 	var err error
 	select {
 	case <-e.deserted:
@@ -49,6 +51,7 @@ func (s *Server) RemoveExport(ctx context.Context, e *Export, farewell Farewell)
 		}
 		<-e.deserted // a write may still land: the node is in use until then
 	}
+	<-drained
 	e.letGo()
 	s.departed(e)
 	s.emit(ExportRemoved{Export: e.Name()})
@@ -108,6 +111,20 @@ func (e *Export) retire(ctx context.Context, most time.Duration) {
 	case <-e.server.quit:
 	case <-ctx.Done():
 	}
+}
+
+// lastDrain is for when the input of all connections has ended: what is in flight waits for no limits of throttling any more, and when it
+// takes too long the drain says whom it waits for. It closes done at its end.
+func (e *Export) lastDrain(done chan<- struct{}) {
+	defer close(done)
+	if e.Clients() == 0 {
+		return
+	}
+	d, err := e.graph.Drain(context.Background(), blockcore.DrainOptions{Why: "the end of export " + e.Name(), Roots: []*blockcore.Root{e.root}})
+	if err != nil {
+		return // the event of the drain tells, and those who wait for the connections do so still
+	}
+	d.End()
 }
 
 // Clients returns the number of connections to e. Safe from anywhere.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -76,14 +75,51 @@ func TestStopWithEverything_T_X12(t *testing.T) {
 	})
 }
 
-// Goal: servers stop and exports go while clients connect, and each client is served or sees its end, none is left behind (T-X13). Method: clients
-// connect, ask and leave all the time; servers stop one after the other, and on one server an export is removed, by every farewell, and added again.
+// Goal: requests that wait for a throttle group hold up neither the stop of a server nor the end of an export: limits mean nothing any more, and all are
+// answered (T-X12). Method: one byte a second is allowed; twenty writes are in flight.
+func TestEndWithThrottledRequests_T_X12(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		for _, end := range []func(h *house) error{
+			func(h *house) error { return h.stop() },
+			func(h *house) error {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				return h.server.RemoveExport(ctx, h.export, FarewellRestart)
+			},
+		} {
+			h := newHouse(t, houseOptions{engine: engine})
+			group := blockcore.NewThrottleGroup("slow")
+			var c blockcore.ThrottleConfig
+			c.BPSTotal.Avg = 1
+			require.NoError(t, group.Configure(c))
+			require.NoError(t, h.update(h.node, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+				tx.SetThrottle(d, h.root, group)
+				return nil
+			}))
+			w := h.dial(dialOptions{})
+			for i := range uint64(20) {
+				w.post(CmdWrite, 0, i*512, 0, fill(1, 512))
+			}
+			h.until("all are in flight", func() bool { return h.conn(1).inFlight >= 18 })
+			require.NoError(t, end(h))
+			for _, a := range w.awaitAll() {
+				w.ok(a)
+			}
+			w.atEnd()
+		}
+	})
+}
+
+// Goal: servers stop while clients connect, and each client is served or sees its end, none is left behind (T-X13). Method: clients connect, ask
+// and leave all the time; servers stop one after the other, a few clients later each time.
 func TestStopRacesWithConnects_T_X13(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
-		for range 30 {
+		for i := range 30 {
 			h := newHouse(t, houseOptions{engine: engine})
 			crowd := h.crowd("disk")
-			time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
+			for range i % 6 {
+				h.events.await(t, func(e Event) bool { _, ok := e.(ConnectionAccepted); return ok })
+			}
 			require.NoError(t, h.stop())
 			crowd()
 			h.close()
@@ -92,6 +128,8 @@ func TestStopRacesWithConnects_T_X13(t *testing.T) {
 	})
 }
 
+// Goal: exports go while clients connect, and each client is served or sees its end (T-X13). Method: clients connect, ask and leave all the time, while
+// on one server an export is removed, by every farewell, and added again.
 func TestRemovalRacesWithConnects_T_X13(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine, server: ServerOptions{Limits: Limits{Retire: time.Millisecond}}})
@@ -99,7 +137,9 @@ func TestRemovalRacesWithConnects_T_X13(t *testing.T) {
 		node := h.nodes[0]
 		crowd := h.crowd("fickle")
 		for i := range 150 {
-			time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+			for range i % 4 {
+				h.events.await(t, func(e Event) bool { o, ok := e.(ConnectionOpened); return ok && o.Export == "fickle" })
+			}
 			farewell := Farewell(i % 3)
 			err := h.server.RemoveExport(t.Context(), e, farewell)
 			var inUse *ErrInUse

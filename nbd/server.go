@@ -170,6 +170,11 @@ func (s *Server) Stop(ctx context.Context) error {
 	for _, c := range conns {
 		c.export.post(c.stop)
 	}
+	for _, e := range s.everyExport() {
+		drained := make(chan struct{})
+		go e.lastDrain(drained)
+		defer func() { <-drained }()
+	}
 	select {
 	case <-s.allGone:
 		s.release()

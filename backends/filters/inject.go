@@ -3,6 +3,7 @@ package filters
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -155,15 +156,21 @@ func (f *Inject) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore
 	return f.Filter.WriteAt(t, p, off, flags)
 }
 
-// Flush flushes as the rules let it. When the filter is taken away there is nothing to flush, and nothing that a rule may hold up.
+// Flush flushes as the rules let it. No rule holds up the last flush of a filter that is taken away: it is not for its users.
 func (f *Inject) Flush(t *blockcore.Task) error {
-	if f.File() == nil {
-		return nil
+	if f.removed() {
+		return f.Filter.Flush(t)
 	}
 	if err := f.meet(t, InjectFlush, blockcore.Range{}); err != nil {
 		return err
 	}
 	return f.Filter.Flush(t)
+}
+
+// removed reports whether the filter is no user of its child any more, and about to be closed.
+func (f *Inject) removed() bool {
+	e := f.File()
+	return e == nil || !slices.Contains(e.Node().Parents(), e)
 }
 
 // WriteZeroes zeroes as the rules let it.

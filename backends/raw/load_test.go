@@ -112,6 +112,7 @@ func TestReopenAndResizeUnderLoad(t *testing.T) {
 					if rng.IntN(2) == 0 {
 						o.Discard, o.DetectZeroes = DiscardUnmap, DetectUnmap
 					}
+					o.Map = []Map{MapOn, MapOff, MapAlways, MapAlways}[rng.IntN(4)]
 					require.NoError(t, d.reopen(o))
 				}
 				require.Eventually(t, func() bool { return ops.Load() > before+loadClients || len(clients[0].done) > 0 }, 10*time.Second, 10*time.Microsecond)

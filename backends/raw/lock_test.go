@@ -31,6 +31,8 @@ func (f *fakeLocks) probe(_ int, l *unix.Flock_t) error {
 }
 
 // Goal: the bytes taken are QEMU's and conflicts are told in QEMU's words; method: a table over who has what.
+//
+// Scenarios: T-L1.
 func TestLockBytes(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -45,11 +45,14 @@ func (f *File) remap(t *blockcore.Task) {
 		return
 	}
 	views := f.views.takeAll()
-	_ = t.Block(func() error { closeViews(views); return nil })
 	f.views = nil
-	if mappable(&f.options, f.fd, f.device) {
-		f.views = newViews(&f.options, f.fd, f.device)
-	}
+	_ = t.Block(func() error {
+		closeViews(views)
+		if mappable(&f.options, f.fd, f.device) {
+			f.views = newViews(&f.options, f.fd, f.device)
+		}
+		return nil
+	})
 }
 
 // deviceEnd returns how long a block device is, if that is enough. As in QEMU a device that is longer than was asked for is taken as

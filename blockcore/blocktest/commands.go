@@ -9,42 +9,51 @@ import (
 // NAME" and "under NAME" name a section or a request; "&" does not wait.
 type command func(s *stage, l line)
 
-// commands are all there are.
+// commands are all there are. Those without a comment here have one where they are defined.
 var commands = map[string]command{
-	"job":  (*stage).addJob,
-	"ask":  (*stage).askJob,
-	"jobs": (*stage).listJobs,
+	// Loops: loop NAME, stop LOOP. There is one called main from the beginning.
 	"loop": func(s *stage, l line) { s.newLoop(l.operands[0]) },
-	"stop": func(s *stage, l line) {
-		s.loop(l.operands[0]).Close()
-		s.stopped[s.loop(l.operands[0])] = true
-	},
-	"node":     (*stage).addNode,
-	"root":     (*stage).addRoot,
-	"close":    func(s *stage, l line) { s.root(l.operands[0]).Close() },
-	"remove":   func(s *stage, l line) { s.sayError("remove", s.graph.RemoveNode(s.node(l.operands[0]))) },
-	"read":     func(s *stage, l line) { s.ask("read", l) },
-	"write":    func(s *stage, l line) { s.ask("write", l) },
-	"flush":    func(s *stage, l line) { s.ask("flush", l) },
-	"hold":     func(s *stage, l line) { s.layers[l.operands[0]].gate.Close() },
-	"release":  func(s *stage, l line) { s.layers[l.operands[0]].gate.Open() },
-	"fail":     func(s *stage, l line) { s.layers[l.operands[0]].Fail(l.operands[1], s.errnoOf(l.operands[2])) },
-	"later":    (*stage).later,
-	"drain":    (*stage).drain,
-	"wait":     func(s *stage, l line) { s.sayDrained(l.operands[0]) },
-	"end":      func(s *stage, l line) { s.covering(l.operands[0]).End() },
-	"attach":   (*stage).attach,
-	"detach":   (*stage).detach,
-	"replace":  (*stage).replace,
-	"append":   (*stage).appendNode,
-	"move":     (*stage).move,
-	"movable":  (*stage).movable,
-	"resize":   (*stage).resize,
-	"select":   (*stage).selectChild,
+	"stop": (*stage).stopLoop,
+
+	// The graph: close ROOT, remove NODE.
+	"node":    (*stage).addNode,
+	"root":    (*stage).addRoot,
+	"close":   func(s *stage, l line) { s.root(l.operands[0]).Close() },
+	"remove":  func(s *stage, l line) { s.sayError("remove", s.graph.RemoveNode(s.node(l.operands[0]))) },
+	"attach":  (*stage).attach,
+	"detach":  (*stage).detach,
+	"replace": (*stage).replace,
+	"append":  (*stage).appendNode,
+	"move":    (*stage).move,
+	"movable": (*stage).movable,
+	"resize":  (*stage).resize,
+	"select":  (*stage).selectChild,
+
+	// Requests: read ROOT as NAME, write and flush likewise. hold NODE keeps those that reach the node until release NODE; fail NODE OP ERRNO
+	// has an operation fail from now on, with ok no more.
+	"read":    func(s *stage, l line) { s.ask("read", l) },
+	"write":   func(s *stage, l line) { s.ask("write", l) },
+	"flush":   func(s *stage, l line) { s.ask("flush", l) },
+	"hold":    func(s *stage, l line) { s.layers[l.operands[0]].gate.Close() },
+	"release": func(s *stage, l line) { s.layers[l.operands[0]].gate.Open() },
+	"fail":    func(s *stage, l line) { s.layers[l.operands[0]].Fail(l.operands[1], s.errnoOf(l.operands[2])) },
+	"later":   (*stage).later,
+
+	// Sections: wait NAME for a drain that was begun with "&", end NAME.
+	"drain": (*stage).drain,
+	"wait":  func(s *stage, l line) { s.sayDrained(l.operands[0]) },
+	"end":   func(s *stage, l line) { s.covering(l.operands[0]).End() },
+
+	// Jobs.
+	"job": (*stage).addJob,
+	"ask": (*stage).askJob,
+
+	// What there is.
 	"counts":   (*stage).counts,
 	"graph":    (*stage).drawGraph,
 	"where":    (*stage).where,
 	"requests": (*stage).listRequests,
+	"jobs":     (*stage).listJobs,
 }
 
 // line is what stands behind a command.

@@ -60,7 +60,7 @@ func (w *worker) Commit() {
 
 func (w *worker) Abort() { w.flush("abort") }
 
-// addJob is: job ID NODE... [fails=run|prepare] [detach=NODE,NODE] [manual] [idle].
+// addJob is: job ID NODE... [fails=run|prepare] [detach=NODE,NODE] [unshare=write,resize] [manual] [idle].
 func (s *stage) addJob(l line) {
 	w := &worker{stage: s, fails: l.options["fails"], flushes: l.operands[1]}
 	if l.has("detach") {
@@ -68,7 +68,7 @@ func (s *stage) addJob(l line) {
 	}
 	o := blockcore.JobOptions{ID: l.operands[0], Type: "test", Body: w, ManualFinalize: l.has("manual"), ManualDismiss: l.has("manual")}
 	for _, name := range l.operands[1:] {
-		o.Nodes = append(o.Nodes, blockcore.JobNode{Node: s.node(name)})
+		o.Nodes = append(o.Nodes, blockcore.JobNode{Node: s.node(name), Unshared: l.unshared()})
 	}
 	j, err := s.jobs.New(context.Background(), o)
 	if err != nil {

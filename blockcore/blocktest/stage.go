@@ -51,6 +51,7 @@ func newStage(t *testing.T) *stage {
 		t: t, log: &Log{}, stopped: map[*blockcore.AioContext]bool{}, jobNames: map[string]*blockcore.Job{},
 		layers: map[string]*Layer{}, roots: map[string]*blockcore.Root{}, sections: map[string]*section{},
 	}
+	t.Cleanup(s.dismantle)
 	s.main = s.newLoop("main")
 	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.main, OnEvent: s.event})
 	s.jobs = blockcore.NewJobs(s.graph)
@@ -61,7 +62,6 @@ func (s *stage) newLoop(name string) *blockcore.AioContext {
 	c, err := blockcore.NewAioContext(blockcore.ContextOptions{Name: name})
 	require.NoError(s.t, err)
 	s.loops = append(s.loops, c)
-	s.t.Cleanup(c.Close)
 	return c
 }
 
@@ -190,8 +190,8 @@ func (s *stage) update(what, under string, nodes []*blockcore.Node, fn func(tx *
 	s.sayError(what, s.graph.Update(context.Background(), what, func(tx *blockcore.Tx) error { return fn(tx, d) }))
 }
 
-// strike ends the scenario: everything is let go, and nothing is left in flight, quiesced or held.
-func (s *stage) strike() {
+// letGo releases whatever waits: at gates, in sections, in jobs.
+func (s *stage) letGo() {
 	for _, l := range s.layers {
 		l.gate.Open()
 		for _, op := range []string{"read", "write", "flush", "resize", "close"} {
@@ -204,10 +204,28 @@ func (s *stage) strike() {
 			sec.drained.End()
 		}
 	}
-	s.requests.Wait()
 	for _, j := range s.jobs.All() {
 		_ = j.Do(blockcore.JobCancel)
-		require.Error(s.t, j.Wait(s.t.Context()), "job %s ends with the scenario", j.ID())
+	}
+}
+
+// dismantle leaves nothing behind, however the scenario has ended.
+func (s *stage) dismantle() {
+	s.letGo()
+	for _, j := range s.jobNames {
+		<-j.Concluded()
+	}
+	for _, c := range s.loops {
+		c.Close()
+	}
+}
+
+// strike ends the scenario: everything is let go, and nothing is left in flight, quiesced or held.
+func (s *stage) strike() {
+	s.letGo()
+	s.requests.Wait()
+	for _, j := range s.jobs.All() {
+		<-j.Concluded()
 	}
 	s.calm()
 	for _, n := range s.graph.Nodes() {

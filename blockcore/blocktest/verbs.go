@@ -11,6 +11,13 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
+// stopLoop is: stop LOOP.
+func (s *stage) stopLoop(l line) {
+	c := s.loop(l.operands[0])
+	c.Close()
+	s.stopped[c] = true
+}
+
 // addNode is: node NAME [ROLE=CHILD...] [on=LOOP] [size=BYTES] [exclusive [select=ROLE]|lax] [park] [prompt] [work] [main-only] [implicit].
 func (s *stage) addNode(l line) {
 	name := l.operands[0]
@@ -49,14 +56,7 @@ func (s *stage) addRoot(l line) {
 	if l.has("mover") {
 		o.Owner = &mover{who}
 	}
-	for _, word := range strings.Split(l.options["unshare"], ",") {
-		switch word {
-		case "write":
-			o.Unshared |= blockcore.PermWrite
-		case "resize":
-			o.Unshared |= blockcore.PermResize
-		}
-	}
+	o.Unshared = l.unshared()
 	r, err := s.graph.NewRoot(s.node(l.operands[1]), o)
 	if err == nil {
 		s.roots[o.Name] = r
@@ -260,4 +260,17 @@ func (s *stage) listRequests(line) {
 	for _, text := range all {
 		s.say("%s", text)
 	}
+}
+
+// unshared is the option unshare=write,resize.
+func (l line) unshared() (p blockcore.Permissions) {
+	for _, word := range strings.Split(l.options["unshare"], ",") {
+		switch word {
+		case "write":
+			p |= blockcore.PermWrite
+		case "resize":
+			p |= blockcore.PermResize
+		}
+	}
+	return p
 }

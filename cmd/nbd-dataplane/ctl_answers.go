@@ -47,6 +47,7 @@ type clientAnswer struct {
 	Read      uint64 `json:"bytes-read"`
 	Written   uint64 `json:"bytes-written"`
 	Receiving string `json:"receiving"`
+	Held      bool   `json:"held"`
 	Sending   bool   `json:"does-not-read"`
 }
 
@@ -68,6 +69,7 @@ type drainAnswer struct {
 	HeldMS   int64    `json:"held-ms"`
 	LeaseMS  int64    `json:"lease-ms"`
 	SettleUS int64    `json:"settle-us"`
+	Settled  bool     `json:"settled"`
 }
 
 type objectAnswer struct {

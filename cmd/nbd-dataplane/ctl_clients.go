@@ -15,8 +15,8 @@ func (t *ctl) newClients() *cobra.Command {
 	return &cobra.Command{
 		Use:   "clients",
 		Short: "List the connected clients",
-		Long: "Lists the clients that have opened an export. REMARK tells of those that owe something: part of a request that has begun to\n" +
-			"arrive, or the reading of their replies.",
+		Long: "Lists the clients that have opened an export. REMARK tells of those whose requests wait for the end of a drained section,\n" +
+			"and of those that owe something: the rest of a request that has begun to arrive, or the reading of their replies.",
 		Args: t.args(0, 0, ""),
 		RunE: t.run(t.clients),
 	}
@@ -47,6 +47,8 @@ func (t *ctl) clients(m *monitor, _ []string) error {
 
 func (c *clientAnswer) remark() string {
 	switch {
+	case c.Held:
+		return "waits for the end of a drained section"
 	case c.Receiving != "":
 		return "has sent a part of a " + printable(c.Receiving)
 	case c.Sending:
@@ -94,8 +96,8 @@ func (t *ctl) newInflight() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inflight",
 		Short: "List the requests in flight, the oldest first",
-		Long: "Lists the requests that are in flight, the oldest first: in which node each one is, for whom, since when. Requests that wait\n" +
-			"for the end of a drained section are held.",
+		Long: "Lists the requests that are in flight, the oldest first: in which node each one is, for whom, since when. Requests that were\n" +
+			"begun and wait for the end of a drained section are held; those that are not begun are not listed, see 'ctl clients'.",
 		Args: t.args(0, 0, ""),
 		RunE: t.run(func(m *monitor, _ []string) error { return t.inflight(m, watch) }),
 	}

@@ -161,7 +161,7 @@ func (t *ctl) newExportDel() *cobra.Command {
 		Short: "Take an export away",
 		Long: "Takes an export away and waits until it is gone. One that has clients stays, unless --hard or --retire is given: --hard finishes\n" +
 			"their requests and closes their connections without a word, so that clients which can will come back; --retire answers\n" +
-			"everything with the error that the server is going, for as long as they stay or half a minute.",
+			"everything with the error that the server is going, for as long as they stay, or 10 seconds.",
 		Example:               "  nbd-dataplane ctl export del data\n  nbd-dataplane ctl export del data --hard --with-node",
 		Args:                  t.args(1, 1, "an export"),
 		ValidArgsFunction:     t.completeFirst(exportIDs),

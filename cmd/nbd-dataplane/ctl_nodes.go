@@ -48,7 +48,7 @@ func (t *ctl) move(m *monitor, args []string, fresh string) error {
 	if known, err := m.objects(typeIOThread); err == nil && loop == mainLoop && !slices.Contains(known, loop) {
 		to = nil
 	}
-	if err := m.ask("x-blockdev-set-iothread", map[string]any{"node-name": at.node, "iothread": to, "force": true}, nil); err != nil {
+	if err := t.askTelling(m, at, "x-blockdev-set-iothread", map[string]any{"node-name": at.node, "iothread": to, "force": true}); err != nil {
 		if fresh != "" {
 			_ = m.ask("object-del", map[string]string{"id": fresh}, nil)
 		}
@@ -100,7 +100,7 @@ func (t *ctl) insert(m *monitor, args []string, name string) error {
 	if err := m.ask("blockdev-add", options, nil); err != nil {
 		return err
 	}
-	if err := m.ask("x-blockdev-insert", map[string]string{"node-name": name, "above": at.node}, nil); err != nil {
+	if err := t.askTelling(m, at, "x-blockdev-insert", map[string]string{"node-name": name, "above": at.node}); err != nil {
 		_ = m.ask("blockdev-del", map[string]string{"node-name": name}, nil)
 		return err
 	}
@@ -129,7 +129,7 @@ func (t *ctl) remove(m *monitor, filter string, keep bool) error {
 		return err
 	}
 	node := map[string]string{"node-name": filter}
-	if err := m.ask("x-blockdev-remove", node, nil); err != nil {
+	if err := t.askTelling(m, target{node: filter}, "x-blockdev-remove", node); err != nil {
 		return err
 	}
 	if !keep {
@@ -185,7 +185,7 @@ func (t *ctl) replace(m *monitor, args []string, o *fileOrder, writable bool) er
 			return err
 		}
 	}
-	if err := m.ask("x-blockdev-replace", map[string]string{"node-name": at.node, "with": with}, nil); err != nil {
+	if err := t.askTelling(m, at, "x-blockdev-replace", map[string]string{"node-name": at.node, "with": with}); err != nil {
 		if o.path != "" {
 			return o.undo(m, err)
 		}

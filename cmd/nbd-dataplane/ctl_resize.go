@@ -17,9 +17,8 @@ func (t *ctl) newResize() *cobra.Command {
 		Long: "Gives the node of an export another size while clients are connected. SIZE is in bytes, or with k, M, G, T behind it; + and -\n" +
 			"add to and take from the size that it has. A smaller size needs --shrink: what is past it is lost, and clients that ask for\n" +
 			"it get errors.\n\n" +
-			"Clients that connect from then on see the new size. Those that are connected may use it at once, but have to be told: a\n" +
-			"virtual machine of QEMU by block_resize in its own monitor, a kernel's nbd device by 'nbd-client' or\n" +
-			"'blockdev --setsz'; docs/operations.md has both.",
+			"Clients that connect from then on see the new size. Those that are connected may use it at once, but NBD has no way to tell\n" +
+			"them: docs/operations.md says how a virtual machine of QEMU and a kernel's nbd device learn of it.",
 		Example: "  nbd-dataplane ctl resize root 20G\n" +
 			"  nbd-dataplane ctl resize root +512M\n" +
 			"  nbd-dataplane ctl resize scratch -1G --shrink",
@@ -48,7 +47,7 @@ func (t *ctl) resize(m *monitor, name, size string, shrink bool) error {
 	case to < was && !shrink:
 		return usagef("%s has %s and %s is less: what is past the new end would be lost; add --shrink if it may be", printable(name), sizeText(was), sizeText(to))
 	}
-	if err := m.ask("block_resize", map[string]any{"node-name": at.node, "size": to}, nil); err != nil {
+	if err := t.askTelling(m, at, "block_resize", map[string]any{"node-name": at.node, "size": to}); err != nil {
 		return err
 	}
 	if t.asJSON {
@@ -84,8 +83,8 @@ func newSize(was int64, text string) (int64, error) {
 	case '-':
 		n = was - n
 	}
-	if n < 0 {
-		return 0, usagef("%s: there are %s, and that is too much or too little", printable(text), sizeText(was))
+	if n < 0 { // too little, or more than can be counted
+		return 0, usagef("%s: the disk has %s, and that leads to no size", printable(text), sizeText(was))
 	}
 	return n, nil
 }

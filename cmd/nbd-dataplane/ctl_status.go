@@ -101,11 +101,14 @@ func (t *ctl) drains(m *monitor, _ []string) error {
 	}
 	list := newTable("ID", "EXPORTS", ">HELD", ">LEASE LEFT", ">SETTLED IN", "WHY")
 	for _, s := range sections {
-		left := ""
+		left, settled := "", "still waits"
+		if s.Settled {
+			settled = ageText(microseconds(s.SettleUS))
+		}
 		if s.ID != "" {
 			left = ageText(milliseconds(s.LeaseMS))
 		}
-		list.row(printableOr(s.ID, ""), joined(s.Exports), ageText(milliseconds(s.HeldMS)), left, ageText(microseconds(s.SettleUS)), printable(s.Why))
+		list.row(printableOr(s.ID, ""), joined(s.Exports), ageText(milliseconds(s.HeldMS)), left, settled, printable(s.Why))
 	}
 	list.write(t.c.out)
 	return nil

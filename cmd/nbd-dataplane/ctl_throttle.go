@@ -173,7 +173,7 @@ func (t *ctl) throttleExport(m *monitor, e *exportAnswer, groups []string, o *th
 		limits = nil
 	}
 	if group != e.Throttle {
-		if err := m.ask("x-export-set-throttle", map[string]string{"id": e.ID, "group": group}, nil); err != nil {
+		if err := t.askTelling(m, target{e, e.Node}, "x-export-set-throttle", map[string]string{"id": e.ID, "group": group}); err != nil {
 			if isNew {
 				_ = m.ask("object-del", map[string]string{"id": group}, nil)
 			}
@@ -191,7 +191,7 @@ func (t *ctl) unthrottle(m *monitor, e *exportAnswer) error {
 		t.say("%s has no limits", printable(e.ID))
 		return nil
 	}
-	if err := m.ask("x-export-set-throttle", map[string]any{"id": e.ID, "group": nil}, nil); err != nil {
+	if err := t.askTelling(m, target{e, e.Node}, "x-export-set-throttle", map[string]any{"id": e.ID, "group": nil}); err != nil {
 		return err
 	}
 	if e.Throttle == ownGroup(e) {

@@ -62,6 +62,34 @@ func (w *waitingFor) tell() {
 	}
 }
 
+// askTelling has the server do what needs a drained section of its own, and tells whom that waits for.
+func (t *ctl) askTelling(m *monitor, at target, command string, args any) error {
+	answer := make(chan error, 1)
+	go m.askOnce(command, args, answer)
+	waiting := newWaitingFor(t, at.covered())
+	defer waiting.close()
+	for {
+		select {
+		case err := <-answer:
+			return err
+		case <-waiting.tick.C:
+			waiting.tell()
+		}
+	}
+}
+
+func (m *monitor) askOnce(command string, args any, answer chan<- error) {
+	answer <- m.ask(command, args, nil)
+}
+
+func (at target) covered() covered {
+	c := covered{nodes: []string{at.node}}
+	if at.export != nil {
+		c.names = []string{at.export.Name}
+	}
+	return c
+}
+
 // text is one line about a request.
 func (q *requestAnswer) text() string {
 	line := fmt.Sprintf("%s of %s at %#x, for %s", printable(q.Op), sizeText(q.Length), q.Offset, ageText(microseconds(q.AgeUS)))

@@ -6,6 +6,6 @@
 // what the doors say differs in wording, and in the three defaults listed at defaultsOf.
 //
 // Goroutines: session.acceptLoop, one per listener, ends when the server stops; session.runChild waits for the command of
-// --run and ends with it; section.watchLoop and section.beginOnce of "ctl drain" end with its connection, waitOnce with the
+// --run and ends with it; section.watchLoop and section.beginOnce of "ctl drain", and monitor.askOnce, end with their connection, waitOnce with the
 // command that it waits for; session.abandonLoop waits for a second signal and ends with the process.
 package main

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,15 +18,21 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){programName: main, qemuName: main, qsdName: main})
 }
 
+var rewrite = flag.Bool("rewrite", false, "put what was printed into the scripts where it is compared")
+
 // Goal: the command line does what it says. Method: scripts that start the real program and clients of others.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
+		UpdateScripts:       *rewrite,
 		Setup:               setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"stop":  stopServer,
 			"stale": makeStale,
+			"exits": exits,
+			"json":  isJSON,
+			"fake":  fakeServer,
 		},
 	})
 }

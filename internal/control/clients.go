@@ -24,6 +24,7 @@ func (p *Plane) queryClients(context.Context, *qmp.Call) (any, error) {
 		Read      uint64 `json:"bytes-read"`
 		Written   uint64 `json:"bytes-written"`
 		Receiving string `json:"receiving,omitempty"`
+		Held      bool   `json:"held"`
 		Sending   bool   `json:"does-not-read"`
 	}
 	list := []info{}
@@ -37,7 +38,7 @@ func (p *Plane) queryClients(context.Context, *qmp.Call) (any, error) {
 		list = append(list, info{
 			ID: c.ID, Export: c.Export, Peer: c.Peer.String(), TLS: c.Peer.TLS, DN: c.Peer.DN, Seconds: int64(time.Since(c.Since).Seconds()),
 			InFlight: c.InFlight, Bytes: c.Bytes, Requests: c.Requests, Failed: c.Failed, Read: c.Read, Written: c.Written,
-			Receiving: c.Receiving, Sending: c.Sending,
+			Receiving: c.Receiving, Held: c.Held, Sending: c.Sending,
 		})
 	}
 	return list, nil

@@ -198,6 +198,7 @@ func (p *Plane) queryDrains(context.Context, *qmp.Call) (any, error) {
 		HeldMS   int64    `json:"held-ms"`
 		LeaseMS  int64    `json:"lease-ms,omitempty"`
 		SettleUS int64    `json:"settle-us"`
+		Settled  bool     `json:"settled"`
 	}
 	byID := map[*blockcore.Drained]*lease{}
 	for _, l := range p.leasesNow() {
@@ -205,7 +206,7 @@ func (p *Plane) queryDrains(context.Context, *qmp.Call) (any, error) {
 	}
 	list := []info{}
 	for _, d := range p.graph.Sections() {
-		i := info{Why: d.Why(), HeldMS: time.Since(d.Begun()).Milliseconds(), SettleUS: d.Timings().Settle.Microseconds()}
+		i := info{Why: d.Why(), HeldMS: time.Since(d.Begun()).Milliseconds(), SettleUS: d.Timings().Settle.Microseconds(), Settled: d.Settled()}
 		if l := byID[d]; l != nil {
 			i.ID, i.Exports = l.id, l.exports
 			p.mu.Lock()

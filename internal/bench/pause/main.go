@@ -36,7 +36,7 @@ func compare(ours string, rounds, times int) error {
 	}
 	nbd, qsd := kind{"nbd-dataplane", []string{ours, "daemon"}}, kind{"qemu-storage-daemon", []string{"qemu-storage-daemon"}}
 	all := []contestant{
-		{nbd, operation{"replace", replace}}, {qsd, operation{"reopen", reopen}},
+		{nbd, operation{"replace", replace}}, {nbd, operation{"reopen", reopen}}, {qsd, operation{"reopen", reopen}},
 	}
 	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) around a change of what is under it, in")
 	fmt.Println("microseconds; \"normal\" is the same in a window of the same length without a change, \"pause\" the difference.")
