@@ -88,15 +88,18 @@ func (tx *Tx) SetChild(d *Drained, e *Edge, to *Node) error {
 }
 
 func (tx *Tx) setChild(d *Drained, e *Edge, to *Node) error {
+	from := e.Node()
+	at := slices.Index(from.parents, e)
+	switch {
+	case at < 0:
+		return fmt.Errorf("the edge %s to node %s is gone", e.name, from.name)
+	case from == to:
+		return nil
+	}
 	tx.demand(d, e.parent, e.root)
 	if e.parent != nil && reaches(to, e.parent) {
 		return cycle(to, e.role, e.parent)
 	}
-	from := e.Node()
-	if from == to {
-		return nil
-	}
-	at := slices.Index(from.parents, e)
 	tx.point(e, to, len(to.parents))
 	tx.onUndo(func() { tx.point(e, from, at) })
 	return nil

@@ -12,6 +12,10 @@ import (
 func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	g := tx.graph
 	g.mu.Lock()
+	if err := g.has(n); err != nil {
+		g.mu.Unlock()
+		return err
+	}
 	tx.demand(d, n, nil)
 	var roots []*Root
 	if d != nil {
@@ -48,10 +52,13 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 
 // SetReadOnly keeps everybody from writing to n, whatever its driver can, or does so no more. The change does not stand while somebody
 // writes. d covers n.
-func (tx *Tx) SetReadOnly(d *Drained, n *Node, readOnly bool) {
+func (tx *Tx) SetReadOnly(d *Drained, n *Node, readOnly bool) error {
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err := g.has(n); err != nil {
+		return err
+	}
 	tx.demand(d, n, nil)
 	before := n.readOnly
 	tx.undo = append(tx.undo, func() {
@@ -60,4 +67,5 @@ func (tx *Tx) SetReadOnly(d *Drained, n *Node, readOnly bool) {
 		n.readOnly = before
 	})
 	n.readOnly = readOnly
+	return nil
 }

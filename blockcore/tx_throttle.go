@@ -1,14 +1,20 @@
 package blockcore
 
+import "fmt"
+
 // SetThrottle puts r under the limits of a group, or with nil under none. d covers r.
-func (tx *Tx) SetThrottle(d *Drained, r *Root, group *ThrottleGroup) {
+func (tx *Tx) SetThrottle(d *Drained, r *Root, group *ThrottleGroup) error {
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if _, there := g.roots[r]; !there {
+		return fmt.Errorf("%s is gone", r.name)
+	}
 	tx.demand(d, nil, r)
 	before := r.throttle.Group()
 	r.join(group)
 	tx.onUndo(func() { r.join(before) })
+	return nil
 }
 
 // join makes r a member of group instead of the one that it is in. r is drained: nobody waits for its turn, and its loop, which

@@ -231,6 +231,7 @@ func (s *daemon) stop() error {
 		c.close()
 	}
 	if s.plane != nil {
+		releaseHeld(s.graph)
 		errs = append(errs, s.plane.Close())
 	}
 	if s.main != nil {

@@ -134,6 +134,15 @@ func setRules(d blockcore.Driver, options any) error {
 	return d.(*filters.Inject).SetRules(options.(filters.InjectOptions).Rules)
 }
 
+// releaseHeld lets requests go on that rules hold: the end of the program waits for them.
+func releaseHeld(g *blockcore.Graph) {
+	for _, n := range g.Nodes() {
+		if inject, ok := n.Driver().(*filters.Inject); ok {
+			_ = inject.SetRules(nil) // no rules cannot be wrong
+		}
+	}
+}
+
 // injectRule is an element of the option rules of the driver inject.
 type injectRule struct {
 	Ops         []string `qmp:"ops,optional"`

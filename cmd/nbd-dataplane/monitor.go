@@ -65,6 +65,7 @@ func (s *session) closeMonitor() error {
 	if s.plane == nil {
 		return nil
 	}
+	releaseHeld(s.graph)
 	err := s.plane.Close()
 	if s.monitor != nil {
 		s.monitor.close()
@@ -81,7 +82,7 @@ func (s *session) removeNodes() error {
 	for again := true; again; {
 		again = false
 		for _, n := range s.graph.Nodes() {
-			if len(n.Parents()) == 0 {
+			if len(n.Parents()) == 0 && s.graph.Node(n.Name()) == n { // it may have gone with its parent
 				errs = append(errs, s.graph.RemoveNode(n))
 				again = true
 			}

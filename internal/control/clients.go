@@ -29,7 +29,7 @@ func (p *Plane) queryClients(context.Context, *qmp.Call) (any, error) {
 	}
 	list := []info{}
 	p.mu.Lock()
-	s := p.server
+	s := p.running()
 	p.mu.Unlock()
 	if s == nil {
 		return list, nil
@@ -51,7 +51,7 @@ type disconnectArgs struct {
 // clientDisconnect throws one client out.
 func (p *Plane) clientDisconnect(_ context.Context, _ *qmp.Call, a *disconnectArgs) (any, error) {
 	p.mu.Lock()
-	s := p.server
+	s := p.running()
 	p.mu.Unlock()
 	if s == nil {
 		return nil, qmp.Errorf("NBD server not running")

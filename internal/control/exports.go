@@ -18,6 +18,7 @@ type export struct {
 	// Immutable.
 	id     string
 	number uint64 // in the order of their making
+	server *service
 	nbd    *nbd.Export
 	remove chan struct{} // closed when it is gone
 
@@ -73,7 +74,7 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	}
 	p.mu.Lock()
 	_, taken := p.exports[a.ID]
-	server := p.server
+	server := p.running()
 	p.mu.Unlock()
 	if taken {
 		return qmp.Errorf("Block export id '%s' is already in use", a.ID)
@@ -109,7 +110,7 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := p.adopt(a.ID, e); err != nil {
+	if err := p.adopt(a.ID, server, e); err != nil {
 		return errors.Join(err, server.nbd.RemoveExport(ctx, e, nbd.FarewellRestart))
 	}
 	if group != nil {
@@ -161,11 +162,12 @@ func (p *Plane) bringTo(ctx context.Context, n *blockcore.Node, a *exportOptions
 	if a.IOThread == "" {
 		return nil
 	}
-	to, err := p.ioThread(a.IOThread)
+	o, err := p.holdIOThread(a.IOThread)
 	if err != nil {
 		return err
 	}
-	if err := p.graph.Move(ctx, n, to); err != nil && a.FixedIOThread {
+	defer p.letGo(o)
+	if err := p.graph.Move(ctx, n, o.loop); err != nil && a.FixedIOThread {
 		return err
 	}
 	return nil
@@ -179,14 +181,17 @@ func (p *Plane) optionalGroup(id string) (*blockcore.ThrottleGroup, error) {
 }
 
 // adopt makes an export known to monitors.
-func (p *Plane) adopt(id string, e *nbd.Export) error {
+func (p *Plane) adopt(id string, server *service, e *nbd.Export) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if server != p.running() {
+		return qmp.Errorf("NBD server not running")
+	}
 	if _, taken := p.exports[id]; taken {
 		return qmp.Errorf("Block export id '%s' is already in use", id)
 	}
 	p.lastExport++
-	p.exports[id] = &export{id: id, number: p.lastExport, nbd: e, remove: make(chan struct{})}
+	p.exports[id] = &export{id: id, number: p.lastExport, server: server, nbd: e, remove: make(chan struct{})}
 	return nil
 }
 
@@ -242,14 +247,13 @@ func (p *Plane) isGoing(e *export) bool {
 
 // removeLoop takes an export away and tells everybody. It ends when the last client is gone.
 func (p *Plane) removeLoop(e *export, farewell nbd.Farewell) {
-	p.mu.Lock()
-	server := p.server
-	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), removeMax)
 	defer cancel()
 	n := e.nbd.Node()
-	_ = server.nbd.RemoveExport(ctx, e.nbd, farewell) // clients that had to be cut off are in the events of the server
-	p.bringHome(ctx, n)
+	_ = e.server.nbd.RemoveExport(ctx, e.nbd, farewell) // clients that had to be cut off are in the events of the server
+	if !e.server.external {
+		p.bringHome(ctx, n)
+	}
 	p.mu.Lock()
 	delete(p.exports, e.id)
 	p.mu.Unlock()
@@ -260,10 +264,7 @@ func (p *Plane) removeLoop(e *export, farewell nbd.Farewell) {
 // bringHome puts a node that nobody uses any more back on the main loop, as QEMU does, so that iothreads can be removed. It is a favour:
 // where it fails the node stays where it is.
 func (p *Plane) bringHome(ctx context.Context, n *blockcore.Node) {
-	p.mu.Lock()
-	lent := p.server != nil && p.server.external
-	p.mu.Unlock()
-	if lent || n.Context() == p.options.Main || slices.ContainsFunc(p.graph.Component(n), func(n *blockcore.Node) bool { return rootOf(n) != nil }) {
+	if n.Context() == p.options.Main || slices.ContainsFunc(p.graph.Component(n), func(n *blockcore.Node) bool { return rootOf(n) != nil }) {
 		return
 	}
 	_ = p.graph.Move(ctx, n, p.options.Main)
@@ -343,7 +344,6 @@ func (p *Plane) setThrottle(ctx context.Context, e *nbd.Export, group *blockcore
 	}
 	defer d.End()
 	return p.graph.Update(ctx, "throttle "+e.Name(), func(tx *blockcore.Tx) error {
-		tx.SetThrottle(d, r, group)
-		return nil
+		return tx.SetThrottle(d, r, group)
 	})
 }

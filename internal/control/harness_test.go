@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -277,3 +278,5 @@ func (c *client) silent() {
 	require.ErrorIs(c.t, err, os.ErrDeadlineExceeded)
 	require.NoError(c.t, c.conn.SetReadDeadline(time.Time{}))
 }
+
+func long(n int) string { return strings.Repeat("a", n) }

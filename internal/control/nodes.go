@@ -98,12 +98,12 @@ func rootOf(n *blockcore.Node) *blockcore.Root {
 
 // forget drops what is remembered of nodes that are gone.
 func (p *Plane) forget() {
-	alive := map[*blockcore.Node]bool{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	alive := map[*blockcore.Node]bool{} // looked at under the lock: a node that is new is entered under it after that
 	for _, n := range p.graph.Nodes() {
 		alive[n] = true
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for name, n := range p.owned {
 		if !alive[n] {
 			delete(p.owned, name)
@@ -122,7 +122,7 @@ func (p *Plane) removeNodes() error {
 	for again := true; again; {
 		again = false
 		for _, n := range p.graph.Nodes() {
-			if len(n.Parents()) == 0 {
+			if len(n.Parents()) == 0 && p.graph.Node(n.Name()) == n { // it may have gone with its parent
 				errs = append(errs, p.graph.RemoveNode(n))
 				again = true
 			}
@@ -205,10 +205,12 @@ func (p *Plane) setIOThread(ctx context.Context, _ *qmp.Call, a *setIOThreadArgs
 	}
 	to := p.options.Main
 	if !a.IOThread.Null {
-		var err error
-		if to, err = p.ioThread(a.IOThread.Str); err != nil {
+		o, err := p.holdIOThread(a.IOThread.Str)
+		if err != nil {
 			return nil, qmp.Errorf("Cannot find iothread %s", a.IOThread.Str)
 		}
+		defer p.letGo(o)
+		to = o.loop
 	}
 	if n.Context() == to {
 		return nil, nil
@@ -236,10 +238,10 @@ func (p *Plane) insertNode(ctx context.Context, _ *qmp.Call, a *insertArgs) (any
 	if err != nil {
 		return nil, err
 	}
-	if !hasChild(filter, below) {
-		return nil, qmp.Errorf("Node '%s' is no child of '%s'; make the filter with file=%s first", below.Name(), filter.Name(), below.Name())
-	}
 	return nil, p.during(ctx, "insert "+filter.Name(), []*blockcore.Node{below, filter}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+		if !hasChild(filter, below) {
+			return qmp.Errorf("Node '%s' is no child of '%s'; make the filter with file=%s first", below.Name(), filter.Name(), below.Name())
+		}
 		return tx.Replace(d, below, filter)
 	})
 }
@@ -264,6 +266,9 @@ func (p *Plane) removeNode(ctx context.Context, _ *qmp.Call, a *nodeNameArgs) (a
 	}
 	below := filter.Children()[0].Node()
 	return nil, p.during(ctx, "remove "+filter.Name(), []*blockcore.Node{filter, below}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+		if !hasChild(filter, below) {
+			return qmp.Errorf("Node '%s' has got another child meanwhile", a.NodeName)
+		}
 		return tx.Replace(d, filter, below)
 	})
 }

@@ -18,6 +18,10 @@ type object struct {
 	loop  *blockcore.AioContext
 	lent  bool // the loop belongs to somebody else, who stops it
 	loops loopOptions
+
+	// Guarded by Plane.mu.
+	made  bool // an id is taken before there is an object
+	held  int  // commands that are about to use it
 	group *blockcore.ThrottleGroup
 	creds *nbd.TLSCredentials
 	authz nbd.Authorizer
@@ -59,13 +63,14 @@ func (p *Plane) AddObject(v qmp.Value) error {
 	if err := p.reserve(o); err != nil {
 		return err
 	}
-	if err := makeIt(p, o, rest); err != nil {
-		p.mu.Lock()
+	err = makeIt(p, o, rest)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o.made = err == nil
+	if err != nil {
 		delete(p.objects, o.id)
-		p.mu.Unlock()
-		return err
 	}
-	return nil
+	return err
 }
 
 // NotIdentifier is the error about an id that is none.
@@ -89,7 +94,7 @@ func (p *Plane) reserve(o *object) error {
 
 // AdoptIOThread makes an event loop known, under its name, that somebody else has started and stops.
 func (p *Plane) AdoptIOThread(loop *blockcore.AioContext) error {
-	return p.reserve(&object{id: loop.Name(), kind: "iothread", loop: loop, lent: true})
+	return p.reserve(&object{id: loop.Name(), kind: "iothread", loop: loop, lent: true, made: true})
 }
 
 func (p *Plane) makeThrottleGroup(o *object, v qmp.Value) error {
@@ -207,28 +212,40 @@ type idArgs struct {
 }
 
 func (p *Plane) objectDel(_ context.Context, _ *qmp.Call, a *idArgs) (any, error) {
-	o := p.object(a.ID)
-	switch {
-	case o == nil:
-		return nil, qmp.Errorf("object '%s' not found", a.ID)
-	case o.lent:
-		return nil, qmp.Errorf("object '%s' belongs to the command line, can not be deleted", a.ID)
-	case p.inUse(o):
-		return nil, qmp.Errorf("object '%s' is in use, can not be deleted", a.ID)
+	o, err := p.takeOut(a.ID)
+	if err != nil {
+		return nil, err
 	}
-	p.mu.Lock()
-	delete(p.objects, a.ID)
-	p.mu.Unlock()
 	return nil, p.releaseObject(o)
+}
+
+// takeOut removes an object from the registry if nothing uses it.
+func (p *Plane) takeOut(id string) (*object, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.objects[id]
+	switch {
+	case o == nil || !o.made:
+		return nil, qmp.Errorf("object '%s' not found", id)
+	case o.lent:
+		return nil, qmp.Errorf("object '%s' belongs to the command line, can not be deleted", id)
+	case p.inUse(o):
+		return nil, qmp.Errorf("object '%s' is in use, can not be deleted", id)
+	}
+	delete(p.objects, id)
+	return o, nil
 }
 
 func (p *Plane) object(id string) *object {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.objects[id]
+	if o := p.objects[id]; o != nil && o.made {
+		return o
+	}
+	return nil
 }
 
-// inUse reports whether something refers to o.
+// inUse reports whether something refers to o. It expects p.mu to be held.
 func (p *Plane) inUse(o *object) bool {
 	if o.loop != nil {
 		for _, n := range p.graph.Nodes() {
@@ -237,11 +254,9 @@ func (p *Plane) inUse(o *object) bool {
 			}
 		}
 	}
-	if o.group != nil && len(o.group.Members()) > 0 {
+	if o.held > 0 || o.group != nil && len(o.group.Members()) > 0 {
 		return true
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	return p.server != nil && (o.creds != nil && p.server.creds == o.id || o.authz != nil && p.server.authz == o.id)
 }
 
@@ -264,12 +279,22 @@ func (p *Plane) removeObjects() error {
 	return errors.Join(errs...)
 }
 
-// ioThread finds the event loop of an iothread object.
-func (p *Plane) ioThread(id string) (*blockcore.AioContext, error) {
-	if o := p.object(id); o != nil && o.loop != nil {
-		return o.loop, nil
+// holdIOThread finds an iothread object, which is in use until letGo.
+func (p *Plane) holdIOThread(id string) (*object, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.objects[id]
+	if o == nil || !o.made || o.loop == nil {
+		return nil, qmp.Errorf(`iothread "%s" not found`, id)
 	}
-	return nil, qmp.Errorf(`iothread "%s" not found`, id)
+	o.held++
+	return o, nil
+}
+
+func (p *Plane) letGo(o *object) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o.held--
 }
 
 // throttleGroup finds a group.

@@ -45,7 +45,9 @@ func (p *Plane) blockdevReopen(ctx context.Context, _ *qmp.Call, a *reopenArgs) 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range all {
-		p.opened[r.node] = &opened{driver: r.opening.Driver, options: r.opening}
+		if p.opened[r.node] != nil { // it may have been removed meanwhile
+			p.opened[r.node] = &opened{driver: r.opening.Driver, options: r.opening}
+		}
 	}
 	return nil, nil
 }
@@ -219,9 +221,8 @@ func (r *reopening) change(tx *blockcore.Tx, d *blockcore.Drained) error {
 			return err
 		}
 	}
-	tx.SetReadOnly(d, r.node, r.opening.ReadOnly)
-	if r.options == nil {
-		return nil
+	if err := tx.SetReadOnly(d, r.node, r.opening.ReadOnly); err != nil || r.options == nil {
+		return err
 	}
 	return tx.Reopen(d, r.node, r.options)
 }

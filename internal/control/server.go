@@ -45,6 +45,9 @@ type service struct {
 	creds, authz string // ids of objects
 	shared       int    // 0 = any number of clients
 	external     bool   // it belongs to somebody else, who stops it
+
+	// Guarded by Plane.mu.
+	stopping bool
 }
 
 type serverOptions struct {
@@ -174,20 +177,39 @@ func (p *Plane) startServer(address Address, o *serverOptions) error {
 		}
 		options.Authz = object.authz
 	}
+	if err := p.claim(s); err != nil {
+		return err
+	}
+	listener, err := p.options.Listen(address) // it may take its time to resolve a name
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.server = nil
+		return err
+	}
+	s.listener = listener
+	s.nbd = p.options.NewServer(options)
+	go s.serveLoop()
+	return nil
+}
+
+// claim makes s the server that is about to start.
+func (p *Plane) claim(s *service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.server != nil {
 		return qmp.Errorf("NBD server already running")
 	}
-	listener, err := p.options.Listen(address)
-	if err != nil {
-		return err
-	}
-	s.listener = listener
-	s.nbd = p.options.NewServer(options)
 	p.server = s
-	go s.serveLoop()
 	return nil
+}
+
+// running returns the server, or nil while there is none, or it is about to start or stops. It expects p.mu to be held.
+func (p *Plane) running() *service {
+	if p.server == nil || p.server.nbd == nil || p.server.stopping {
+		return nil
+	}
+	return p.server
 }
 
 // serveLoop takes clients until the server stops.
@@ -204,13 +226,14 @@ func (p *Plane) AdoptServer(s *nbd.Server, shared int) {
 func (p *Plane) AdoptExport(id string, e *nbd.Export, driver string) error {
 	p.mu.Lock()
 	p.opened[e.Node()] = &opened{driver: driver, options: &Opening{Driver: driver}}
+	server := p.server
 	p.mu.Unlock()
-	return p.adopt(id, e)
+	return p.adopt(id, server, e)
 }
 
 func (p *Plane) nbdServerStop(context.Context, *qmp.Call) (any, error) {
 	p.mu.Lock()
-	running := p.server != nil
+	running := p.running() != nil
 	external := running && p.server.external
 	p.mu.Unlock()
 	switch {
@@ -225,19 +248,18 @@ func (p *Plane) nbdServerStop(context.Context, *qmp.Call) (any, error) {
 // stopServer takes all exports away, and then the server.
 func (p *Plane) stopServer() error {
 	p.mu.Lock()
-	s := p.server
-	p.mu.Unlock()
-	if s == nil {
+	s := p.running()
+	if s == nil || s.external { // whose owner stops it
+		p.mu.Unlock()
 		return nil
 	}
+	s.stopping = true
+	p.mu.Unlock()
 	all := p.exportsNow()
 	for _, e := range all {
-		if p.startRemoving(e) && !s.external {
+		if p.startRemoving(e) {
 			go p.removeLoop(e, nbd.FarewellRestart)
 		}
-	}
-	if s.external {
-		return nil // its owner stops it
 	}
 	if s.listener.Close != nil {
 		s.listener.Close()
