@@ -45,10 +45,20 @@ func newGuest(root, dir string, programs ...string) (guest, error) {
 // "E2E PASS name", or "E2E FAIL name" behind the lines that say why.
 func (g guest) run(t *testing.T, script string, facts map[string]string, devices ...string) []string {
 	t.Helper()
+	return g.converse(t, script, facts, func(string) {}, devices...)
+}
+
+// converse is run with a host that acts: where the guest says "E2E READY what", and goes on when it sees that it was done.
+func (g guest) converse(t *testing.T, script string, facts map[string]string, act func(what string), devices ...string) []string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), guestMax)
 	defer cancel()
 	cmd, console := g.start(ctx, t, script, facts, devices)
-	lines := readConsole(t, console, func(string) {})
+	lines := readConsole(t, console, func(line string) {
+		if what, ok := strings.CutPrefix(line, "E2E READY "); ok {
+			act(what)
+		}
+	})
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the guest's QEMU ended with: %v (%v)", err, context.Cause(ctx))
 	}

@@ -18,7 +18,7 @@ func (t *ctl) newResize() *cobra.Command {
 			"add to and take from the size that it has. A smaller size needs --shrink: what is past it is lost, and clients that ask for\n" +
 			"it get errors.\n\n" +
 			"Clients that connect from then on see the new size. Those that are connected may use it at once, but NBD has no way to tell\n" +
-			"them: docs/operations.md says how a virtual machine of QEMU and a kernel's nbd device learn of it.",
+			"them: 'device-size' tells a kernel's nbd device, and docs/operations.md says how a virtual machine of QEMU learns of it.",
 		Example: "  nbd-dataplane ctl resize root 20G\n" +
 			"  nbd-dataplane ctl resize root +512M\n" +
 			"  nbd-dataplane ctl resize scratch -1G --shrink",

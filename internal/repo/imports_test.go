@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"internal/keyval": leaves,
 	"internal/membuf": leaves,
 	"internal/uring":  leaves,
+	"internal/nbddev": nil,
 	"internal/repo":   nil,
 
 	"blockcore":           leaves,
