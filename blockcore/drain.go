@@ -17,6 +17,8 @@ type DrainOptions struct {
 	All bool
 	// connected drains all that shares requests with Nodes as well.
 	connected bool
+	// FlushAhead flushes Nodes before the section begins, for a flush in the section to have little to do.
+	FlushAhead bool
 	// Max bounds the wait; 0 takes DrainMaxDefault. An earlier end of the caller's context ends it too.
 	Max time.Duration
 }
@@ -62,6 +64,9 @@ func (g *Graph) Drain(ctx context.Context, o DrainOptions) (*Drained, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Max)
 	defer cancel()
 	d := &Drained{graph: g, why: o.Why, all: o.All, nodes: slices.Clone(o.Nodes), roots: slices.Clone(o.Roots), begun: time.Now()}
+	if o.FlushAhead {
+		g.flushAhead(ctx, d.nodes, o.Max/2)
+	}
 	steps, err := g.quiesce(ctx, d, o.connected)
 	if err != nil {
 		return nil, fmt.Errorf("drain for %s: %w", d.why, err)

@@ -30,6 +30,7 @@ type Node struct {
 
 	// Owned by the context.
 	writes RangeLocks // of nodes with an alignment only
+	closed bool       // the driver is closed, or about to be
 	still  bool       // a section covers the node: what is in flight ends, and nothing begins by itself
 	chores choreList
 	stats  NodeStats
@@ -200,6 +201,7 @@ func (n *Node) stir() {
 
 // close flushes and closes the driver.
 func (n *Node) close(t *Task) error {
+	n.closed = true
 	check.Invariant(n.inFlight.Load() == 0, "node %s is closed with %d requests in flight", n.name, n.inFlight.Load())
 	var errFlush error
 	if n.can.flusher != nil && n.Writable() {

@@ -50,10 +50,11 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 	l := &lease{id: p.nextID("drain"), exports: append(slices.Clone(a.Exports), a.Nodes...), begun: time.Now()}
 	o := p.drainOptions("lease "+l.id, nodes...)
 	o.Roots = roots
+	o.FlushAhead = a.Flush == nil || *a.Flush
 	if l.section, err = p.graph.Drain(ctx, o); err != nil {
 		return nil, err
 	}
-	if a.Flush == nil || *a.Flush {
+	if o.FlushAhead {
 		if err := l.section.Flush(nodes...); err != nil {
 			l.section.End()
 			return nil, err

@@ -169,7 +169,7 @@ func (p *Plane) blockResize(ctx context.Context, _ *qmp.Call, a *resizeArgs) (an
 	if a.Size < 0 {
 		return nil, qmp.Expects("size", "a >0 size")
 	}
-	err = p.during(ctx, "block_resize "+n.Name(), []*blockcore.Node{n}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	err = p.during(ctx, p.flushedOptions("block_resize "+n.Name(), n), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		return tx.Resize(d, n, a.Size)
 	})
 	if errors.Is(err, syscall.ENOTSUP) {
@@ -179,13 +179,13 @@ func (p *Plane) blockResize(ctx context.Context, _ *qmp.Call, a *resizeArgs) (an
 }
 
 // during changes the graph in a drained section of its own: drain, change, resume.
-func (p *Plane) during(ctx context.Context, why string, nodes []*blockcore.Node, change func(*blockcore.Tx, *blockcore.Drained) error) error {
-	d, err := p.graph.Drain(ctx, p.drainOptions(why, nodes...))
+func (p *Plane) during(ctx context.Context, o blockcore.DrainOptions, change func(*blockcore.Tx, *blockcore.Drained) error) error {
+	d, err := p.graph.Drain(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer d.End()
-	return p.graph.Update(ctx, why, func(tx *blockcore.Tx) error { return change(tx, d) })
+	return p.graph.Update(ctx, o.Why, func(tx *blockcore.Tx) error { return change(tx, d) })
 }
 
 type setIOThreadArgs struct {
@@ -238,7 +238,7 @@ func (p *Plane) insertNode(ctx context.Context, _ *qmp.Call, a *insertArgs) (any
 	if err != nil {
 		return nil, err
 	}
-	return nil, p.during(ctx, "insert "+filter.Name(), []*blockcore.Node{below, filter}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	return nil, p.during(ctx, p.drainOptions("insert "+filter.Name(), below, filter), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		if !hasChild(filter, below) {
 			return qmp.Errorf("Node '%s' is no child of '%s'; make the filter with file=%s first", below.Name(), filter.Name(), below.Name())
 		}
@@ -265,7 +265,7 @@ func (p *Plane) removeNode(ctx context.Context, _ *qmp.Call, a *nodeNameArgs) (a
 		return nil, qmp.Errorf("Node '%s' is no filter and cannot be left out", a.NodeName)
 	}
 	below := filter.Children()[0].Node()
-	return nil, p.during(ctx, "remove "+filter.Name(), []*blockcore.Node{filter, below}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	return nil, p.during(ctx, p.drainOptions("remove "+filter.Name(), filter, below), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		if !hasChild(filter, below) {
 			return qmp.Errorf("Node '%s' has got another child meanwhile", a.NodeName)
 		}
@@ -288,7 +288,7 @@ func (p *Plane) replaceNode(ctx context.Context, _ *qmp.Call, a *replaceArgs) (a
 	if err != nil {
 		return nil, err
 	}
-	return nil, p.during(ctx, fmt.Sprintf("replace %s by %s", from.Name(), to.Name()), []*blockcore.Node{from, to}, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	return nil, p.during(ctx, p.drainOptions(fmt.Sprintf("replace %s by %s", from.Name(), to.Name()), from, to), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		if from.Size() > to.Size() {
 			return qmp.Errorf("Node '%s' has %d bytes and cannot take the place of '%s' with %d", to.Name(), to.Size(), from.Name(), from.Size())
 		}

@@ -129,3 +129,10 @@ func (p *Plane) nextID(prefix string) string {
 func (p *Plane) drainOptions(why string, nodes ...*blockcore.Node) blockcore.DrainOptions {
 	return blockcore.DrainOptions{Why: why, Nodes: nodes, Max: p.options.DrainMax}
 }
+
+// flushedOptions are those of a section in which nodes are flushed: that is mostly done before, while clients go on.
+func (p *Plane) flushedOptions(why string, nodes ...*blockcore.Node) blockcore.DrainOptions {
+	o := p.drainOptions(why, nodes...)
+	o.FlushAhead = true
+	return o
+}

@@ -139,11 +139,20 @@ func (o *Opening) keeps(before *Opening, driver Driver) error {
 		switch {
 		case was && !is:
 			return qmp.Errorf("Option '%s' cannot be reset to its default value", o.prefix()+name)
-		case is != was || is && plainText(o.rest.Member(name)) != plainText(before.rest.Member(name)):
+		case is != was || is && !same(o.rest.Member(name), before.rest.Member(name)):
 			return fixed(o.prefix() + name)
 		}
 	}
 	return nil
+}
+
+// same compares values of which either may come from JSON or from a command line, where a switch is "on" and a number a text.
+func same(a, b qmp.Value) bool {
+	var on, other bool
+	if (a.Kind() == qmp.Boolean || b.Kind() == qmp.Boolean) && a.Decode(&on) == nil && b.Decode(&other) == nil {
+		return on == other
+	}
+	return plainText(a) == plainText(b)
 }
 
 // plainText is a scalar as JSON and the command line both write it.
@@ -194,7 +203,7 @@ func (p *Plane) reopen(ctx context.Context, all []*reopening) error {
 			nodes = append(nodes, m.edge.Node(), m.to)
 		}
 	}
-	return p.during(ctx, "blockdev-reopen "+all[0].node.Name(), nodes, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	return p.during(ctx, p.flushedOptions("blockdev-reopen "+all[0].node.Name(), nodes...), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		for _, r := range all {
 			if err := r.change(tx, d); err != nil {
 				return err

@@ -127,7 +127,7 @@ func (p *Plane) transact(ctx context.Context, actions []action) error {
 		}
 		nodes = append(nodes, more...)
 	}
-	return p.during(ctx, "transaction", nodes, func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	return p.during(ctx, p.flushedOptions("transaction", nodes...), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		for _, a := range actions {
 			if err := a.change(p, tx, d); err != nil {
 				return err
