@@ -64,6 +64,7 @@ type capabilities struct {
 	permitter  ChildPermitter
 	checker    ChildChecker
 	reopener   Reopener
+	stretcher  Stretcher
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
@@ -85,6 +86,7 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.permitter, _ = d.(ChildPermitter)
 	n.can.checker, _ = d.(ChildChecker)
 	n.can.reopener, _ = d.(Reopener)
+	n.can.stretcher, _ = d.(Stretcher)
 	return n
 }
 

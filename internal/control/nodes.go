@@ -124,7 +124,7 @@ func (p *Plane) removeNodes() error {
 		for _, n := range p.graph.Nodes() {
 			if len(n.Parents()) == 0 && p.graph.Node(n.Name()) == n { // it may have gone with its parent
 				errs = append(errs, p.graph.RemoveNode(n))
-				again = true
+				again = again || p.graph.Node(n.Name()) != n // or nobody gets on
 			}
 		}
 	}
