@@ -116,18 +116,9 @@ func (p *Plane) forget() {
 	}
 }
 
-// removeNodes takes all nodes away, those that nobody uses first.
+// removeNodes takes all nodes away that nobody uses, and names the others.
 func (p *Plane) removeNodes() error {
-	var errs []error
-	for again := true; again; {
-		again = false
-		for _, n := range p.graph.Nodes() {
-			if len(n.Parents()) == 0 && p.graph.Node(n.Name()) == n { // it may have gone with its parent
-				errs = append(errs, p.graph.RemoveNode(n))
-				again = again || p.graph.Node(n.Name()) != n // or nobody gets on
-			}
-		}
-	}
+	errs := []error{p.graph.RemoveNodes()}
 	p.forget()
 	for _, n := range p.graph.Nodes() {
 		errs = append(errs, fmt.Errorf("Node %s is in use", n.Name()))
