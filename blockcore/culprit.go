@@ -115,6 +115,9 @@ func (g *Graph) requests(roots []*Root, silent *[]Culprit) []Request {
 			var list []Request
 			now := c.clock.now()
 			for _, r := range own {
+				if r.Context() != c {
+					continue // it has moved meanwhile, with nothing in flight
+				}
 				list = append(list, r.tickets.describe(r, now)...)
 			}
 			answer <- list

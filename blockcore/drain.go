@@ -264,8 +264,14 @@ func (g *Graph) resume(d *Drained) {
 	w.tell(g)
 }
 
-// Flush makes durable what was acknowledged to those who use nodes, which d covers. Not on a loop.
+// Flush makes durable what was acknowledged to those who use nodes, which d covers and which are there. Not on a loop.
 func (d *Drained) Flush(nodes ...*Node) error {
+	d.graph.mu.Lock()
+	err := d.graph.has(nodes...)
+	d.graph.mu.Unlock()
+	if err != nil {
+		return err // its driver may be closed
+	}
 	for _, n := range nodes {
 		if n.can.flusher == nil {
 			continue

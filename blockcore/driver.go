@@ -118,6 +118,12 @@ type ChildChecker interface {
 	CheckChildren() error
 }
 
+// Stretcher judges another size of its child before the child is given it. Default: any will do.
+type Stretcher interface {
+	// SizeOver returns how long the driver would be over a child of childBytes, or why it cannot be. Safe from anywhere.
+	SizeOver(childBytes int64) (sizeBytes int64, err error)
+}
+
 // Reopener takes over other options in a drained section. Default: the options are fixed, ENOTSUP.
 type Reopener interface {
 	// PrepareReopen has the driver be what options say, which are complete and of the driver's own type, and keeps what it was until

@@ -36,5 +36,25 @@ func (e *Edge) mayResize(n *Node, sizeBytes int64) error {
 			return fmt.Errorf("node %s is used by %s too, which is not drained: %w", n.name, other.describeParent(), syscall.EBUSY)
 		}
 	}
+	n.graph.mu.Lock()
+	defer n.graph.mu.Unlock()
+	return n.mayBecome(sizeBytes, e)
+}
+
+// mayBecome asks the nodes above whether they can live with another size of n: what was cut off does not come back. The one that asks
+// through by knows. graph.mu is held.
+func (n *Node) mayBecome(sizeBytes int64, by *Edge) error {
+	for _, e := range n.parents {
+		if e == by || e.parent == nil || e.parent.can.stretcher == nil {
+			continue
+		}
+		own, err := e.parent.can.stretcher.SizeOver(sizeBytes)
+		if err != nil {
+			return fmt.Errorf("node %s: %w", e.parent.name, err)
+		}
+		if err := e.parent.mayBecome(own, nil); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -29,6 +29,7 @@ var (
 	_ ChildChecker = (*Filter)(nil)
 	_ Limiter      = (*Filter)(nil)
 	_ Featurer     = (*Filter)(nil)
+	_ Stretcher    = (*Filter)(nil)
 )
 
 // File returns the edge to the child, nil = there is none. Safe from anywhere.
@@ -56,6 +57,9 @@ func (f *Filter) Size() int64 {
 	}
 	return 0
 }
+
+// SizeOver is the size of the child. Safe from anywhere.
+func (f *Filter) SizeOver(childBytes int64) (sizeBytes int64, err error) { return childBytes, nil }
 
 // Limits returns those of the child. Safe from anywhere.
 func (f *Filter) Limits() Limits {

@@ -3,6 +3,7 @@ package blockcore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -112,6 +113,21 @@ func (g *Graph) AddNode(o NodeOptions) (n *Node, err error) {
 // from the graph even when flushing or closing fails; the error says what.
 func (g *Graph) RemoveNode(n *Node) error {
 	return g.Update(context.Background(), "remove node "+n.name, func(tx *Tx) error { return tx.RemoveNode(n) })
+}
+
+// RemoveNodes removes all nodes that no owner uses, from the top down. Not on a loop.
+func (g *Graph) RemoveNodes() error {
+	var errs []error
+	for again := true; again; {
+		again = false
+		for _, n := range g.Nodes() {
+			if len(n.Parents()) == 0 && g.Node(n.name) == n { // it may have gone with its parent
+				errs = append(errs, g.RemoveNode(n))
+				again = again || g.Node(n.name) != n // or nobody gets on
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Node returns the node of that name, or nil. Safe from anywhere.

@@ -36,6 +36,10 @@ func (j *Job) finish(err error) {
 func (g *JobGroup) advance(j *Job) {
 	mu := &j.jobs.mu
 	mu.Lock()
+	if g.ending { // of two that have returned at once the other one goes on
+		mu.Unlock()
+		return
+	}
 	var cancels []func()
 	if j.err != nil {
 		cancels = g.fail()
@@ -85,7 +89,9 @@ func (g *JobGroup) fail() (cancels []func()) {
 func (g *JobGroup) abandon(j *Job) {
 	mu := &j.jobs.mu
 	mu.Lock()
-	j.err = ErrJobCancelled
+	if !g.ending { // otherwise it is too late
+		j.err = ErrJobCancelled
+	}
 	mu.Unlock()
 	g.advance(j)
 }

@@ -306,3 +306,54 @@ func TestDrainFromATask_T_D3_T_D4_T_D7_T_D8_T_X11(t *testing.T) {
 		}
 	})
 }
+
+// slowBody is a job whose completion waits to be let go on.
+type slowBody struct {
+	bodyFunc
+	preparing, goOn chan struct{}
+}
+
+func (b *slowBody) Prepare() error {
+	close(b.preparing)
+	<-b.goOn
+	return nil
+}
+
+func TestJobIsNotCancelledWhileItCompletes(t *testing.T) {
+	// Goal: a job that has taken effect does not say that it was cancelled. Method: it is cancelled between Prepare and Commit.
+	b := &slowBody{preparing: make(chan struct{}), goOn: make(chan struct{})}
+	b.run = func(*Task, *Job) error { return nil }
+	c := newTestContext(t, ContextOptions{})
+	g, n := newDisk(t, c)
+	j, err := NewJobs(g).New(t.Context(), JobOptions{ID: "j", Body: b, Nodes: []JobNode{{Node: n}}})
+	require.NoError(t, err)
+	require.NoError(t, j.Start())
+	<-b.preparing
+	require.ErrorContains(t, j.Do(JobCancel), "cannot be cancelled")
+	close(b.goOn)
+	require.NoError(t, j.Wait(t.Context()))
+	require.True(t, b.committed.Load())
+}
+
+func TestJobsOfAGroupEndOnce(t *testing.T) {
+	// Goal: jobs that end at the same moment are completed by one of them, and stay where they are then. Method: the other one comes late.
+	c := newTestContext(t, ContextOptions{})
+	g, n := newDisk(t, c)
+	jobs, group := NewJobs(g), &JobGroup{}
+	var all []*Job
+	for _, id := range []string{"a", "b"} {
+		j, err := jobs.New(t.Context(), JobOptions{ID: id, Group: group, ManualDismiss: true, Nodes: []JobNode{{Node: n}},
+			Body: &bodyFunc{run: func(*Task, *Job) error { return nil }}})
+		require.NoError(t, err)
+		all = append(all, j)
+	}
+	for _, j := range all {
+		require.NoError(t, j.Start())
+	}
+	for _, j := range all {
+		require.NoError(t, j.Wait(t.Context()))
+	}
+	group.advance(all[1])
+	require.Equal(t, JobConcluded, all[0].Status())
+	require.Equal(t, JobConcluded, all[1].Status())
+}

@@ -118,6 +118,9 @@ func (j *Job) complete() (func(), error) {
 
 // cancel ends a job as soon as it looks. One that has no body running any more is aborted at once.
 func (j *Job) cancel() (func(), error) {
+	if j.group.ending {
+		return nil, fmt.Errorf("Job '%s' is being completed and cannot be cancelled", j.id)
+	}
 	j.cancelled = true
 	if j.userPaused {
 		j.userPaused = false

@@ -65,6 +65,7 @@ type capabilities struct {
 	permitter  ChildPermitter
 	checker    ChildChecker
 	reopener   Reopener
+	stretcher  Stretcher
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
@@ -86,6 +87,7 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.permitter, _ = d.(ChildPermitter)
 	n.can.checker, _ = d.(ChildChecker)
 	n.can.reopener, _ = d.(Reopener)
+	n.can.stretcher, _ = d.(Stretcher)
 	return n
 }
 
@@ -222,13 +224,19 @@ type NodeStats struct {
 }
 
 // Stats returns the counts. Not on a loop.
-func (n *Node) Stats() (NodeStats, error) {
-	var stats NodeStats
-	err := n.Context().Do(func(*Task) error {
-		stats = n.stats
-		return nil
-	})
-	return stats, err
+func (n *Node) Stats() (stats NodeStats, err error) {
+	for {
+		c, here := n.Context(), false
+		err = c.Do(func(*Task) error {
+			if here = n.Context() == c; here {
+				stats = n.stats
+			}
+			return nil
+		})
+		if here || err != nil && n.Context() == c {
+			return stats, err
+		}
+	}
 }
 
 // written notes the end of a range that was asked to be changed.

@@ -224,6 +224,7 @@ func enterLoop(nodes []*Node, roots []*Root, on *AioContext) {
 		}
 	}
 	for _, r := range roots {
+		r.throttle.Move(on)
 		r.ctx.Store(on)
 		if m, ok := r.owner.(Mover); ok {
 			m.Attach(on)

@@ -266,7 +266,7 @@ func (tx *Tx) mayResize(d *Drained, n *Node, sizeBytes int64) error {
 			return conflict(n, PermResize, &Edge{name: string(RoleRoot), root: &Root{}}, e)
 		}
 	}
-	return nil
+	return n.mayBecome(sizeBytes, nil)
 }
 
 // demand makes sure that a change happens where nothing is in flight. It is our own mistake if not. graph.mu is held.

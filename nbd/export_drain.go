@@ -66,8 +66,11 @@ func (e *Export) Detach(to *blockcore.AioContext) {
 	e.ctx.Store(to)
 }
 
-// Attach takes them up on the new loop. It implements blockcore.Mover.
+// Attach takes them up on the new loop, or on the old one again when that could not be entered. It implements blockcore.Mover.
 func (e *Export) Attach(ctx *blockcore.AioContext) {
+	if e.ctx.Load() != ctx {
+		e.turnBack(ctx)
+	}
 	for _, c := range e.connections() {
 		if c.between {
 			c.enterLoop(ctx)
@@ -80,6 +83,18 @@ func (e *Export) Attach(ctx *blockcore.AioContext) {
 	for _, fn := range putOff {
 		fn()
 	}
+}
+
+// turnBack leaves the lane of a loop that was closed when the export was on its way there.
+func (e *Export) turnBack(ctx *blockcore.AioContext) {
+	e.server.leaveLane(e.lane)
+	e.lane = e.server.laneOf(ctx)
+	for _, c := range e.connections() {
+		if c.between {
+			c.lane = e.lane
+		}
+	}
+	e.ctx.Store(ctx)
 }
 
 // leaveLoop takes c off its loop: nothing is in flight and the export is still. On that loop.

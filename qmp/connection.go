@@ -29,7 +29,7 @@ type Connection struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	onClose []func()
+	onClose []*func()
 	closed  bool
 }
 
@@ -53,16 +53,22 @@ func (c *Connection) Context() context.Context { return c.ctx }
 func (c *Connection) LostEvents() uint64 { return c.out.lostCount() }
 
 // OnClose has f called once when the connection has ended and its last command has returned; at once if that is so
-// already. What a client holds for as long as it is connected is let go here. The last one registered is called first.
-func (c *Connection) OnClose(f func()) {
+// already. What a client holds for as long as it is connected is let go here. The last one registered is called first. Who has let go
+// otherwise has f forgotten.
+func (c *Connection) OnClose(f func()) (forget func()) {
 	c.mu.Lock()
 	closed := c.closed
 	if !closed {
-		c.onClose = append(c.onClose, f)
+		c.onClose = append(c.onClose, &f)
 	}
 	c.mu.Unlock()
 	if closed {
 		f()
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.onClose = slices.DeleteFunc(c.onClose, func(other *func()) bool { return other == &f })
 	}
 }
 
@@ -79,7 +85,7 @@ func (c *Connection) serve() {
 	c.commandLoop()
 	c.stop()
 	for _, f := range slices.Backward(c.takeOnClose()) {
-		f()
+		(*f)()
 	}
 	c.out.end()
 	c.flush(writerDone)
@@ -102,11 +108,12 @@ func (c *Connection) flush(writerDone <-chan struct{}) {
 	}
 }
 
-func (c *Connection) takeOnClose() []func() {
+func (c *Connection) takeOnClose() (all []*func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	return c.onClose
+	all, c.onClose = c.onClose, nil
+	return all
 }
 
 // stop has the connection end: no further command is begun, and the one that runs is told to give up. It does not wait.

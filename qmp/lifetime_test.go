@@ -24,6 +24,7 @@ func TestOnClose(t *testing.T) {
 		var c *Connection
 		for c = range s.server.connections {
 		}
+		c.OnClose(func() { s.note("forgotten") })()
 		m.conn.Close()
 		<-m.done
 		require.Equal(t, []string{"gave up", "second", "first"}, s.closes)

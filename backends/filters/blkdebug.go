@@ -2,6 +2,7 @@ package filters
 
 import (
 	"fmt"
+	"math"
 	"syscall"
 
 	"nbd-dataplane/blockcore"
@@ -74,6 +75,9 @@ func (e *BlkdebugInjectError) rule() (InjectRule, error) {
 	}
 	if e.Errno > 0 {
 		r.Errno = syscall.Errno(e.Errno)
+	}
+	if e.Sector != nil && (*e.Sector < 0 || *e.Sector > math.MaxInt64/sectorBytes-1) {
+		return r, fmt.Errorf("there is no sector %d", *e.Sector)
 	}
 	if e.Sector != nil {
 		r.Range = blockcore.Range{Offset: *e.Sector * sectorBytes, Length: sectorBytes}

@@ -80,6 +80,7 @@ func TestInjectRefusesRules(t *testing.T) {
 		{InjectRule{Errno: 5, Times: -1}, "rule 0: skip and times cannot be negative"},
 		{InjectRule{Delay: -1}, "rule 0: delay of -1ns is negative"},
 		{InjectRule{Errno: 5, Range: blockcore.Range{Offset: -1}}, "rule 0: range [-0x1, +0x0) is negative"},
+		{InjectRule{Errno: 5, Range: blockcore.Range{Offset: 1, Length: math.MaxInt64}}, "rule 0: a range of 9223372036854775807 bytes from 1 on has no end"},
 		{InjectRule{Errno: 5, Ops: 1 << 7}, "rule 0: unknown kind of request"},
 		{InjectRule{Hold: true, Errno: 5}, "rule 0: a rule that holds requests cannot delay or fail them too; change the rules to let them go on"},
 	} {
@@ -150,7 +151,7 @@ func TestInjectAndDrain(t *testing.T) {
 
 // Goal: blkdebug's options do what they do in QEMU; method: a table of elements of inject-error and the rules they make.
 func TestBlkdebugOptions(t *testing.T) {
-	seven := int64(7)
+	seven, beyond := int64(7), int64(1)<<55
 	for _, c := range []struct {
 		e    BlkdebugInjectError
 		want InjectRule
@@ -167,6 +168,7 @@ func TestBlkdebugOptions(t *testing.T) {
 		{e: BlkdebugInjectError{IOType: "erase"}, err: "inject-error.0: Parameter 'iotype' does not accept value 'erase'"},
 		{e: BlkdebugInjectError{Event: "read_aio", IOType: "write"}, err: "inject-error.0: no request of iotype 'write' passes event 'read_aio'"},
 		{e: BlkdebugInjectError{Errno: -5}, err: "inject-error.0: errno -5 is negative"},
+		{e: BlkdebugInjectError{Sector: &beyond}, err: "inject-error.0: there is no sector 36028797018963968"},
 	} {
 		o, err := BlkdebugOptions{InjectError: []BlkdebugInjectError{c.e}}.Inject()
 		if c.err != "" {

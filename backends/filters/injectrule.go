@@ -3,6 +3,7 @@ package filters
 import (
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 	"time"
 
@@ -70,6 +71,8 @@ func (r *InjectRule) check() error {
 		return errors.New("unknown kind of request")
 	case r.Range.Offset < 0 || r.Range.Length < 0:
 		return fmt.Errorf("range %v is negative", r.Range)
+	case r.Range.Length > math.MaxInt64-r.Range.Offset:
+		return fmt.Errorf("a range of %d bytes from %d on has no end", r.Range.Length, r.Range.Offset)
 	case r.Skip < 0 || r.Times < 0:
 		return errors.New("skip and times cannot be negative")
 	case !(r.Probability >= 0 && r.Probability <= 1): // NaN neither

@@ -49,7 +49,11 @@ type Raw struct {
 	options atomic.Pointer[RawOptions]
 }
 
-var _ blockcore.Reopener = (*Raw)(nil)
+// The abilities of a Raw besides those of a Filter.
+var (
+	_ blockcore.Reopener  = (*Raw)(nil)
+	_ blockcore.Stretcher = (*Raw)(nil)
+)
 
 // NewRaw returns a window.
 func NewRaw(o RawOptions) (*Raw, error) {
@@ -67,6 +71,15 @@ func (f *Raw) CheckChildren() error {
 		return err
 	}
 	return f.options.Load().fits(f.Filter.Size())
+}
+
+// SizeOver refuses a file that would not have the window any more. Safe from anywhere.
+func (f *Raw) SizeOver(childBytes int64) (sizeBytes int64, err error) {
+	o := f.options.Load()
+	if o.SizeBytes > 0 {
+		return o.SizeBytes, o.fits(childBytes)
+	}
+	return childBytes - o.Offset, o.fits(childBytes)
 }
 
 // PrepareReopen takes another window. options are RawOptions.

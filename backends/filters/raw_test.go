@@ -97,3 +97,18 @@ func TestRawChangesItsSize(t *testing.T) {
 	require.Equal(t, []byte{7}, r.fake.Contents(blockcore.Range{Offset: 512, Length: 1}))
 	r.requireStill()
 }
+
+// Goal: a file is never cut off below a window that it would not have any more: nothing of it is lost, and the graph goes on. Method: the
+// file of each kind of window is resized under it; then another change is made.
+func TestFileOfAWindowKeepsItsSize(t *testing.T) {
+	for _, o := range []RawOptions{{SizeBytes: 32 << 10}, {Offset: 32 << 10}} {
+		f, err := NewRaw(o)
+		require.NoError(t, err)
+		r := newRig(t, f)
+		err = r.drained(func(tx *blockcore.Tx, d *blockcore.Drained) error { return tx.Resize(d, r.disk, 16<<10) }, r.disk)
+		require.ErrorContains(t, err, "has to be smaller or equal")
+		require.EqualValues(t, 64<<10, r.disk.Size())
+		r.root.Close()
+		require.Empty(t, r.graph.Roots())
+	}
+}

@@ -165,7 +165,7 @@ func listenPrivately(path string, takeOver bool) (*place, error) {
 }
 
 // serve lets monitors in until the server of monitors is closed.
-func (c *chardev) serve(s *qmp.Server) error {
+func (c *chardev) serve(s *qmp.Server, signals <-chan os.Signal) error {
 	monitor := qmp.Monitor{Pretty: c.pretty}
 	switch {
 	case c.stdio:
@@ -174,7 +174,7 @@ func (c *chardev) serve(s *qmp.Server) error {
 		go serveOne(s, c.conn, monitor)
 	case c.place == nil:
 	case c.waits:
-		conn, err := c.place.listener.Accept()
+		conn, err := c.firstClient(signals)
 		if err != nil {
 			return err
 		}
@@ -184,6 +184,32 @@ func (c *chardev) serve(s *qmp.Server) error {
 		go serveLoop(s, c.place.listener, monitor)
 	}
 	return nil
+}
+
+// firstClient waits for the first monitor, or for a signal that stops the program.
+func (c *chardev) firstClient(signals <-chan os.Signal) (net.Conn, error) {
+	accepted, stopped := make(chan struct{}), make(chan bool, 1)
+	go c.heedLoop(signals, accepted, stopped)
+	conn, err := c.place.listener.Accept()
+	close(accepted)
+	if !<-stopped {
+		return conn, err
+	}
+	if conn != nil {
+		conn.Close()
+	}
+	return nil, errors.New("stopped while waiting for a monitor to connect")
+}
+
+// heedLoop ends the wait for the first monitor when a signal comes, and itself with that wait.
+func (c *chardev) heedLoop(signals <-chan os.Signal, accepted <-chan struct{}, stopped chan<- bool) {
+	select {
+	case <-signals:
+		c.place.listener.Close()
+		stopped <- true
+	case <-accepted:
+		stopped <- false
+	}
 }
 
 // serveLoop ends with the server.

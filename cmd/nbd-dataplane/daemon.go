@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -36,6 +37,7 @@ type daemon struct {
 	journal *journal
 	events  *eventQueue
 	quit    chan struct{} // holds one
+	signals chan os.Signal
 }
 
 // qsdMain is the program when called through a link named qemu-storage-daemon.
@@ -76,7 +78,7 @@ func runDaemon(c console, d door, args []string) error {
 		return goToBackground(c, d)
 	}
 	s := newDaemon(c, o)
-	signals := takeSignals()
+	s.signals = takeSignals()
 	if err := s.start(); err != nil {
 		return errors.Join(err, s.stop())
 	}
@@ -84,7 +86,7 @@ func runDaemon(c console, d door, args []string) error {
 		return firstOf(err, s.stop())
 	}
 	select {
-	case <-signals:
+	case <-s.signals:
 	case <-s.quit:
 	}
 	return s.stop()
@@ -221,7 +223,7 @@ func (s *daemon) addMonitor(v qmp.Value) error {
 		return qmp.Errorf("Device '%s' is in use", a.Chardev)
 	}
 	c.taken, c.pretty = true, a.Pretty
-	return c.serve(s.plane.Monitor())
+	return c.serve(s.plane.Monitor(), s.signals)
 }
 
 // stop takes everything down in order.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 
@@ -78,17 +77,7 @@ func (s *session) removeNodes() error {
 	if s.graph == nil {
 		return nil
 	}
-	var errs []error
-	for again := true; again; {
-		again = false
-		for _, n := range s.graph.Nodes() {
-			if len(n.Parents()) == 0 && s.graph.Node(n.Name()) == n { // it may have gone with its parent
-				errs = append(errs, s.graph.RemoveNode(n))
-				again = true
-			}
-		}
-	}
-	return errors.Join(errs...)
+	return s.graph.RemoveNodes()
 }
 
 // identifier is how monitors want ids.

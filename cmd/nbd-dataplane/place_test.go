@@ -4,10 +4,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/internal/control"
 )
 
 // Goal: every place and export has the URI that NBD clients expect. Method: a table.
@@ -104,4 +107,16 @@ func TestVsock(t *testing.T) {
 	require.NoError(t, err)
 	_, hasDescriptor := accepted.(syscall.Conn)
 	require.True(t, hasDescriptor)
+}
+
+// Goal: a monitor that names a descriptor which is no listening socket takes nothing away from the process. Method: a pipe, which goes on.
+func TestListenAtOurDescriptor(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
+	_, err = listenAddress(control.Address{Type: "fd", FD: strconv.Itoa(int(w.Fd()))})
+	require.ErrorContains(t, err, "is not a socket that listens")
+	_, err = w.WriteString("x")
+	require.NoError(t, err)
 }

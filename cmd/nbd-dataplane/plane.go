@@ -5,6 +5,8 @@ import (
 	"os"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
 	"nbd-dataplane/internal/keyval"
@@ -90,6 +92,9 @@ func listenAddress(a control.Address) (control.Listener, error) {
 		if err != nil {
 			return control.Listener{}, fmt.Errorf("File descriptor '%s' is no number", a.FD)
 		}
+		if !listens(fd) { // it may be anything of ours, which stays open
+			return control.Listener{}, fmt.Errorf("File descriptor '%s' is not a socket that listens", a.FD)
+		}
 		p, err := activatedPlace(os.NewFile(uintptr(fd), "addr.fd"), fd)
 		if err != nil {
 			return control.Listener{}, err
@@ -101,4 +106,10 @@ func listenAddress(a control.Address) (control.Listener, error) {
 		return control.Listener{}, err
 	}
 	return control.Listener{Listener: places[0].listener, Close: places[0].close}, nil
+}
+
+// listens reports whether fd is a listening socket.
+func listens(fd int) bool {
+	yes, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return err == nil && yes == 1
 }

@@ -42,6 +42,26 @@ func startOwn(t *testing.T, args ...string) started {
 	return s
 }
 
+// Goal: a daemon that waits for its first monitor can be stopped. Method: a signal as soon as the socket is there, which is gone then.
+func TestSignalStopsTheWaitForAMonitor(t *testing.T) {
+	dir := sameDir(t)
+	cmd := exec.CommandContext(t.Context(), asProgram(t, programName), "daemon", "--chardev", "socket,id=m,path=qmp,server=on", "--monitor", "m")
+	cmd.Dir = dir
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool {
+		_, err := os.Lstat(filepath.Join(dir, "qmp"))
+		return err == nil
+	}, 20*time.Second, time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	said, err := io.ReadAll(stderr)
+	require.NoError(t, err)
+	require.Contains(t, string(said), "stopped while waiting for a monitor to connect")
+	require.Error(t, cmd.Wait())
+	require.NoFileExists(t, filepath.Join(dir, "qmp"))
+}
+
 // Goal: each of the signals that stop a server stops it in order. Method: status 0, no socket and no pid file afterwards,
 // with a client connected.
 func TestSignalStops(t *testing.T) {

@@ -87,6 +87,7 @@ func TestExportsFollowTheGraph(t *testing.T) {
 	node := func() any { return o.must("query-block-exports", "").([]any)[0].(map[string]any)["node-name"] }
 	o.must("blockdev-add", `{"driver":"pass","node-name":"f","file":"a"}`)
 	o.must("blockdev-add", `{"driver":"gate","node-name":"b"}`)
+	flushes := func() int32 { return h.gate("a").flushes.Load() + h.gate("b").flushes.Load() }
 	for _, step := range []struct{ command, arguments, node string }{
 		{"x-blockdev-insert", `{"node-name":"f","above":"a"}`, "f"},
 		{"x-blockdev-remove", `{"node-name":"f"}`, "a"},
@@ -96,7 +97,11 @@ func TestExportsFollowTheGraph(t *testing.T) {
 		{"x-blockdev-replace", `{"node-name":"a","with":"a"}`, "a"},
 		{"x-blockdev-replace", `{"node-name":"a","with":"b"}`, "b"},
 	} {
+		before := flushes()
 		o.must(step.command, step.arguments)
+		if step.command == "x-blockdev-replace" || step.command == "blockdev-reopen" {
+			require.Greater(t, flushes(), before, "what was acknowledged is durable: %s", step.arguments)
+		}
 		o.await("X_GRAPH_CHANGED")
 		require.Equal(t, step.node, node(), step.arguments)
 		a.send()

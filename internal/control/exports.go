@@ -113,10 +113,21 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	if err := p.adopt(a.ID, server, e); err != nil {
 		return errors.Join(err, server.nbd.RemoveExport(ctx, e, nbd.FarewellRestart))
 	}
-	if group != nil {
-		return p.setThrottle(ctx, e, group)
+	if group == nil {
+		return nil
 	}
-	return nil
+	err = p.setThrottle(ctx, e, group)
+	if err != nil {
+		p.takeBack(a.ID)
+	}
+	return err
+}
+
+// takeBack removes an export whose making has failed.
+func (p *Plane) takeBack(id string) {
+	if e, err := p.export(id); err == nil && p.startRemoving(e) {
+		p.removeLoop(e, nbd.FarewellRestart)
+	}
 }
 
 // stringMax bounds names and descriptions. NBD proto.md, "Values".

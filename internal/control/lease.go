@@ -28,6 +28,7 @@ type lease struct {
 	timer   *time.Timer
 	expires time.Time
 	ended   bool
+	forget  func() // has the connection not end it any more
 }
 
 type drainArgs struct {
@@ -64,7 +65,7 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 		l.section.End()
 		return nil, err
 	}
-	call.Connection.OnClose(func() { p.endLease(l, "monitor closed") })
+	p.tie(l, call.Connection)
 	return map[string]string{"id": l.id}, nil
 }
 
@@ -116,24 +117,61 @@ func (p *Plane) keep(l *lease, seconds int64) error {
 	d := time.Duration(seconds) * time.Second
 	p.leases[l.id] = l
 	l.expires = time.Now().Add(d)
-	l.timer = time.AfterFunc(d, func() { p.endLease(l, "lease expired") })
+	l.timer = time.AfterFunc(d, func() { p.expire(l) })
 	return nil
 }
 
-// endLease ends a section, once, and tells why.
-func (p *Plane) endLease(l *lease, reason string) bool {
+// tie has a lease end with the monitor that asked for it.
+func (p *Plane) tie(l *lease, c *qmp.Connection) {
+	forget := c.OnClose(func() { p.endLease(l, "monitor closed") })
 	p.mu.Lock()
+	l.forget = forget
+	ended := l.ended
+	p.mu.Unlock()
+	if ended {
+		forget()
+	}
+}
+
+// expire ends a lease whose time is over. It may have been renewed in the moment before this is called.
+func (p *Plane) expire(l *lease) {
+	p.mu.Lock()
+	first := !time.Now().Before(l.expires) && p.drop(l)
+	p.mu.Unlock()
+	if first {
+		p.resume(l, "lease expired")
+	}
+}
+
+// endLease ends a section, once, and tells why.
+func (p *Plane) endLease(l *lease, reason string) {
+	p.mu.Lock()
+	first := p.drop(l)
+	p.mu.Unlock()
+	if first {
+		p.resume(l, reason)
+	}
+}
+
+// drop takes a lease off the list. It reports false when somebody else has. It expects p.mu to be held.
+func (p *Plane) drop(l *lease) bool {
 	first := !l.ended
 	l.ended = true
 	delete(p.leases, l.id)
 	l.timer.Stop()
+	return first
+}
+
+// resume is the end of a lease that was dropped.
+func (p *Plane) resume(l *lease, reason string) {
+	p.mu.Lock()
+	forget := l.forget
 	p.mu.Unlock()
-	if !first {
-		return false
+	if forget != nil {
+		forget()
 	}
 	l.section.End()
 	p.monitor.Broadcast("X_DRAIN_ENDED", map[string]any{"id": l.id, "reason": reason, "held-ms": time.Since(l.begun).Milliseconds()})
-	return true
 }
 
 func (p *Plane) leasesNow() []*lease {
@@ -176,8 +214,8 @@ func (p *Plane) drainRenew(_ context.Context, _ *qmp.Call, a *renewArgs) (any, e
 		return nil, qmp.Errorf("There is no drained section '%s'; it may have ended by itself", a.ID)
 	}
 	d := time.Duration(a.Lease) * time.Second
-	l.timer.Reset(d)
 	l.expires = time.Now().Add(d)
+	l.timer.Reset(d)
 	return nil, nil
 }
 

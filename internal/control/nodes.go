@@ -116,18 +116,9 @@ func (p *Plane) forget() {
 	}
 }
 
-// removeNodes takes all nodes away, those that nobody uses first.
+// removeNodes takes all nodes away that nobody uses, and names the others.
 func (p *Plane) removeNodes() error {
-	var errs []error
-	for again := true; again; {
-		again = false
-		for _, n := range p.graph.Nodes() {
-			if len(n.Parents()) == 0 && p.graph.Node(n.Name()) == n { // it may have gone with its parent
-				errs = append(errs, p.graph.RemoveNode(n))
-				again = true
-			}
-		}
-	}
+	errs := []error{p.graph.RemoveNodes()}
 	p.forget()
 	for _, n := range p.graph.Nodes() {
 		errs = append(errs, fmt.Errorf("Node %s is in use", n.Name()))
@@ -291,6 +282,9 @@ func (p *Plane) replaceNode(ctx context.Context, _ *qmp.Call, a *replaceArgs) (a
 	return nil, p.during(ctx, p.drainOptions(fmt.Sprintf("replace %s by %s", from.Name(), to.Name()), from, to), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		if from.Size() > to.Size() {
 			return qmp.Errorf("Node '%s' has %d bytes and cannot take the place of '%s' with %d", to.Name(), to.Size(), from.Name(), from.Size())
+		}
+		if err := d.Flush(from); err != nil { // what follows flushes the other one only
+			return err
 		}
 		return tx.Replace(d, from, to)
 	})
