@@ -264,25 +264,6 @@ func (g *Graph) resume(d *Drained) {
 	w.tell(g)
 }
 
-// Flush makes durable what was acknowledged to those who use nodes, which d covers and which are there. Not on a loop.
-func (d *Drained) Flush(nodes ...*Node) error {
-	d.graph.mu.Lock()
-	err := d.graph.has(nodes...)
-	d.graph.mu.Unlock()
-	if err != nil {
-		return err // its driver may be closed
-	}
-	for _, n := range nodes {
-		if n.can.flusher == nil {
-			continue
-		}
-		if err := n.Context().Do(n.can.flusher.Flush); err != nil {
-			return fmt.Errorf("flush node %s: %w", n.name, err)
-		}
-	}
-	return nil
-}
-
 // Why returns what the section is for. Safe from anywhere.
 func (d *Drained) Why() string { return d.why }
 

@@ -1,10 +1,10 @@
 package blockcore
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
-	"time"
 
 	"nbd-dataplane/internal/check"
 )
@@ -138,24 +138,14 @@ func (g *Graph) shut(n *Node) error {
 	if err := n.settle(g.resumeEnded); err != nil {
 		return fmt.Errorf("removed but not closed: %w", err)
 	}
-	closed := make(chan error, 1)
-	if !n.Context().Post(func() { n.Context().Spawn(BodyFunc(func(t *Task) { closed <- n.close(t) })) }) {
-		return ErrContextClosed
+	err := g.doPatiently(n, n.close)
+	switch {
+	case errors.Is(err, errNoAnswer):
+		return fmt.Errorf("removed node %s has not closed and is left to itself: %w", n.name, err)
+	case !errors.Is(err, ErrContextClosed):
+		g.orphan(n)
 	}
-	patience := time.NewTimer(DrainMaxDefault)
-	defer patience.Stop()
-	for {
-		rung := g.bell.next()
-		g.resumeEnded()
-		select {
-		case err := <-closed:
-			g.orphan(n)
-			return err
-		case <-rung:
-		case <-patience.C:
-			return fmt.Errorf("removed node %s has not closed after %v and is left to itself", n.name, DrainMaxDefault)
-		}
-	}
+	return err
 }
 
 // orphan takes the children from a node that is closed.

@@ -56,7 +56,8 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 		return nil, err
 	}
 	if o.FlushAhead {
-		if err := l.section.Flush(nodes...); err != nil {
+		err := p.graph.Update(ctx, "flush for lease "+l.id, func(tx *blockcore.Tx) error { return tx.Flush(l.section, nodes...) })
+		if err != nil {
 			l.section.End()
 			return nil, err
 		}

@@ -1,0 +1,58 @@
+package blockcore
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Flush makes durable what was acknowledged to those who use nodes, which d covers. It is a part of a change so that nobody moves,
+// reopens or removes a node meanwhile; who holds a section does not wait for the disk.
+func (tx *Tx) Flush(d *Drained, nodes ...*Node) error {
+	g := tx.graph
+	g.mu.Lock()
+	err := g.has(nodes...)
+	if err == nil {
+		for _, n := range nodes {
+			tx.demand(d, n, nil)
+		}
+	}
+	g.mu.Unlock()
+	if err != nil {
+		return err // its driver may be closed
+	}
+	for _, n := range nodes {
+		if n.can.flusher == nil {
+			continue
+		}
+		if err := g.doPatiently(n, n.can.flusher.Flush); err != nil {
+			return fmt.Errorf("flush node %s: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
+// errNoAnswer: what was begun on a loop has not come to its end, and goes on.
+var errNoAnswer = errors.New("no answer")
+
+// doPatiently runs fn on the loop of n for the control plane. Sections of others that end meanwhile are resumed.
+func (g *Graph) doPatiently(n *Node, fn func(*Task) error) error {
+	done := make(chan error, 1)
+	c := n.Context()
+	if !c.Post(func() { c.Spawn(BodyFunc(func(t *Task) { done <- fn(t) })) }) {
+		return ErrContextClosed
+	}
+	patience := time.NewTimer(DrainMaxDefault)
+	defer patience.Stop()
+	for {
+		rung := g.bell.next()
+		g.resumeEnded()
+		select {
+		case err := <-done:
+			return err
+		case <-rung:
+		case <-patience.C:
+			return fmt.Errorf("%w after %v", errNoAnswer, DrainMaxDefault)
+		}
+	}
+}
