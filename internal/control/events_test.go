@@ -172,3 +172,22 @@ func TestCommandsRefuseWhatTheyDoNotKnow(t *testing.T) {
 		require.Error(t, err, c.Name)
 	}
 }
+
+// Goal: an export does not come back with less than clients have seen, also where the NBD server was stopped and started between; who says so gets
+// it. Method: writable, then read-only, on the same server and on the next one.
+func TestExportsDoNotComeBackWithLess(t *testing.T) {
+	h := newHouse(t)
+	o := h.monitor()
+	const start = `{"addr":{"type":"unix","data":{"path":"s"}}}`
+	o.must("nbd-server-start", start)
+	o.must("blockdev-add", `{"driver":"gate","node-name":"a"}`)
+	o.must("block-export-add", `{"type":"nbd","id":"a","node-name":"a","writable":true}`)
+	o.must("block-export-del", `{"id":"a"}`)
+	o.await("BLOCK_EXPORT_DELETED")
+	const less = `{"type":"nbd","id":"a","node-name":"a"}`
+	o.refused("block-export-add", less, "it was writable and would come back read-only")
+	o.must("nbd-server-stop", "")
+	o.must("nbd-server-start", start)
+	o.refused("block-export-add", less, "it was writable and would come back read-only")
+	o.must("block-export-add", `{"type":"nbd","id":"a","node-name":"a","x-allow-less":true}`)
+}

@@ -157,7 +157,7 @@ func (p *Plane) startServer(address Address, o *serverOptions) error {
 	if o.Max != nil {
 		s.shared = int(*o.Max)
 	}
-	options := nbd.ServerOptions{ExactNames: true, ClientsMax: s.shared, OnEvent: p.onServerEvent}
+	options := nbd.ServerOptions{ExactNames: true, ClientsMax: s.shared, Offers: p.offers, OnEvent: p.onServerEvent}
 	if o.Creds != nil {
 		s.creds = *o.Creds
 		object := p.object(s.creds)
