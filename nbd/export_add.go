@@ -64,7 +64,7 @@ func (s *Server) enlist(e *Export) error {
 		}
 	}
 	if err := s.offers.add(e.Name(), now, e.options.AllowLess); err != nil {
-		return fmt.Errorf("export %s: %w; QEMU clients that reconnect abort on that; allow it (x-allow-less) if there are none", shown(e.Name()), err)
+		return fmt.Errorf("export %s: %w; QEMU clients that reconnect abort on that; allow it if there are none (x-allow-less, in ctl --allow-less)", shown(e.Name()), err)
 	}
 	s.exports = append(s.exports, e)
 	return nil

@@ -153,9 +153,13 @@ func (e *Export) allows(p *Peer) error {
 }
 
 // Stop ends the server in order: no new clients, handshakes cancelled, requests in flight finished and answered,
-// connections closed. Clients are told nothing: they find a closed socket and may come back. When ctx
-// ends first, connections are cut off and the error says so. The exports' nodes are left to the caller.
+// connections closed. Clients are told nothing, and find a closed socket and may come back, but for those of exports that retire, which
+// do so first. When ctx ends first, connections are cut off and the error says so. The exports' nodes are left to the caller.
 func (s *Server) Stop(ctx context.Context) error {
+	return errors.Join(s.retireExports(ctx), s.stop(ctx))
+}
+
+func (s *Server) stop(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.stopping {
 		s.stopping = true

@@ -258,7 +258,7 @@ func (p *Plane) stopServer() error {
 	all := p.exportsNow()
 	for _, e := range all {
 		if p.startRemoving(e) {
-			go p.removeLoop(e, nbd.FarewellRestart)
+			go p.removeLoop(e, e.nbd.Farewell())
 		}
 	}
 	if s.listener.Close != nil {
