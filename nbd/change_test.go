@@ -263,7 +263,7 @@ func TestResizeUnderClients(t *testing.T) {
 			late.write(mib, fill(3, 512))
 			late.refused(ENoSpc, late.do(CmdWrite, 0, mib+512, 0, fill(3, 512)))
 			late.disconnect()
-			require.Equal(t, uint64(mib+512), h.server.offered["disk"].size)
+			require.Equal(t, uint64(mib+512), h.server.offers.byName["disk"].size)
 		})
 	})
 }

@@ -36,6 +36,8 @@ type ExportOptions struct {
 	// AllowLess lets an export of a name come back with a smaller size or fewer abilities than clients have seen under
 	// it. QEMU aborts when it reconnects to less.
 	AllowLess bool
+	// Farewell is what its clients meet when the server stops: FarewellRestart or FarewellRetire.
+	Farewell Farewell
 }
 
 // Export offers one node to clients under a name.

@@ -7,12 +7,6 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// offer is what clients may have seen under a name.
-type offer struct {
-	size  uint64
-	flags TransmissionFlags
-}
-
 // AddExport offers an export from now on. The first one is also the default export, which clients get who
 // name none.
 func (s *Server) AddExport(g *blockcore.Graph, o ExportOptions) (*Export, error) {
@@ -69,30 +63,10 @@ func (s *Server) enlist(e *Export) error {
 			return errDuplicate(e.options.Name)
 		}
 	}
-	if before, seen := s.offered[e.Name()]; seen && !e.options.AllowLess {
-		if err := before.allows(now); err != nil {
-			return fmt.Errorf("export %s: %w; QEMU clients that reconnect abort on that; allow it (allow-less) if there are none", shown(e.Name()), err)
-		}
+	if err := s.offers.add(e.Name(), now, e.options.AllowLess); err != nil {
+		return fmt.Errorf("export %s: %w; QEMU clients that reconnect abort on that; allow it if there are none (x-allow-less, in ctl --allow-less)", shown(e.Name()), err)
 	}
-	s.offered[e.Name()] = now
 	s.exports = append(s.exports, e)
-	return nil
-}
-
-// guarded are the abilities that a client which reconnects goes on to use.
-const guarded = FlagSendFlush | FlagSendFUA | FlagSendTrim | FlagSendWriteZeroes | FlagSendFastZero | FlagSendCache | FlagSendDF
-
-// allows reports why a client that has seen o cannot go on with now.
-func (o offer) allows(now offer) error {
-	if now.size < o.size {
-		return fmt.Errorf("it had %d bytes and would come back with %d", o.size, now.size)
-	}
-	if now.flags&FlagReadOnly != 0 && o.flags&FlagReadOnly == 0 {
-		return fmt.Errorf("it was writable and would come back read-only")
-	}
-	if lost := o.flags &^ now.flags & guarded; lost != 0 {
-		return fmt.Errorf("it would come back without %v", lost)
-	}
 	return nil
 }
 

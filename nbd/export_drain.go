@@ -147,12 +147,6 @@ func (c *Conn) enterLoop(ctx *blockcore.AioContext) {
 // Resized remembers what clients see from now on. Those that are connected may use a larger size at once, and get errors for what is
 // past a smaller one. It implements blockcore.SizeWatcher.
 func (e *Export) Resized(sizeBytes int64) {
-	s := e.server
-	s.mu.Lock()
-	if o, seen := s.offered[e.Name()]; seen {
-		o.size = e.size()
-		s.offered[e.Name()] = o
-	}
-	s.mu.Unlock()
-	s.emit(ExportResized{Export: e.Name(), Size: sizeBytes})
+	e.server.offers.resize(e.Name(), e.size())
+	e.server.emit(ExportResized{Export: e.Name(), Size: sizeBytes})
 }

@@ -2,8 +2,10 @@ package nbd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"nbd-dataplane/blockcore"
@@ -113,6 +115,23 @@ func (e *Export) retire(ctx context.Context, most time.Duration) {
 	}
 }
 
+// retireExports removes the exports whose clients are to meet that at the end of the server. The others go on meanwhile.
+func (s *Server) retireExports(ctx context.Context) error {
+	var retiring []*Export
+	for _, e := range s.snapshot() {
+		if e.Farewell() == FarewellRetire {
+			retiring = append(retiring, e)
+		}
+	}
+	errs := make([]error, len(retiring))
+	var wg sync.WaitGroup
+	for i, e := range retiring {
+		wg.Go(func() { errs[i] = s.RemoveExport(ctx, e, FarewellRetire) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 // lastDrain is for when the input of all connections has ended: what is in flight waits for no limits of throttling any more, and when it
 // takes too long the drain says whom it waits for. It closes done at its end.
 func (e *Export) lastDrain(done chan<- struct{}) {
@@ -129,6 +148,9 @@ func (e *Export) lastDrain(done chan<- struct{}) {
 
 // Clients returns the number of connections to e. Safe from anywhere.
 func (e *Export) Clients() int { return len(e.connections()) }
+
+// Farewell returns what clients are to meet when the export goes and nobody says otherwise. Safe from anywhere.
+func (e *Export) Farewell() Farewell { return e.options.Farewell }
 
 // Writable tells whether clients may write. Safe from anywhere.
 func (e *Export) Writable() bool { return e.options.Writable }

@@ -310,6 +310,23 @@ func TestStopEndsARetirement(t *testing.T) {
 	w.atEnd()
 }
 
+// Goal: at the stop of a server the clients of an export that is to retire meet ESHUTDOWN, those of another one a closed connection. Method: a client of each;
+// the retiring one asks, and leaves.
+func TestStopRetires(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine, export: ExportOptions{Farewell: FarewellRetire}, server: ServerOptions{Limits: Limits{Retire: patience}}})
+		h.addExport("other")
+		retiring, other := h.dial(dialOptions{export: "disk"}), h.knock(dialOptions{export: "other"})
+		stopped := begin(h.stop)
+		h.until("it retires", func() bool { return h.export.retired })
+		retiring.refused(EShutdown, retiring.do(CmdRead, 0, 0, 512, nil))
+		other.alive()
+		retiring.disconnect()
+		require.NoError(t, <-stopped)
+		other.atEnd()
+	})
+}
+
 // Goal: an export comes back under its name with no less than clients have seen, unless that is allowed (nbd.md, finding 3): QEMU aborts when it reconnects
 // to less. Method: each way to be less, and to be more, after an export that could all.
 func TestExportsComeBackWithNoLess(t *testing.T) {

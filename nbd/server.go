@@ -24,6 +24,8 @@ type ServerOptions struct {
 	// ClientsMax is the number of clients served at once; the next ones wait. 0 = no limit
 	// but Limits.Connections.
 	ClientsMax int
+	// Offers are what earlier servers have offered; nil = there was none.
+	Offers *Offers
 	// OnEvent receives what happens; it must not block. nil = nobody listens.
 	OnEvent func(Event)
 }
@@ -37,6 +39,7 @@ type Server struct {
 	limits  Limits
 	budget  *budget // of the process
 	onEvent func(Event)
+	offers  *Offers
 	seats   chan struct{} // one token a client, from accept to the end
 
 	// Guarded by mu.
@@ -46,7 +49,6 @@ type Server struct {
 	lanes     map[*blockcore.AioContext]*lane
 	listeners map[net.Listener]struct{}
 	shaking   map[net.Conn]context.CancelFunc // clients in the handshake
-	offered   map[string]offer
 	stopping  bool
 	clients   int           // shaking, and connections
 	allGone   chan struct{} // closed when stopping and the last client is gone
@@ -72,9 +74,12 @@ func NewServer(o ServerOptions) *Server {
 		lanes:     map[*blockcore.AioContext]*lane{},
 		listeners: map[net.Listener]struct{}{},
 		shaking:   map[net.Conn]context.CancelFunc{},
-		offered:   map[string]offer{},
+		offers:    o.Offers,
 		allGone:   make(chan struct{}),
 		quit:      make(chan struct{}),
+	}
+	if s.offers == nil {
+		s.offers = NewOffers()
 	}
 	if seats > 0 {
 		s.seats = make(chan struct{}, seats)
@@ -148,9 +153,13 @@ func (e *Export) allows(p *Peer) error {
 }
 
 // Stop ends the server in order: no new clients, handshakes cancelled, requests in flight finished and answered,
-// connections closed. Clients are told nothing: they find a closed socket and may come back. When ctx
-// ends first, connections are cut off and the error says so. The exports' nodes are left to the caller.
+// connections closed. Clients are told nothing, and find a closed socket and may come back, but for those of exports that retire, which
+// do so first. When ctx ends first, connections are cut off and the error says so. The exports' nodes are left to the caller.
 func (s *Server) Stop(ctx context.Context) error {
+	return errors.Join(s.retireExports(ctx), s.stop(ctx))
+}
+
+func (s *Server) stop(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.stopping {
 		s.stopping = true

@@ -46,6 +46,8 @@ type exportOrder struct {
 	id, name, description string
 	writable              bool
 	ioThread, group       string
+	farewell              string
+	allowLess             bool
 	file                  fileOrder
 }
 
@@ -73,6 +75,9 @@ func (t *ctl) newExportAdd() *cobra.Command {
 	flags.BoolVar(&o.writable, "writable", false, "let clients write")
 	flags.StringVar(&o.ioThread, "iothread", "", "event loop to run it on, by its `ID`")
 	flags.StringVar(&o.group, "group", "", "throttle group, by its `ID`")
+	flags.StringVar(&o.farewell, "farewell", "", "`WHAT` its clients meet at the end: restart (default) or retire")
+	flags.BoolVar(&o.allowLess, "allow-less", false, "although clients have seen a larger size, or more abilities, under this name: no QEMU will reconnect")
+	_ = cmd.RegisterFlagCompletionFunc("farewell", cobra.FixedCompletions([]string{"restart", "retire"}, cobra.ShellCompDirectiveNoFileComp))
 	t.completeFlag(cmd, "iothread", ioThreads)
 	t.completeFlag(cmd, "group", throttleGroups)
 	return cmd
@@ -136,13 +141,16 @@ func identifierOf(name string, most int) string {
 
 func (t *ctl) exportNode(m *monitor, node string, o *exportOrder) error {
 	args := map[string]any{"type": "nbd", "id": o.id, "node-name": node, "name": o.name, "writable": o.writable}
-	for key, value := range map[string]string{"description": o.description, "x-throttle-group": o.group, "iothread": o.ioThread} {
+	for key, value := range map[string]string{"description": o.description, "x-throttle-group": o.group, "x-farewell": o.farewell, "iothread": o.ioThread} {
 		if value != "" {
 			args[key] = value
 		}
 	}
 	if o.ioThread != "" {
 		args["fixed-iothread"] = false
+	}
+	if o.allowLess {
+		args["x-allow-less"] = true
 	}
 	if err := m.ask("block-export-add", args, nil); err != nil {
 		return err
@@ -187,11 +195,11 @@ func (t *ctl) exportDel(m *monitor, name string, hard, retire, withNode bool) er
 		return &failure{statusInUse, fmt.Errorf("%s has %d clients; 'ctl clients' lists them, and --hard or --retire sends them away", printable(e.ID), e.Clients)}
 	}
 	args := map[string]string{"id": e.ID}
-	if hard {
-		args["mode"] = "hard"
-	}
-	if retire {
-		args["x-farewell"] = "retire"
+	switch {
+	case retire:
+		args["mode"], args["x-farewell"] = "hard", "retire"
+	case hard:
+		args["mode"], args["x-farewell"] = "hard", "restart"
 	}
 	if err := m.ask("block-export-del", args, nil); err != nil {
 		return err

@@ -111,9 +111,10 @@ func (t *ctl) insert(m *monitor, args []string, name string) error {
 func (t *ctl) newRemove() *cobra.Command {
 	keep := false
 	cmd := &cobra.Command{
-		Use:                   "remove FILTER [flags]",
-		Short:                 "Take a filter out",
-		Long:                  "Takes a filter out: whoever uses it uses the node below from then on, while clients go on. The filter is closed.",
+		Use:   "remove FILTER [flags]",
+		Short: "Take a filter out",
+		Long: "Takes a filter out: whoever uses it uses the node below from then on, while clients go on. The filter is closed. The driver raw is no\n" +
+			"filter, since it may show a part of what is below: 'ctl replace' puts another node in its place.",
 		Example:               "  nbd-dataplane ctl remove root-throttle",
 		Args:                  t.args(1, 1, "the node of a filter"),
 		ValidArgsFunction:     t.completeFirst(nodeNames),
@@ -186,10 +187,13 @@ func (t *ctl) replace(m *monitor, args []string, o *fileOrder, writable bool) er
 		}
 	}
 	if err := t.askTelling(m, at, "x-blockdev-replace", map[string]string{"node-name": at.node, "with": with}); err != nil {
-		if o.path != "" {
-			return o.undo(m, err)
+		switch {
+		case o.path == "":
+			return err
+		case !writable && at.export != nil && at.export.Writable:
+			err = fmt.Errorf("%w; clients of %s write: add --writable", err, printable(args[0]))
 		}
-		return err
+		return o.undo(m, err)
 	}
 	t.say("%s uses node %s instead of %s", printable(args[0]), printable(with), printable(at.node))
 	return nil

@@ -67,7 +67,7 @@ func (m *monitor) nodeSize(name string) (int64, error) {
 			return nodes[i].Image.Size, nil
 		}
 	}
-	return 0, notFound("node %s is gone", printable(name))
+	return 0, notFound("there is no node %s", printable(name))
 }
 
 // newSize reads SIZE, +SIZE or -SIZE.

@@ -107,6 +107,8 @@ func sizeText[N int | int64 | uint64](bytes N) string {
 // ageText is a time for people, to three places or so.
 func ageText(d time.Duration) string {
 	switch {
+	case d == 0: // whole seconds, fewer than one: nothing else is exact
+		return "0s"
 	case d >= 24*time.Hour:
 		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 	case d >= time.Hour:

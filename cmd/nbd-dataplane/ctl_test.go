@@ -53,7 +53,7 @@ func TestTexts(t *testing.T) {
 		require.Equal(t, want, sizeText(n))
 	}
 	for us, want := range map[int64]string{
-		0: "0us", 999: "999us", 1500: "2ms", 1_200_000: "1.2s", 12_300_000: "12s", 75e6: "1m15s", 3_720e6: "1h02m", 90_000e6: "1d1h",
+		0: "0s", 999: "999us", 1500: "2ms", 1_200_000: "1.2s", 12_300_000: "12s", 75e6: "1m15s", 3_720e6: "1h02m", 90_000e6: "1d1h",
 	} {
 		require.Equal(t, want, ageText(microseconds(us)))
 	}

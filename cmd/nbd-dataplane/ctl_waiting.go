@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"slices"
 	"time"
@@ -110,7 +111,7 @@ func lookUp(name string) (string, error) {
 	switch {
 	case err == nil:
 		return path, nil
-	case errors.Is(err, exec.ErrNotFound):
+	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist): // a word, or a path
 		return "", &failure{statusNoCommand, fmt.Errorf("%s: there is no such command", name)}
 	}
 	return "", &failure{statusNotRunnable, err}

@@ -5,6 +5,7 @@ import (
 
 	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/nbd"
 )
 
 // door is the way by which the program was entered.
@@ -38,6 +39,7 @@ type options struct {
 	description     string
 	allocationDepth bool
 	readOnly        bool
+	onStop          string // restart, retire; empty = restart
 
 	// The image.
 	files        []string
@@ -103,6 +105,14 @@ const defaultPort = "10809"
 
 // exitsAfterLast says that the server ends with its last client.
 func (o *options) exitsAfterLast() bool { return !o.persistent || o.exitLast }
+
+// farewell is what clients meet at the end of the server.
+func (o *options) farewell() nbd.Farewell {
+	if o.onStop == "retire" {
+		return nbd.FarewellRetire
+	}
+	return nbd.FarewellRestart
+}
 
 // engine is the AioContext's engine for --aio.
 func (o *options) engine() blockcore.EngineKind {

@@ -90,6 +90,9 @@ func setTLSCertificates(o *options, v string) error {
 func setTLSMode(o *options, v string) error {
 	return oneOf("tls", v, &o.tlsMode, "off", "on", "require")
 }
+func setOnStop(o *options, v string) error {
+	return oneOf("on-stop", v, &o.onStop, "restart", "retire")
+}
 func setLogFormat(o *options, v string) error {
 	return oneOf("log-format", v, &o.logFormat, "text", "json")
 }

@@ -184,6 +184,7 @@ func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n 
 	e, err := s.server.AddExport(s.graph, nbd.ExportOptions{
 		Name: name, Description: s.o.description, Node: node, Writable: !img.raw.ReadOnly,
 		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth, MinBlock: img.minBlock(),
+		Farewell: s.o.farewell(),
 	})
 	if err == nil && s.plane != nil {
 		err = s.plane.AdoptExport(exportID(name, n), e, img.driver())

@@ -62,6 +62,32 @@ func TestSignalStopsTheWaitForAMonitor(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(dir, "qmp"))
 }
 
+// Goal: with --on-stop=retire a client that stays is told at a stop that the server is going. Method: a client that asks until it is refused, and leaves.
+func TestStopRetires(t *testing.T) {
+	s := startOwn(t, "--on-stop=retire", "null-co://")
+	conn, err := net.Dial("unix", s.socket)
+	require.NoError(t, err)
+	defer conn.Close()
+	client, err := nbd.NewClient(conn)
+	require.NoError(t, err)
+	_, err = client.Go("")
+	require.NoError(t, err)
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	flush := binary.BigEndian.AppendUint64([]byte{0x25, 0x60, 0x95, 0x13, 0, 0, 0, 3}, 1)
+	flush = append(flush, make([]byte, 12)...)
+	for code := uint32(0); code == 0; {
+		_, err = conn.Write(flush)
+		require.NoError(t, err)
+		reply := make([]byte, 16)
+		_, err = io.ReadFull(conn, reply)
+		require.NoError(t, err)
+		code = binary.BigEndian.Uint32(reply[4:])
+		require.Contains(t, []uint32{0, uint32(nbd.EShutdown)}, code)
+	}
+	require.NoError(t, conn.Close())
+	require.NoError(t, s.cmd.Wait())
+}
+
 // Goal: each of the signals that stop a server stops it in order. Method: status 0, no socket and no pid file afterwards,
 // with a client connected.
 func TestSignalStops(t *testing.T) {

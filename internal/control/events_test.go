@@ -2,9 +2,12 @@ package control
 
 import (
 	"encoding/json"
+	"io"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/nbd"
 )
 
 // dataOf is what an event says.
@@ -176,4 +179,51 @@ func TestCommandsRefuseWhatTheyDoNotKnow(t *testing.T) {
 		_, err := o.ask(c.Name, `{"x-nobody":1}`)
 		require.Error(t, err, c.Name)
 	}
+}
+
+// Goal: the clients of an export that retires meet ESHUTDOWN when it goes and nobody says otherwise, and a closed connection when somebody does.
+// Method: both ways, with a request after the command.
+func TestFarewellsOfExports(t *testing.T) {
+	h := newHouse(t)
+	o := h.monitor()
+	h.serve(o)
+	o.must("blockdev-add", `{"driver":"gate","node-name":"a"}`)
+	for _, retires := range []bool{true, false} {
+		o.must("block-export-add", `{"type":"nbd","id":"a","node-name":"a","x-farewell":"retire"}`)
+		a := h.client("a")
+		order := `{"id":"a","mode":"hard"}`
+		if !retires {
+			order = `{"id":"a","mode":"hard","x-farewell":"restart"}`
+		}
+		o.must("block-export-del", order)
+		if retires {
+			require.Equal(t, uint32(nbd.EShutdown), a.untilRefused())
+			a.conn.Close()
+		}
+		o.await("BLOCK_EXPORT_DELETED")
+		if !retires {
+			_, err := a.conn.Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.EOF)
+		}
+	}
+	o.refused("block-export-add", `{"type":"nbd","id":"a","node-name":"a","x-farewell":"rudely"}`, "does not accept value 'rudely'")
+}
+
+// Goal: an export does not come back with less than clients have seen, also where the NBD server was stopped and started between; who says so gets
+// it. Method: writable, then read-only, on the same server and on the next one.
+func TestExportsDoNotComeBackWithLess(t *testing.T) {
+	h := newHouse(t)
+	o := h.monitor()
+	const start = `{"addr":{"type":"unix","data":{"path":"s"}}}`
+	o.must("nbd-server-start", start)
+	o.must("blockdev-add", `{"driver":"gate","node-name":"a"}`)
+	o.must("block-export-add", `{"type":"nbd","id":"a","node-name":"a","writable":true}`)
+	o.must("block-export-del", `{"id":"a"}`)
+	o.await("BLOCK_EXPORT_DELETED")
+	const less = `{"type":"nbd","id":"a","node-name":"a"}`
+	o.refused("block-export-add", less, "it was writable and would come back read-only")
+	o.must("nbd-server-stop", "")
+	o.must("nbd-server-start", start)
+	o.refused("block-export-add", less, "it was writable and would come back read-only")
+	o.must("block-export-add", `{"type":"nbd","id":"a","node-name":"a","x-allow-less":true}`)
 }

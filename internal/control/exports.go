@@ -43,6 +43,7 @@ type nbdExportOptions struct {
 	AllocationDepth bool        `qmp:"allocation-depth,optional"`
 	ThrottleGroup   string      `qmp:"x-throttle-group,optional"`
 	AllowLess       bool        `qmp:"x-allow-less,optional"`
+	Farewell        string      `qmp:"x-farewell,optional,enum=restart|retire"`
 }
 
 func (p *Plane) blockExportAdd(ctx context.Context, call *qmp.Call) (any, error) {
@@ -106,6 +107,7 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	e, err := server.nbd.AddExport(p.graph, nbd.ExportOptions{
 		Name: name, Description: a.Description, Node: n, Writable: a.Writable, WriteThrough: a.WriteThrough,
 		AllocationDepth: a.AllocationDepth, Shared: server.shared, FixedContext: a.FixedIOThread, AllowLess: a.AllowLess,
+		Farewell: farewells[a.Farewell],
 	})
 	if err != nil {
 		return err
@@ -206,6 +208,9 @@ func (p *Plane) adopt(id string, server *service, e *nbd.Export) error {
 	return nil
 }
 
+// farewells are what clients can meet when their export goes, by name.
+var farewells = map[string]nbd.Farewell{"": nbd.FarewellRestart, "restart": nbd.FarewellRestart, "retire": nbd.FarewellRetire}
+
 type exportDelArgs struct {
 	ID       string `qmp:"id"`
 	Mode     string `qmp:"mode,optional,enum=safe|hard"`
@@ -218,9 +223,9 @@ func (p *Plane) blockExportDel(_ context.Context, _ *qmp.Call, a *exportDelArgs)
 	if err != nil {
 		return nil, err
 	}
-	farewell := nbd.FarewellRestart
-	if a.Farewell == "retire" {
-		farewell = nbd.FarewellRetire
+	farewell := e.nbd.Farewell()
+	if a.Farewell != "" {
+		farewell = farewells[a.Farewell]
 	}
 	if a.Mode != "hard" && e.nbd.Clients() > 0 {
 		return nil, &nbd.ErrInUse{Export: a.ID}

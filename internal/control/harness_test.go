@@ -270,6 +270,21 @@ func (c *client) receive() {
 	require.Zero(c.t, binary.BigEndian.Uint32(reply[4:]))
 }
 
+// untilRefused asks until the answer is an error, and returns that.
+func (c *client) untilRefused() uint32 {
+	for {
+		c.send()
+		reply := make([]byte, 16)
+		_, err := io.ReadFull(c.conn, reply)
+		require.NoError(c.t, err)
+		if code := binary.BigEndian.Uint32(reply[4:]); code != 0 {
+			return code
+		}
+		_, err = io.ReadFull(c.conn, make([]byte, readBytes))
+		require.NoError(c.t, err)
+	}
+}
+
 // silent holds that nothing comes for a while.
 func (c *client) silent() {
 	c.t.Helper()

@@ -42,6 +42,7 @@ type Plane struct {
 	options Options
 	graph   *blockcore.Graph
 	monitor *qmp.Server
+	offers  *nbd.Offers // of one NBD server after the other
 
 	// Guarded by mu.
 	mu      sync.Mutex
@@ -62,6 +63,7 @@ func New(o Options) *Plane {
 		options: o, graph: o.Graph,
 		objects: map[string]*object{}, owned: map[string]*blockcore.Node{}, opened: map[*blockcore.Node]*opened{},
 		exports: map[string]*export{}, leases: map[string]*lease{},
+		offers: nbd.NewOffers(),
 	}
 	p.monitor = qmp.New(qmp.Options{Version: qmpVersion(o.Version), Commands: detailed(p.commands()), Quit: o.Quit})
 	return p

@@ -157,7 +157,7 @@ func (p *Plane) startServer(address Address, o *serverOptions) error {
 	if o.Max != nil {
 		s.shared = int(*o.Max)
 	}
-	options := nbd.ServerOptions{ExactNames: true, ClientsMax: s.shared, OnEvent: p.onServerEvent}
+	options := nbd.ServerOptions{ExactNames: true, ClientsMax: s.shared, Offers: p.offers, OnEvent: p.onServerEvent}
 	if o.Creds != nil {
 		s.creds = *o.Creds
 		object := p.object(s.creds)
@@ -258,7 +258,7 @@ func (p *Plane) stopServer() error {
 	all := p.exportsNow()
 	for _, e := range all {
 		if p.startRemoving(e) {
-			go p.removeLoop(e, nbd.FarewellRestart)
+			go p.removeLoop(e, e.nbd.Farewell())
 		}
 	}
 	if s.listener.Close != nil {
