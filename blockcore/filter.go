@@ -57,12 +57,18 @@ func (f *Filter) Size() int64 {
 	return 0
 }
 
-// Limits returns those of the child. Safe from anywhere.
+// Limits returns that anything goes: the child's Edge widens and splits. Only there is the lock that keeps all apart who write to the
+// child, through the filter and past it. Safe from anywhere.
 func (f *Filter) Limits() Limits {
+	l := Limits{Align: 1}
 	if e := f.File(); e != nil {
-		return e.Node().Limits()
+		below := e.Node().Limits()
+		l.Preferred = below.Preferred
+		if below.Align > 1 {
+			l.Preferred = max(l.Preferred, below.Align)
+		}
 	}
-	return Limits{Align: 1}
+	return l
 }
 
 // Features returns those of the child. Safe from anywhere.
