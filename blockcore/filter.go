@@ -61,12 +61,18 @@ func (f *Filter) Size() int64 {
 // SizeOver is the size of the child. Safe from anywhere.
 func (f *Filter) SizeOver(childBytes int64) (sizeBytes int64, err error) { return childBytes, nil }
 
-// Limits returns those of the child. Safe from anywhere.
+// Limits returns that anything goes: the child's Edge widens and splits. Only there is the lock that keeps all apart who write to the
+// child, through the filter and past it. Safe from anywhere.
 func (f *Filter) Limits() Limits {
+	l := Limits{Align: 1}
 	if e := f.File(); e != nil {
-		return e.Node().Limits()
+		below := e.Node().Limits()
+		l.Preferred = below.Preferred
+		if below.Align > 1 {
+			l.Preferred = max(l.Preferred, below.Align)
+		}
 	}
-	return Limits{Align: 1}
+	return l
 }
 
 // Features returns those of the child. Safe from anywhere.

@@ -30,13 +30,13 @@ func onFilter(t *testing.T, c *AioContext, d Driver) (g *Graph, child, filter *N
 }
 
 func TestFilterShowsItsChild(t *testing.T) {
-	// What a filter says of itself is what its child says, besides being a filter, and follows a child that is exchanged; a filter
+	// What a filter says of itself is what its child says, besides being a filter that takes any request, and follows a child that is exchanged; a filter
 	// without a child is refused.
 	c := newTestContext(t, ContextOptions{})
 	m := newMemory(8192, Limits{Align: 512, Preferred: 4096, TransferMax: 4096})
 	m.features = Features{FastZero: true, Rotational: true}
 	g, _, filter := onFilter(t, c, m)
-	require.Equal(t, m.limits, filter.Limits())
+	require.Equal(t, Limits{Align: 1, Preferred: 4096}, filter.Limits(), "the child's edge widens and splits")
 	require.Equal(t, Features{FastZero: true, Rotational: true, Filter: true}, filter.Features())
 	require.Equal(t, int64(8192), filter.Size())
 	other, err := g.AddNode(NodeOptions{Name: "other", Context: c, Driver: bare{newMemory(1024, Limits{Align: 1})}})

@@ -87,6 +87,9 @@ func (n *Node) writeZeroes(t *Task, r Range, flags ZeroFlags) error {
 	if r.Length == 0 {
 		return nil
 	}
+	if flags&ZeroNoFallback != 0 && !n.Features().FastZero {
+		return syscall.ENOTSUP // also for parts of blocks, which are written in any case
+	}
 	align := n.align()
 	if align == 1 {
 		return n.zeroAligned(t, r, flags)

@@ -104,15 +104,6 @@ func (f *Raw) Size() int64 {
 	return max(f.Filter.Size()-o.Offset, 0)
 }
 
-// Limits returns those of the file, with the alignment that the window leaves of it. Safe from anywhere.
-func (f *Raw) Limits() blockcore.Limits {
-	l, o := f.Filter.Limits(), f.options.Load()
-	for l.Align > 1 && (o.Offset|o.SizeBytes)&(l.Align-1) != 0 {
-		l.Align /= 2
-	}
-	return l
-}
-
 // Features returns those of the file. A format is no filter, even where it changes nothing. Safe from anywhere.
 func (f *Raw) Features() blockcore.Features {
 	is := f.Filter.Features()

@@ -23,8 +23,13 @@ type rig struct {
 
 func newRig(t *testing.T, d blockcore.Driver) *rig {
 	t.Helper()
+	return newRigOn(t, d, blocktest.FakeOptions{SizeBytes: 64 << 10})
+}
+
+func newRigOn(t *testing.T, d blockcore.Driver, o blocktest.FakeOptions) *rig {
+	t.Helper()
 	r := &rig{t: t, ctx: blocktest.NewContext(t, blockcore.EngineThreads), graph: blockcore.NewGraph()}
-	r.fake = blocktest.NewFake(blocktest.FakeOptions{SizeBytes: 64 << 10})
+	r.fake = blocktest.NewFake(o)
 	var err error
 	r.disk, err = r.graph.AddNode(blockcore.NodeOptions{Name: "disk", Context: r.ctx, Driver: r.fake})
 	require.NoError(t, err)
