@@ -6,17 +6,12 @@ import (
 	"time"
 )
 
-// Flush makes durable what was acknowledged to those who use nodes, which d covers. It is a part of a change so that nobody moves,
-// reopens or removes a node meanwhile; who holds a section does not wait for the disk.
-func (tx *Tx) Flush(d *Drained, nodes ...*Node) error {
+// Flush makes durable what was acknowledged to those who use nodes; all of it, if they are drained. It is a part of a change so that
+// nobody moves, reopens or removes a node meanwhile; who holds a section does not wait for the disk.
+func (tx *Tx) Flush(nodes ...*Node) error {
 	g := tx.graph
 	g.mu.Lock()
 	err := g.has(nodes...)
-	if err == nil {
-		for _, n := range nodes {
-			tx.demand(d, n, nil)
-		}
-	}
 	g.mu.Unlock()
 	if err != nil {
 		return err // its driver may be closed

@@ -191,6 +191,8 @@ func TestFarewellsOfExports(t *testing.T) {
 	for _, retires := range []bool{true, false} {
 		o.must("block-export-add", `{"type":"nbd","id":"a","node-name":"a","x-farewell":"retire"}`)
 		a := h.client("a")
+		a.send()
+		a.receive() // now the server counts it among the clients of the export
 		order := `{"id":"a","mode":"hard"}`
 		if !retires {
 			order = `{"id":"a","mode":"hard","x-farewell":"restart"}`

@@ -56,7 +56,7 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 		return nil, err
 	}
 	if o.FlushAhead {
-		err := p.graph.Update(ctx, "flush for lease "+l.id, func(tx *blockcore.Tx) error { return tx.Flush(l.section, nodes...) })
+		err := p.graph.Update(ctx, "flush for lease "+l.id, func(tx *blockcore.Tx) error { return tx.Flush(nodes...) })
 		if err != nil {
 			l.section.End()
 			return nil, err

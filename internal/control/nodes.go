@@ -283,7 +283,7 @@ func (p *Plane) replaceNode(ctx context.Context, _ *qmp.Call, a *replaceArgs) (a
 		if from.Size() > to.Size() {
 			return qmp.Errorf("Node '%s' has %d bytes and cannot take the place of '%s' with %d", to.Name(), to.Size(), from.Name(), from.Size())
 		}
-		if err := tx.Flush(d, from); err != nil { // what follows flushes the other one only
+		if err := tx.Flush(from); err != nil { // what follows flushes the other one only
 			return err
 		}
 		return tx.Replace(d, from, to)

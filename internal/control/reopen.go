@@ -226,7 +226,7 @@ func everyLive(all []*reopening) bool {
 
 func (r *reopening) change(tx *blockcore.Tx, d *blockcore.Drained) error {
 	for _, m := range r.opening.moves {
-		if err := tx.Flush(d, m.edge.Node()); err != nil { // a flush that follows is one of the other child
+		if err := tx.Flush(m.edge.Node()); err != nil { // a flush that follows is one of the other child
 			return err
 		}
 		if err := tx.SetChild(d, m.edge, m.to); err != nil {

@@ -51,7 +51,7 @@ func (s *snapshotAction) change(p *Plane, tx *blockcore.Tx, d *blockcore.Drained
 	case !s.above.Features().Backing:
 		return qmp.Errorf("The overlay does not support backing images")
 	}
-	if err := tx.Flush(d, s.node); err != nil {
+	if err := tx.Flush(s.node); err != nil {
 		return err
 	}
 	if _, err := tx.Attach(d, s.above, blockcore.RoleBacking, s.node); err != nil {
