@@ -17,7 +17,7 @@ import (
 // chardev is a way for a monitor to come in.
 type chardev struct {
 	place  *place   // a socket that listens
-	conn   net.Conn // one that is connected
+	conn   net.Conn // one that is connected, the first one of place too
 	stdio  bool
 	waits  bool // for its first client before the program goes on
 	taken  bool // a monitor has it
@@ -164,26 +164,26 @@ func listenPrivately(path string, takeOver bool) (*place, error) {
 	return listenUnix(path, takeOver)
 }
 
+// meet waits for the first client of a chardev that is to wait for it.
+func (c *chardev) meet(signals <-chan os.Signal) (err error) {
+	if c.waits {
+		c.conn, err = c.firstClient(signals)
+	}
+	return err
+}
+
 // serve lets monitors in until the server of monitors is closed.
-func (c *chardev) serve(s *qmp.Server, signals <-chan os.Signal) error {
+func (c *chardev) serve(s *qmp.Server) {
 	monitor := qmp.Monitor{Pretty: c.pretty}
-	switch {
-	case c.stdio:
+	if c.stdio {
 		go serveStdio(s, monitor)
-	case c.conn != nil:
+	}
+	if c.conn != nil {
 		go serveOne(s, c.conn, monitor)
-	case c.place == nil:
-	case c.waits:
-		conn, err := c.firstClient(signals)
-		if err != nil {
-			return err
-		}
-		go serveOne(s, conn, monitor)
-		fallthrough
-	default:
+	}
+	if c.place != nil {
 		go serveLoop(s, c.place.listener, monitor)
 	}
-	return nil
 }
 
 // firstClient waits for the first monitor, or for a signal that stops the program.

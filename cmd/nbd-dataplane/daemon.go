@@ -126,13 +126,22 @@ func (s *daemon) start() (err error) {
 			return wrong(step.words+": "+ownText(err), step.words+": "+qemuText(err)+hintOf(err))
 		}
 	}
-	if s.o.pidFile == "" {
-		return nil
+	if s.o.pidFile != "" {
+		if s.pid, err = writePIDFile(s.o.pidFile); err != nil {
+			return wrong(ownText(err), "cannot create PID file: "+qemuText(err))
+		}
 	}
-	if s.pid, err = writePIDFile(s.o.pidFile); err != nil {
-		return wrong(ownText(err), "cannot create PID file: "+qemuText(err))
-	}
+	s.letMonitorsIn()
 	return nil
+}
+
+// letMonitorsIn comes last, so that no monitor finds half of what the command line asks for.
+func (s *daemon) letMonitorsIn() {
+	for _, c := range s.chardevs {
+		if c.taken {
+			c.serve(s.plane.Monitor())
+		}
+	}
 }
 
 // hintOf is what QEMU prints below an error.
@@ -202,7 +211,7 @@ func (s *daemon) addChardev(text string) error {
 	return nil
 }
 
-// addMonitor lets monitors in by a chardev.
+// addMonitor chooses a chardev for monitors to come in by.
 func (s *daemon) addMonitor(v qmp.Value) error {
 	var a struct {
 		Chardev string  `qmp:"chardev"`
@@ -223,7 +232,7 @@ func (s *daemon) addMonitor(v qmp.Value) error {
 		return qmp.Errorf("Device '%s' is in use", a.Chardev)
 	}
 	c.taken, c.pretty = true, a.Pretty
-	return c.serve(s.plane.Monitor(), s.signals)
+	return c.meet(s.signals)
 }
 
 // stop takes everything down in order.

@@ -166,6 +166,26 @@ func TestQSDEnds(t *testing.T) {
 	}
 }
 
+// Goal: no monitor finds half of what the command line asks for. Method: a daemon waits for the client of a second monitor with its disk and
+// its pid file still to come; what the first monitor was asked in that time is answered with both there.
+func TestQSDMonitorsComeLast(t *testing.T) {
+	for _, program := range []string{stockQSD, asProgram(t, qsdName)} {
+		s := launch(t, program, "--chardev", "socket,id=w,path=DIR/w,server=on,wait=on", "--monitor", "w", "--blockdev", "null-co,node-name=n", "--pidfile", "DIR/pid")
+		conn, lines := s.dial("m")
+		_, err := conn.Write([]byte("{'execute':'qmp_capabilities'}\n{'execute':'query-named-block-nodes','id':'q'}\n"))
+		require.NoError(t, err)
+		s.dial("w")
+		for answer := ""; !strings.Contains(answer, `"id": "q"`); {
+			answer, err = lines.ReadString('\n')
+			require.NoError(t, err)
+			if strings.Contains(answer, `"id": "q"`) {
+				require.Contains(t, answer, `"node-name": "n"`)
+			}
+		}
+		require.FileExists(t, filepath.Join(s.dir, "pid"))
+	}
+}
+
 // Goal: a pid file tells of one daemon at a time, ours or QEMU's. Method: while one holds it the others are refused, and it is still there
 // afterwards.
 func TestQSDPidFileIsHeld(t *testing.T) {

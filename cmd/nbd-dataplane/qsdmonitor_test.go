@@ -35,6 +35,14 @@ type steered struct {
 // steer starts a storage daemon in a directory of its own and negotiates with its monitor.
 func steer(t *testing.T, program string, args ...string) *steered {
 	t.Helper()
+	s := launch(t, program, args...)
+	s.conn, s.lines = s.connect()
+	return s
+}
+
+// launch starts a storage daemon that has the monitor DIR/m.
+func launch(t *testing.T, program string, args ...string) *steered {
+	t.Helper()
 	s := &steered{t: t, dir: sameDir(t)}
 	args = append([]string{"--chardev", "socket,id=m,path=DIR/m,server=on,wait=off", "--monitor", "m"}, args...)
 	for n := range args {
@@ -50,22 +58,27 @@ func steer(t *testing.T, program string, args ...string) *steered {
 			s.cmd.Wait()
 		}
 	})
-	s.conn, s.lines = s.connect()
 	return s
+}
+
+// dial connects to a socket in the daemon's directory.
+func (s *steered) dial(name string) (net.Conn, *bufio.Reader) {
+	s.t.Helper()
+	var conn net.Conn
+	require.Eventually(s.t, func() (ok bool) {
+		var err error
+		conn, err = net.Dial("unix", filepath.Join(s.dir, name))
+		return err == nil
+	}, commandMax, 5*time.Millisecond)
+	s.t.Cleanup(func() { conn.Close() })
+	require.NoError(s.t, conn.SetDeadline(time.Now().Add(commandMax)))
+	return conn, bufio.NewReader(conn)
 }
 
 // connect opens another monitor.
 func (s *steered) connect() (net.Conn, *bufio.Reader) {
 	s.t.Helper()
-	var conn net.Conn
-	require.Eventually(s.t, func() (ok bool) {
-		var err error
-		conn, err = net.Dial("unix", filepath.Join(s.dir, "m"))
-		return err == nil
-	}, commandMax, 5*time.Millisecond)
-	s.t.Cleanup(func() { conn.Close() })
-	require.NoError(s.t, conn.SetDeadline(time.Now().Add(commandMax)))
-	lines := bufio.NewReader(conn)
+	conn, lines := s.dial("m")
 	_, err := lines.ReadString('\n')
 	require.NoError(s.t, err)
 	_, err = conn.Write([]byte(`{"execute":"qmp_capabilities"}`))
