@@ -77,6 +77,7 @@ type AioContext struct {
 	timers   timerHeap
 	backlog  bool // more requests are at hand than the one being started
 	polling  pollPolicy
+	copying  int // Tasks for which another thread is copying much: see Task.BeginCopy
 	stopping bool
 	latest   time.Duration // the clock when it was last read on the loop
 

@@ -100,3 +100,27 @@ func TestPolledCompletionIsReaped(t *testing.T) {
 	})
 	l.expect("submit 1\ndone\nwait 2ms")
 }
+
+func TestNoPollingWhileAnotherThreadCopies(t *testing.T) {
+	// A loop for one of whose Tasks another thread copies much leaves the processor to that thread: it looks at nothing before it sleeps.
+	l := newFakeLoop(t, ContextOptions{PollMax: 60 * time.Microsecond})
+	looked, complete := false, false
+	l.engine.results = func(*operation) (int32, bool) { return 0, complete }
+	l.lines = nil
+	l.during(func() {
+		l.Spawn(BodyFunc(func(t *Task) {
+			t.BeginCopy()
+			_ = t.Fdatasync(0)
+			t.EndCopy()
+			l.note("done")
+		}))
+		l.polling.current = 30 * time.Microsecond
+		l.engine.looks = func(int) bool { looked = true; return false }
+	})
+	require.False(t, looked)
+	complete = true
+	l.polling.current = 30 * time.Microsecond
+	l.resume(0)
+	require.Zero(t, l.copying)
+	require.True(t, looked, "and then polls again")
+}

@@ -133,6 +133,13 @@ func (t *Task) Alone() bool {
 	return !t.ctx.backlog && len(t.ctx.ready) == 0 && t.ctx.engine.queued() == 0
 }
 
+// BeginCopy says that another thread, of the engine's, copies so much for t that it wants a processor for itself: until EndCopy the
+// loop sleeps at once when there is nothing to do, where else it would look for work first.
+func (t *Task) BeginCopy() { t.ctx.copying++ }
+
+// EndCopy ends what BeginCopy began.
+func (t *Task) EndCopy() { t.ctx.copying-- }
+
 // Yield lets everything else that is ready run first.
 func (t *Task) Yield() {
 	t.wakeSoon()

@@ -424,3 +424,24 @@ func TestOverlappingSyncsShareTheError(t *testing.T) {
 		})
 	}
 }
+
+// Goal: a long buffered write does not wait on the loop for the inode that the engine has; a short one, and one that is alone, are the
+// loop's. Method: the calls that reach the kernel, with and without another write under way.
+func TestLongWritesBesideOthers(t *testing.T) {
+	r := newRig(t, Options{Map: MapOff})
+	r.f.lacks.writeNow.Store(true)
+	for _, c := range []struct {
+		away, n int
+		want    string
+	}{
+		{0, awayMin, "writeNow"}, {0, 4096, "writeNow"}, {1, awayMin, "write"}, {1, awayMin - 4096, "writeNow"},
+	} {
+		require.NoError(t, r.ctx.Do(func(*blockcore.Task) error { r.f.away = c.away; return nil }))
+		require.NoError(t, r.write(c.n, 0))
+		require.Equal(t, []string{c.want}, r.system.take(), "%+v", c)
+		require.NoError(t, r.ctx.Do(func(*blockcore.Task) error {
+			require.Equal(t, c.away, r.f.away)
+			return nil
+		}))
+	}
+}

@@ -22,6 +22,7 @@ type File struct {
 
 	// Owned by the context.
 	syncs syncs
+	away  int // buffered writes that the engine makes now; each takes the kernel's lock of the inode
 
 	// Safe from anywhere.
 	size    atomic.Int64

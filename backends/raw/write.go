@@ -94,15 +94,28 @@ func (f *File) writeOnce(t *blockcore.Task, p []byte, pos int64) (int, error) {
 		}
 	}
 	begin := t.Latest()
-	if len(p) >= awayMin && !t.Alone() || !f.pace.inline(begin) && !f.mapsAlways() {
-		return f.system.write(t, f.fd, p, pos, 0)
+	if len(p) >= awayMin && (f.away > 0 || !t.Alone()) || !f.pace.inline(begin) && !f.mapsAlways() {
+		return f.writeAway(t, p, pos)
 	}
 	n, err := f.writeInline(t, p, pos)
 	now := t.Now()
 	f.pace.observe(now, now-begin, len(p))
 	if errors.Is(err, unix.EINTR) {
+		return f.writeAway(t, p, pos)
+	}
+	return n, err
+}
+
+// writeAway has the engine make a buffered write.
+func (f *File) writeAway(t *blockcore.Task, p []byte, pos int64) (int, error) {
+	if len(p) < awayMin {
 		return f.system.write(t, f.fd, p, pos, 0)
 	}
+	f.away++
+	t.BeginCopy()
+	n, err := f.system.write(t, f.fd, p, pos, 0)
+	t.EndCopy()
+	f.away--
 	return n, err
 }
 
