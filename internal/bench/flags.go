@@ -22,6 +22,7 @@ type flags struct {
 	servers []string
 	rounds  int
 	seconds float64
+	warmUp  float64
 	fileMiB int64
 	dir     string
 	json    string
@@ -32,12 +33,13 @@ type flags struct {
 }
 
 func (f *flags) register(set *pflag.FlagSet) {
-	set.BoolVar(&f.quick, "quick", false, "a reduced matrix, three rounds of one second")
+	set.BoolVar(&f.quick, "quick", false, "a reduced matrix, three rounds of one second, nearly without a warm-up")
 	set.BoolVar(&f.list, "list", false, "list the workloads and servers, and measure nothing")
 	set.StringVar(&f.run, "run", "", "measure what matches this `regexp` only (names as in --list)")
 	set.StringSliceVar(&f.servers, "servers", nil, "measure these servers (default: those marked * in --list)")
-	set.IntVar(&f.rounds, "rounds", 0, "samples of each server under each workload (default 5, quick 3)")
-	set.Float64Var(&f.seconds, "seconds", 0, "length of a sample (default 2, quick 1)")
+	set.IntVar(&f.rounds, "rounds", 0, "samples of each server under each workload (default 3)")
+	set.Float64Var(&f.seconds, "seconds", 0, "length of a sample (default 4, quick 1)")
+	set.Float64Var(&f.warmUp, "warm-up", -1, "seconds of the same before it, not counted (default 2, quick 0.2); not with fio")
 	set.Int64Var(&f.fileMiB, "file-mib", 1024, "size of the file served")
 	set.StringVar(&f.dir, "dir", "/var/tmp", "directory for the file; on a real file system")
 	set.StringVar(&f.json, "json", "", "write every sample to this `file`")
@@ -75,6 +77,7 @@ func (f flags) plan() (plan, error) {
 		Servers:   kinds,
 		Rounds:    f.rounds,
 		Duration:  time.Duration(f.seconds * float64(time.Second)),
+		WarmUp:    time.Duration(f.warmUp * float64(time.Second)),
 		Dir:       f.dir,
 		FileBytes: f.fileMiB << 20,
 		Syscalls:  !f.noCalls,
@@ -84,12 +87,15 @@ func (f flags) plan() (plan, error) {
 
 // withDefaults fills in what depends on other flags.
 func (f flags) withDefaults() flags {
-	rounds, seconds := 5, 2.0
+	seconds, warmUp := 4.0, 2.0
 	if f.quick {
-		rounds, seconds = 3, 1
+		seconds, warmUp = 1, 0.2
 	}
 	if f.rounds == 0 {
-		f.rounds = rounds
+		f.rounds = 3
+	}
+	if f.warmUp < 0 {
+		f.warmUp = warmUp
 	}
 	if f.seconds == 0 {
 		f.seconds = seconds

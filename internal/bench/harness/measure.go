@@ -18,6 +18,7 @@ type measurement struct {
 	workload   Workload
 	server     *server.Instance
 	duration   time.Duration
+	warmUp     time.Duration
 	rangeBytes int64
 	syscalls   bool
 	seed       uint64
@@ -42,7 +43,7 @@ func (m measurement) load() (report.Sample, error) {
 		return report.Sample{}, err
 	}
 	defer l.Close()
-	if _, err := l.Run(loadgen.Limit{Duration: warmUp}); err != nil {
+	if _, err := l.Run(loadgen.Limit{Duration: m.warmUp}); err != nil {
 		return report.Sample{}, err
 	}
 	var r loadgen.Result

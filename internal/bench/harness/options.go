@@ -14,6 +14,7 @@ type Options struct {
 	Servers   []server.Kind
 	Rounds    int
 	Duration  time.Duration // of each timed run
+	WarmUp    time.Duration // our client's before that, on the same connections; not counted
 	Dir       string        // where the file goes; on a real file system
 	FileBytes int64
 	Syscalls  bool // count them, in a run of their own in the first round
@@ -24,7 +25,6 @@ type Options struct {
 }
 
 const (
-	warmUp      = 200 * time.Millisecond // before each timed run, on the same connections
 	countedTime = 250 * time.Millisecond // the run whose system calls are counted
 
 	roundsMax = 1000
@@ -36,6 +36,8 @@ func (o Options) validate() error {
 		return fmt.Errorf("%d rounds: want 1 to %d", o.Rounds, roundsMax)
 	case o.Duration <= 0:
 		return fmt.Errorf("runs of %v: want more", o.Duration)
+	case o.WarmUp < 0:
+		return fmt.Errorf("a warm-up of %v: want 0 or more", o.WarmUp)
 	case o.FileBytes < 16<<20:
 		return fmt.Errorf("a file of %d bytes: want at least 16 MiB", o.FileBytes)
 	case len(o.Servers) == 0:

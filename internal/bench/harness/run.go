@@ -114,7 +114,7 @@ func (r *runner) sample(ctx context.Context, w Workload, k server.Kind, round in
 	}
 	defer func() { err = errors.Join(err, in.Stop(), r.settle(w)) }()
 	m := measurement{
-		workload: w, server: in, duration: r.o.Duration, rangeBytes: r.image.sizeBytes,
+		workload: w, server: in, duration: r.o.Duration, warmUp: r.o.WarmUp, rangeBytes: r.image.sizeBytes,
 		syscalls: r.o.Syscalls && round == 0, seed: uint64(round),
 	}
 	sample, err = m.run(ctx)
