@@ -4,9 +4,9 @@ const (
 	// wearTrial is how many stores are looked at before it is decided again whether mapped stores pay.
 	wearTrial = 4096
 	// wearAgainMin is how many of them must have gone to pages that had been stored to before. A store to a page that the
-	// kernel holds for clean is a fault, and dearer than a write(2) by half a microsecond; one to a
+	// kernel holds for clean is a fault, and dearer than a write(2) by up to a microsecond; one to a
 	// page that it knows to be dirty is cheaper by one (docs/decisions/0006-mapped-page-cache.md).
-	wearAgainMin = wearTrial / 4
+	wearAgainMin = wearTrial / 2
 )
 
 // wear decides whether stores through the mapping pay. They do where pages are stored to again before the kernel
