@@ -47,6 +47,7 @@
 //     client refuses, and ends the other one by closing what lies between. When the engine has closed its side, deadlines bound
 //     what is left.
 //   - lastDrain, one for each export that goes: ends when nothing of it is in flight, or at the deadline of a drain.
+//   - saveLoop, one for Offers with a file, after a resize: ends when the file is up to date, or cannot be written; Offers.Close waits for it.
 //   - leaveAfter, one for each TLS connection that has been closed: ends when the two before it have.
 //
 // Stop returns when all of them have ended, but for the loops, which are not its own.

@@ -96,6 +96,11 @@ func (e *Export) info() exportInfo {
 	}
 }
 
+// offer is what of it is remembered.
+func (e *Export) offer() offer {
+	return offer{e.size(), e.flags(), e.options.MinBlock}.remembered()
+}
+
 // size is what clients see of the node below, which may have been given any size: whole minimum blocks, as QEMU's client insists on.
 func (e *Export) size() uint64 {
 	return uint64(e.root.Node().Size()) &^ (uint64(max(e.options.MinBlock, 1)) - 1)

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"nbd-dataplane/blockcore"
@@ -34,7 +35,7 @@ func (s *Server) AddExport(g *blockcore.Graph, o ExportOptions) (*Export, error)
 		}
 		return nil, err
 	}
-	if err := s.enlist(e); err != nil {
+	if err := s.offer(e); err != nil {
 		e.letGo()
 		return nil, err
 	}
@@ -45,26 +46,44 @@ func errDuplicate(name string) error {
 	return fmt.Errorf("NBD server already has export named '%s'", name)
 }
 
-// enlist makes e visible to clients.
-func (s *Server) enlist(e *Export) error {
+// offer makes e visible to clients, when what it offers is allowed and remembered. That may take as long as a file takes to be written: the
+// server goes on meanwhile.
+func (s *Server) offer(e *Export) error {
 	info := e.info()
 	info.Size = uint64(e.root.Node().Size()) // as it is: a size that does not fit is a mistake here, and happens later on
 	if err := info.checkBlockSizes(); err != nil {
 		return fmt.Errorf("export %s: %w", shown(e.Name()), err)
 	}
-	now := offer{info.Size, info.Flags}
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	if s.lookupExact(e.Name()) != nil {
+		return errDuplicate(e.Name())
+	}
+	undo, err := s.offers.add(e.Name(), e.offer(), e.options.AllowLess)
+	if err != nil {
+		return refusedOffer(e.Name(), err)
+	}
+	if err := s.enlist(e); err != nil {
+		undo()
+		return err
+	}
+	return nil
+}
+
+// refusedOffer says what to do about an offer that is less than the one before.
+func refusedOffer(name string, err error) error {
+	if errors.As(err, new(*lessError)) {
+		return fmt.Errorf("export %s: %w; QEMU clients that reconnect abort on that; allow it if there are none (--allow-less, in QMP x-allow-less)", shown(name), err)
+	}
+	return fmt.Errorf("export %s: %w", shown(name), err)
+}
+
+// enlist is the moment from which clients find e.
+func (s *Server) enlist(e *Export) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
 		return errStopping
-	}
-	for _, other := range s.exports {
-		if other.options.Name == e.options.Name {
-			return errDuplicate(e.options.Name)
-		}
-	}
-	if err := s.offers.add(e.Name(), now, e.options.AllowLess); err != nil {
-		return fmt.Errorf("export %s: %w; QEMU clients that reconnect abort on that; allow it if there are none (x-allow-less, in ctl --allow-less)", shown(e.Name()), err)
 	}
 	s.exports = append(s.exports, e)
 	return nil

@@ -54,6 +54,7 @@ type Server struct {
 	allGone   chan struct{} // closed when stopping and the last client is gone
 
 	// Safe from anywhere.
+	adding   sync.Mutex // one export after the other is added: what is remembered and what is there stay the same
 	lastID   atomic.Uint64
 	relieved atomic.Int64  // when stalled connections were last looked for, in ns since 1970
 	quit     chan struct{} // closed when stopping

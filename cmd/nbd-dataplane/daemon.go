@@ -32,6 +32,7 @@ type daemon struct {
 	plane    *control.Plane
 	chardevs map[string]*chardev
 	pid      *pidFile
+	offers   *nbd.Offers // nil without --remember
 
 	// Immutable.
 	journal *journal
@@ -50,7 +51,7 @@ func newDaemonCommand(c console) *cobra.Command {
 		Use:   "daemon [OPTION]...",
 		Short: "Serve what monitors ask for: qemu-storage-daemon's command line",
 		Long: "Takes qemu-storage-daemon's options, in the order given: what one refers to stands before it. Each takes key=value pairs or a JSON\n" +
-			"object. Called through a link named qemu-storage-daemon the program does the same.\n\n" + daemonUsage(),
+			"object. Called through a link named qemu-storage-daemon the program does the same.\n\n" + daemonUsage(doorDaemon),
 		Example: "  nbd-dataplane daemon --blockdev file,node-name=d,filename=disk.img --nbd-server addr.type=unix,addr.path=/run/nbd.sock \\\n" +
 			"    --export nbd,id=e,node-name=d,writable=on --chardev socket,id=m,path=/run/qmp.sock,server=on,wait=off --monitor m",
 		DisableFlagParsing: true,
@@ -67,7 +68,7 @@ func runDaemon(c console, d door, args []string) error {
 	case err != nil:
 		return err
 	case o.help:
-		fmt.Fprintf(c.out, "Usage: %s [OPTION]...\n%s in the part of qemu-storage-daemon; the order of the options counts\n\n%s", o.program(), programName, daemonUsage())
+		fmt.Fprintf(c.out, "Usage: %s [OPTION]...\n%s in the part of qemu-storage-daemon; the order of the options counts\n\n%s", o.program(), programName, daemonUsage(d))
 		return nil
 	case o.version:
 		fmt.Fprintf(c.out, "%s version %s (%s)\n", qsdName, version, programName)
@@ -120,7 +121,10 @@ func (s *daemon) start() (err error) {
 		return err
 	}
 	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.main, OnEvent: s.onGraphEvent})
-	s.plane = newPlane(control.Options{Graph: s.graph, Main: s.main, Quit: s.end, OnEvent: s.onEvent}, s.journal.warn)
+	if s.offers, err = rememberedIn(s.o.remember, s.journal.warn); err != nil {
+		return err
+	}
+	s.plane = newPlane(control.Options{Graph: s.graph, Main: s.main, Quit: s.end, OnEvent: s.onEvent, Offers: s.offers}, s.journal.warn)
 	for _, step := range s.o.steps {
 		if err := s.do(step); err != nil {
 			return wrong(step.words+": "+ownText(err), step.words+": "+qemuText(err)+hintOf(err))
@@ -247,6 +251,9 @@ func (s *daemon) stop() error {
 	}
 	if s.main != nil {
 		s.main.Close()
+	}
+	if s.offers != nil {
+		errs = append(errs, s.offers.Close())
 	}
 	s.events.close()
 	if s.pid != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,13 +15,25 @@ type daemonOptions struct {
 	door      door
 	steps     []daemonStep // in the order given
 	pidFile   string
+	remember  string // file of what was offered; empty = none
 	daemonize bool
 	help      bool
 	version   bool
 }
 
-// daemonHelp is what each option is, in the order of the help. Those with an argument are steps, but for pidfile and trace.
-var daemonHelp = []struct{ long, short, arg, text string }{
+// daemonRow is an option of the daemon and its help.
+type daemonRow struct{ long, short, arg, text string }
+
+// daemonRows are the options at a door: qemu-storage-daemon has none of ours.
+func daemonRows(d door) []daemonRow {
+	if d != doorQSD {
+		return daemonHelp
+	}
+	return slices.DeleteFunc(slices.Clone(daemonHelp), func(row daemonRow) bool { return row.long == "remember" })
+}
+
+// daemonHelp is what each option is, in the order of the help. Those with an argument are steps, but for pidfile, remember and trace.
+var daemonHelp = []daemonRow{
 	{"blockdev", "", "[driver=]DRIVER,node-name=NAME[,OPTION=VALUE...]", "make a node: file, host_device, raw, null-co, throttle, copy-on-read, inject"},
 	{"chardev", "", "socket,id=ID,path=PATH,server=on,wait=off | stdio,id=ID", "make a way for a monitor to come in"},
 	{"monitor", "", "[chardev=]ID[,mode=control][,pretty=on|off]", "take QMP commands there"},
@@ -29,6 +42,7 @@ var daemonHelp = []struct{ long, short, arg, text string }{
 	{"object", "", "TYPE,id=ID[,OPTION=VALUE...]", "make an object: iothread, throttle-group, tls-creds-x509, authz-simple, authz-list, authz-list-file"},
 	{"pidfile", "", "PATH", "write the process id here once everything is there"},
 	{"daemonize", "", "", "go to the background once everything is there"},
+	{"remember", "", "FILE", "keep in FILE what each export has offered, and refuse one that comes back with less, unless it has x-allow-less=on"},
 	{"trace", "T", "EVENTS", ""},
 	{"help", "h", "", "show this help and exit"},
 	{"version", "V", "", "show the version and exit"},
@@ -38,7 +52,7 @@ var daemonHelp = []struct{ long, short, arg, text string }{
 func parseDaemon(d door, args []string) (*daemonOptions, error) {
 	o := &daemonOptions{door: d}
 	g := &getopt{o: &options{given: map[string]bool{}}, args: args, wrong: func(text string) error { return errors.New(text) }}
-	for _, row := range daemonHelp {
+	for _, row := range daemonRows(d) {
 		letter := byte(0)
 		if row.short != "" {
 			letter = row.short[0]
@@ -69,6 +83,11 @@ func (o *daemonOptions) set(name, value, words string) error {
 	switch name {
 	case "pidfile":
 		o.pidFile = value
+	case "remember":
+		if value == "" {
+			return errors.New("--remember: name the file, as in --remember /var/lib/nbd/offers")
+		}
+		o.remember = lasting(value)
 	case "daemonize":
 		o.daemonize = true
 	case "help":
@@ -84,9 +103,9 @@ func (o *daemonOptions) set(name, value, words string) error {
 }
 
 // daemonUsage is the text of --help, less its first lines.
-func daemonUsage() string {
+func daemonUsage(d door) string {
 	var b strings.Builder
-	for _, row := range daemonHelp {
+	for _, row := range daemonRows(d) {
 		if row.text == "" {
 			continue
 		}

@@ -40,6 +40,8 @@ type options struct {
 	allocationDepth bool
 	readOnly        bool
 	onStop          string // restart, retire; empty = restart
+	remember        string // file of what was offered; empty = none
+	allowLess       bool
 
 	// The image.
 	files        []string

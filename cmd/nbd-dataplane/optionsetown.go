@@ -77,6 +77,16 @@ func setControl(o *options, v string) error {
 	return nil
 }
 
+func setRemember(o *options, v string) error {
+	if v == "" {
+		return errors.New("--remember: name the file, as in --remember /var/lib/nbd/offers")
+	}
+	o.remember = lasting(v)
+	return nil
+}
+
+func setAllowLess(o *options, _ string) error { o.allowLess = true; return nil }
+
 func setTLSVerifyPeer(o *options, _ string) error { o.tlsVerifyPeer = true; return nil }
 
 func setTLSCertificates(o *options, v string) error {

@@ -89,6 +89,8 @@ var optionTable = []option{
 	{long: "vsock", arg: "[CID:]PORT", group: groupConnection, door: ownOnly, help: "listen on a vsock port (for virtual machines)", set: setVsock},
 	{long: "create", arg: "SIZE", group: groupImage, door: ownOnly, help: "make the file, sparse and of this size, if it is missing", set: setCreate},
 	{long: "on-stop", arg: "WHAT", group: groupExport, door: ownOnly, help: "what clients meet when the server stops: restart (default), their connections are closed and they may come back; retire, errors for up to 10 seconds", set: setOnStop, values: []string{"restart", "retire"}},
+	{long: "remember", arg: "FILE", group: groupExport, door: ownOnly, help: "keep in FILE what each export has offered, and refuse one that comes back with less: QEMU clients that reconnect would abort", set: setRemember, values: []string{"FILE"}},
+	{long: "allow-less", group: groupExport, door: ownOnly, help: "with --remember: this time exports may come back with less, and that is what is remembered", set: setAllowLess},
 	{long: "exit-last", group: groupProcess, door: ownOnly, help: "stop when the last client has left", set: setExitLast},
 	{long: "print-uri", group: groupProcess, door: ownOnly, help: "print the URI of every export to standard output", set: setPrintURI},
 	{long: "control", arg: "PATH", group: groupProcess, door: ownOnly, help: "take commands (QMP, 'nbd-dataplane ctl') on this unix socket", set: setControl, values: []string{"FILE"}},

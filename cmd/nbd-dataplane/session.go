@@ -35,6 +35,7 @@ type session struct {
 	exports    []string       // names, in the order of the command line
 	images     []image        // in the same order
 	pid        *pidFile
+	offers     *nbd.Offers // nil without --remember
 
 	// Immutable.
 	o       *options
@@ -109,6 +110,11 @@ func (s *session) makeServer() error {
 	if o.door == doorQEMU {
 		connections = -1 // -e is its only limit
 	}
+	offers, err := rememberedIn(o.remember, s.journal.warn)
+	if err != nil {
+		return err
+	}
+	s.offers = offers
 	s.server = nbd.NewServer(nbd.ServerOptions{
 		Limits: nbd.Limits{
 			Handshake: o.handshakeTimeout, Connections: connections,
@@ -117,6 +123,7 @@ func (s *session) makeServer() error {
 		TLS: s.security.mode, Credentials: s.security.credentials, Authz: s.security.authz,
 		ClientsMax: o.shared,
 		ExactNames: o.door == doorQEMU,
+		Offers:     offers,
 		OnEvent:    s.onEvent,
 	})
 	return s.makeContexts()
@@ -184,7 +191,7 @@ func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n 
 	e, err := s.server.AddExport(s.graph, nbd.ExportOptions{
 		Name: name, Description: s.o.description, Node: node, Writable: !img.raw.ReadOnly,
 		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth, MinBlock: img.minBlock(),
-		Farewell: s.o.farewell(),
+		Farewell: s.o.farewell(), AllowLess: s.o.allowLess,
 	})
 	if err == nil && s.plane != nil {
 		err = s.plane.AdoptExport(exportID(name, n), e, img.driver())
@@ -250,6 +257,9 @@ func (s *session) stop() error {
 	}
 	for _, c := range s.contexts {
 		c.Close()
+	}
+	if s.offers != nil {
+		errs = append(errs, s.offers.Close())
 	}
 	s.events.close()
 	if s.pid != nil && s.o.door == doorServe {

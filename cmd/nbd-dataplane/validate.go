@@ -168,6 +168,8 @@ func (o *options) checkProcess() error {
 		return wrong("--run waits for its command and --fork does not wait; leave out one of them", "")
 	case o.run == "" && o.given["run"]:
 		return wrong("--run: there is no command; write --run 'CMD ARG...'", "")
+	case o.allowLess && o.remember == "":
+		return wrong("--allow-less is about what --remember FILE remembers; add that, or leave it out", "")
 	case o.given["pid-file"] && o.pidFile == "":
 		return wrong("--pid-file: the name is empty; give a path", "Could not create '': No such file or directory")
 	}

@@ -27,6 +27,8 @@ type Options struct {
 	NewServer func(nbd.ServerOptions) *nbd.Server
 	// Listen opens the socket of an NBD server.
 	Listen func(Address) (Listener, error)
+	// Offers are what earlier processes have offered; nil = there was none.
+	Offers *nbd.Offers
 	// Quit ends the process in order, after the answer.
 	Quit func()
 	// OnEvent receives what happens at the NBD server, besides the monitors; may be nil.
@@ -63,7 +65,10 @@ func New(o Options) *Plane {
 		options: o, graph: o.Graph,
 		objects: map[string]*object{}, owned: map[string]*blockcore.Node{}, opened: map[*blockcore.Node]*opened{},
 		exports: map[string]*export{}, leases: map[string]*lease{},
-		offers: nbd.NewOffers(),
+		offers: o.Offers,
+	}
+	if p.offers == nil {
+		p.offers = nbd.NewOffers()
 	}
 	p.monitor = qmp.New(qmp.Options{Version: qmpVersion(o.Version), Commands: detailed(p.commands()), Quit: o.Quit})
 	return p
