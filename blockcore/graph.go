@@ -53,6 +53,13 @@ func NewGraphWith(o GraphOptions) *Graph {
 	}
 }
 
+// Main returns the AioContext for what has no other, or nil. Safe from anywhere.
+func (g *Graph) Main() *AioContext {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.main
+}
+
 // lock makes the caller the control plane.
 func (g *Graph) lock(ctx context.Context) error {
 	select {

@@ -169,7 +169,8 @@ func (s *Server) handshakeOptions() handshakeOptions {
 
 // transmit moves a client to the loop of its export. On error the connection is the caller's, and so are the descriptors.
 func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer, d *descriptors) error {
-	e := agreed.export.Export // and not who has the name by now: the client was told of this one
+	e := agreed.export.Export  // and not who has the name by now: the client was told of this one
+	agreed.export.Export = nil // c may outlive it
 	p, fd := d.descriptor(conn)
 	c := &Conn{
 		id: s.lastID.Add(1), server: s, export: e, fd: fd, pump: p, peer: peer,

@@ -16,7 +16,7 @@ type budget struct {
 
 	// Guarded by mu.
 	mu      sync.Mutex
-	waiters map[*Conn]struct{}
+	waiters map[*Conn]*Export // with the export that it is a client of, or was
 }
 
 func newBudget(limit int64) *budget { return &budget{max: limit} }
@@ -52,6 +52,9 @@ func (b *budget) admits(used, n int64, alone bool) bool {
 	return used+n <= 2*b.max
 }
 
+// carry reserves n bytes that another budget has let in.
+func (b *budget) carry(n int64) { b.used.Add(n) }
+
 // give returns n bytes and wakes the connections that wait for room.
 func (b *budget) give(n int64) {
 	b.used.Add(-n)
@@ -65,9 +68,9 @@ func (b *budget) give(n int64) {
 func (b *budget) await(c *Conn, n int64, alone bool) {
 	b.mu.Lock()
 	if b.waiters == nil {
-		b.waiters = map[*Conn]struct{}{}
+		b.waiters = map[*Conn]*Export{}
 	}
-	b.waiters[c] = struct{}{}
+	b.waiters[c] = c.export
 	b.waiting.Store(true)
 	b.mu.Unlock()
 	if b.admits(b.used.Load(), n, alone) {
@@ -81,7 +84,7 @@ func (b *budget) wakeAll() {
 	b.waiters = nil
 	b.waiting.Store(false)
 	b.mu.Unlock()
-	for c := range woken {
-		c.export.post(c.roomAgain)
+	for c, e := range woken {
+		e.post(c.roomAgain)
 	}
 }

@@ -20,7 +20,6 @@ type Conn struct {
 	// Immutable.
 	id     uint64
 	server *Server
-	export *Export
 	fd     int
 	pump   *pump // nil in clear
 	peer   *Peer
@@ -30,6 +29,7 @@ type Conn struct {
 	began  time.Time
 
 	// Owned by the context.
+	export     *Export               // changes while it is on no loop
 	ctx        *blockcore.AioContext // the export's
 	lane       *lane                 // of that context
 	watcher    *blockcore.Watcher    // nil before start, and between two contexts
@@ -66,6 +66,10 @@ func (c *Conn) start() {
 	c.export.lookLater()
 	if c.ended { // stopped before it began
 		c.maybeClose()
+		return
+	}
+	if c.export.parked {
+		c.blocked = true
 		return
 	}
 	c.watcher.Heat()
@@ -106,7 +110,7 @@ func (c *Conn) TurnEnd() {
 
 // roomAgain lets a request that waited for room try once more. On the loop.
 func (c *Conn) roomAgain() {
-	if !c.blocked || c.closed {
+	if !c.blocked || c.closed || c.export.parked {
 		return
 	}
 	c.blocked = false

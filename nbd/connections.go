@@ -21,7 +21,7 @@ type Connection struct {
 	Written  uint64
 	// Receiving says what the client owes us: "", "header" or "payload", when it has sent only a part of one.
 	Receiving string
-	// Held: the client has sent a request that waits for the end of a drained section.
+	// Held: the client has sent a request that waits for the end of a drained section, or its export is gone and it waits for another.
 	Held bool
 	// Sending: the client does not take its replies.
 	Sending bool

@@ -47,6 +47,7 @@
 //     client refuses, and ends the other one by closing what lies between. When the engine has closed its side, deadlines bound
 //     what is left.
 //   - lastDrain, one for each export that goes: ends when nothing of it is in flight, or at the deadline of a drain.
+//   - pauseLoop, one for each pause: ends with the limit, the last client, the stop of the server, or another export that takes the clients.
 //   - saveLoop, one for Offers with a file, after a resize: ends when the file is up to date, or cannot be written; Offers.Close waits for it.
 //   - leaveAfter, one for each TLS connection that has been closed: ends when the two before it have.
 //

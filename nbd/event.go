@@ -60,7 +60,7 @@ type RequestFailed struct {
 // AcceptFailed: a listener has trouble; it goes on after a pause.
 type AcceptFailed struct{ Err error }
 
-// ExportRemoved: an export is gone, and its last client with it.
+// ExportRemoved: an export is gone, and its last client with it, unless they wait for another one.
 type ExportRemoved struct{ Export string }
 
 // ExportResized: what clients see has another size now, in bytes.
@@ -69,6 +69,45 @@ type ExportResized struct {
 	Size   int64
 }
 
+// ClientsHeld: an export is gone, and its clients wait for another one of that name.
+type ClientsHeld struct {
+	Export  string
+	Clients int
+	Most    time.Duration
+}
+
+// PauseRefused: an export that was to go with a pause goes by FarewellRestart.
+type PauseRefused struct {
+	Export string
+	Err    error
+}
+
+// ClientsReleased: the wait of an export's clients is over.
+type ClientsReleased struct {
+	Export  string
+	Clients int // that were there still
+	Held    time.Duration
+	Outcome Outcome
+}
+
+// Outcome is how a pause ended.
+type Outcome uint8
+
+// Outcomes.
+const (
+	OutcomeTakenOver Outcome = iota // they are clients of another export
+	OutcomeLeft                     // they have all gone
+	OutcomeLimit                    // nobody came in time; their connections are closed
+	OutcomeStopped                  // the server stops
+)
+
+func (o Outcome) String() string {
+	return [...]string{"taken over", "all left", "limit reached", "server stopped"}[o]
+}
+
+func (ClientsHeld) isEvent()        {}
+func (PauseRefused) isEvent()       {}
+func (ClientsReleased) isEvent()    {}
 func (ExportRemoved) isEvent()      {}
 func (ExportResized) isEvent()      {}
 func (ConnectionAccepted) isEvent() {}

@@ -36,7 +36,7 @@ type ExportOptions struct {
 	// AllowLess lets an export of a name come back with a smaller size or fewer abilities than clients have seen under
 	// it. QEMU aborts when it reconnects to less.
 	AllowLess bool
-	// Farewell is what its clients meet when the server stops: FarewellRestart or FarewellRetire.
+	// Farewell is what its clients meet when it goes and nobody says otherwise. At the stop of the server a pause is a restart.
 	Farewell Farewell
 }
 
@@ -55,6 +55,7 @@ type Export struct {
 	lane    *lane
 	still   bool             // a drained section covers the export: requests stay unparsed
 	retired bool             // requests are answered with ESHUTDOWN
+	parked  bool             // the node is given up; nothing is read
 	between bool             // has left one context and not been taken up by the other one yet
 	putOff  []func()         // posted meanwhile, in order
 	looking *blockcore.Timer // for clients that are gone; nil = there are no connections
@@ -66,8 +67,10 @@ type Export struct {
 	deserted chan struct{} // closed when gone and the last connection has left
 
 	// Safe from anywhere.
-	ctx  atomic.Pointer[blockcore.AioContext]
-	once sync.Once // letGo
+	ctx      atomic.Pointer[blockcore.AioContext]
+	heir     atomic.Pointer[Export] // that has the connections now
+	rootless atomic.Bool            // the root is closed already
+	once     sync.Once              // letGo
 }
 
 // Name returns the export's name.
@@ -155,13 +158,12 @@ func (e *Export) remove(c *Conn) {
 	e.checkDeserted()
 }
 
-// close lets no connection in any more and returns those that are there.
-func (e *Export) close() []*Conn {
+// close lets no connection in any more.
+func (e *Export) close() {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.gone = true
 	e.checkDeserted()
-	e.mu.Unlock()
-	return e.connections()
 }
 
 // checkDeserted tells those who wait for the last connection of an export that is going. e.mu is held.
@@ -185,7 +187,8 @@ func (e *Export) post(fn func()) bool {
 			return true
 		}
 		if e.ctx.Load() == ctx {
-			return false
+			next := e.heir.Load()
+			return next != nil && next.post(fn)
 		}
 		// That loop was closed after the export had left it.
 	}
@@ -193,7 +196,10 @@ func (e *Export) post(fn func()) bool {
 
 // run is fn arriving on the loop of ctx.
 func (e *Export) run(ctx *blockcore.AioContext, fn func()) {
+	next := e.heir.Load()
 	switch {
+	case next != nil:
+		next.post(fn)
 	case e.ctx.Load() != ctx:
 		e.post(fn) // it has moved meanwhile
 	case e.between:

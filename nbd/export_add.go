@@ -63,7 +63,7 @@ func (s *Server) offer(e *Export) error {
 	if err != nil {
 		return refusedOffer(e.Name(), err)
 	}
-	if err := s.enlist(e); err != nil {
+	if err := s.publish(e); err != nil {
 		undo()
 		return err
 	}
@@ -76,17 +76,6 @@ func refusedOffer(name string, err error) error {
 		return fmt.Errorf("export %s: %w; QEMU clients that reconnect abort on that; allow it if there are none (--allow-less, in QMP x-allow-less)", shown(name), err)
 	}
 	return fmt.Errorf("export %s: %w", shown(name), err)
-}
-
-// enlist is the moment from which clients find e.
-func (s *Server) enlist(e *Export) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopping {
-		return errStopping
-	}
-	s.exports = append(s.exports, e)
-	return nil
 }
 
 // laneOf returns what the connections on ctx share, for one more export, until leaveLane.

@@ -24,6 +24,9 @@ func (e *Export) Busy() bool { return false }
 // follow each other without a pause let every client get on. It implements blockcore.Owner.
 func (e *Export) Resume() {
 	e.still = false
+	if e.between {
+		return // they go on when they are here
+	}
 	for _, c := range e.connections() {
 		if c.blocked && !c.closed {
 			c.blocked = false
@@ -78,11 +81,7 @@ func (e *Export) Attach(ctx *blockcore.AioContext) {
 	}
 	e.between = false
 	e.lookLater()
-	putOff := e.putOff
-	e.putOff = nil
-	for _, fn := range putOff {
-		fn()
-	}
+	e.runPutOff()
 }
 
 // turnBack leaves the lane of a loop that was closed when the export was on its way there.

@@ -11,32 +11,25 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// Farewell says what a client meets when its export goes.
-type Farewell uint8
-
-const (
-	// FarewellRestart: requests in flight are answered and the connection is closed without a word. QEMU with reconnect-delay and
-	// the kernel come back and repeat what was not answered.
-	FarewellRestart Farewell = iota
-	// FarewellRetire: what comes from now on is answered with ESHUTDOWN until the client leaves, or for RetireMax.
-	FarewellRetire
-	// FarewellNone: an export that has clients stays.
-	FarewellNone
-)
-
 // ErrInUse: the export has clients and was to be removed only without.
 type ErrInUse struct{ Export string }
 
 func (e *ErrInUse) Error() string { return fmt.Sprintf("export '%s' still in use", e.Export) }
 
 // RemoveExport takes an export away: no new clients from now on, and those that there are leave by farewell. It returns when the
-// last one is gone and the node below is free. When ctx ends first, connections are cut.
+// last one is gone, or waits for another export, and the node below is free. When ctx ends first, connections are cut.
 func (s *Server) RemoveExport(ctx context.Context, e *Export, farewell Farewell) error {
 	if err := s.delist(e, farewell); err != nil {
 		return err
 	}
-	if farewell == FarewellRetire {
+	switch farewell.kind {
+	case retires:
 		e.retire(ctx, s.limits.Retire)
+	case pauses:
+		if s.pause(ctx, e, farewell.most) {
+			s.emit(ExportRemoved{Export: e.Name()})
+			return nil
+		}
 	}
 	for _, c := range e.connections() {
 		e.post(c.stop)
@@ -77,6 +70,9 @@ func (s *Server) delist(e *Export, farewell Farewell) error {
 	e.checkDeserted()
 	s.exports = slices.Delete(s.exports, at, at+1)
 	s.departing = append(s.departing, e)
+	if farewell.kind == pauses && len(e.conns) > 0 {
+		s.pauses[e.Name()] = newPause(e, farewell.most)
+	}
 	return nil
 }
 
@@ -90,7 +86,9 @@ func (s *Server) departed(e *Export) {
 // letGo gives up what the export holds: its node, and its part of a lane. Its last client is gone.
 func (e *Export) letGo() {
 	e.once.Do(func() {
-		e.root.Close() // nobody moves e from here on
+		if !e.rootless.Load() {
+			e.root.Close() // nobody moves e from here on
+		}
 		if e.server.leaveLane(e.lane) {
 			// A context that is closed has no use for the memory.
 			_ = e.lane.ctx.Do(func(*blockcore.Task) error { e.lane.release(); return nil })

@@ -156,19 +156,19 @@ func (o offer) allows(now offer) error {
 	if now.size < o.size {
 		return less("it had %d bytes and would come back with %d", o.size, now.size)
 	}
-	return o.allowsButSize(now)
+	if now.minBlock > o.minBlock {
+		return less("its minimum block had %d bytes and would come back with %d", o.minBlock, now.minBlock)
+	}
+	return o.allowsFlags(now)
 }
 
-// allowsButSize is allows for who can do with fewer bytes: a client that stays connected gets errors for what is past the end.
-func (o offer) allowsButSize(now offer) error {
+// allowsFlags is allows as far as abilities go.
+func (o offer) allowsFlags(now offer) error {
 	if now.flags&FlagReadOnly != 0 && o.flags&FlagReadOnly == 0 {
 		return less("it was writable and would come back read-only")
 	}
 	if lost := o.flags &^ now.flags & guarded; lost != 0 {
 		return less("it would come back without %v", lost)
-	}
-	if now.minBlock > o.minBlock {
-		return less("its minimum block had %d bytes and would come back with %d", o.minBlock, now.minBlock)
 	}
 	return nil
 }

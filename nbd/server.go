@@ -45,7 +45,8 @@ type Server struct {
 	// Guarded by mu.
 	mu        sync.Mutex
 	exports   []*Export
-	departing []*Export // being removed: new clients do not see them
+	departing []*Export         // being removed: new clients do not see them
+	pauses    map[string]*pause // by the name that another export must have to end it
 	lanes     map[*blockcore.AioContext]*lane
 	listeners map[net.Listener]struct{}
 	shaking   map[net.Conn]context.CancelFunc // clients in the handshake
@@ -54,7 +55,8 @@ type Server struct {
 	allGone   chan struct{} // closed when stopping and the last client is gone
 
 	// Safe from anywhere.
-	adding   sync.Mutex // one export after the other is added: what is remembered and what is there stay the same
+	adding   sync.Mutex     // one export after the other is added: what is remembered and what is there stay the same
+	pausing  sync.WaitGroup // the pauseLoops
 	lastID   atomic.Uint64
 	relieved atomic.Int64  // when stalled connections were last looked for, in ns since 1970
 	quit     chan struct{} // closed when stopping
@@ -75,6 +77,7 @@ func NewServer(o ServerOptions) *Server {
 		lanes:     map[*blockcore.AioContext]*lane{},
 		listeners: map[net.Listener]struct{}{},
 		shaking:   map[net.Conn]context.CancelFunc{},
+		pauses:    map[string]*pause{},
 		offers:    o.Offers,
 		allGone:   make(chan struct{}),
 		quit:      make(chan struct{}),
@@ -154,7 +157,7 @@ func (e *Export) allows(p *Peer) error {
 }
 
 // Stop ends the server in order: no new clients, handshakes cancelled, requests in flight finished and answered,
-// connections closed. Clients are told nothing, and find a closed socket and may come back, but for those of exports that retire, which
+// connections closed, those that wait for an export too. Clients are told nothing, and find a closed socket and may come back, but for those of exports that retire, which
 // do so first. When ctx ends first, connections are cut off and the error says so. The exports' nodes are left to the caller.
 func (s *Server) Stop(ctx context.Context) error {
 	return errors.Join(s.retireExports(ctx), s.stop(ctx))
@@ -176,10 +179,9 @@ func (s *Server) stop(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
-	conns := s.closeExports()
-	for _, c := range conns {
-		c.export.post(c.stop)
-	}
+	defer s.pausing.Wait()
+	s.closeExports()
+	s.everyConnection((*Conn).stop)
 	for _, e := range s.everyExport() {
 		drained := make(chan struct{})
 		go e.lastDrain(drained)
@@ -194,9 +196,7 @@ func (s *Server) stop(ctx context.Context) error {
 	s.mu.Lock()
 	left := s.clients // before the cut: some are gone a moment later
 	s.mu.Unlock()
-	for _, c := range conns {
-		c.export.post(func() { c.abort(CauseStopped) })
-	}
+	s.everyConnection(func(c *Conn) { c.abort(CauseStopped) })
 	return s.awaitCut(left, ctx.Err())
 }
 
@@ -218,12 +218,20 @@ func (s *Server) release() {
 	}
 }
 
-func (s *Server) closeExports() []*Conn {
-	var conns []*Conn
+// closeExports lets no connection into an export any more.
+func (s *Server) closeExports() {
 	for _, e := range s.everyExport() {
-		conns = append(conns, e.close()...)
+		e.close()
 	}
-	return conns
+}
+
+// everyConnection has fn run on the loop of each.
+func (s *Server) everyConnection(fn func(*Conn)) {
+	for _, e := range s.everyExport() {
+		for _, c := range e.connections() {
+			e.post(func() { fn(c) })
+		}
+	}
 }
 
 // errStopping: the server takes no clients any more.

@@ -29,11 +29,7 @@ func (s *Server) relieve(stall time.Duration) {
 	if now-last < int64(min(relieveEvery, stall)) || !s.relieved.CompareAndSwap(last, now) {
 		return
 	}
-	for _, e := range s.everyExport() {
-		for _, c := range e.connections() {
-			c.export.post(c.cutIfStalled)
-		}
-	}
+	s.everyConnection((*Conn).cutIfStalled)
 }
 
 // cutIfStalled ends a connection that holds memory for a client which has done nothing about it for too long. On the

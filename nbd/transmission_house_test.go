@@ -43,6 +43,7 @@ type houseOptions struct {
 	driver  blockcore.Driver // instead of a Fake
 	export  ExportOptions    // Root and Writable are filled in
 	locked  bool             // read-only export
+	home    bool             // the graph has a main loop, which is not that of the node
 	server  ServerOptions
 }
 
@@ -85,7 +86,11 @@ func newHouse(t testing.TB, o houseOptions) *house {
 		h.disk = blocktest.NewFake(o.disk)
 		driver = h.disk
 	}
-	graph := blockcore.NewGraph()
+	var main *blockcore.AioContext
+	if o.home {
+		main = h.another(o.engine)
+	}
+	graph := blockcore.NewGraphWith(blockcore.GraphOptions{Main: main})
 	node, err := graph.AddNode(blockcore.NodeOptions{Name: "node", Context: ctx, Driver: driver})
 	require.NoError(t, err)
 	onEvent := o.server.OnEvent
