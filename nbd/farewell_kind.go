@@ -28,6 +28,14 @@ var (
 	FarewellNone = Farewell{kind: stays}
 )
 
+// AtStop is what clients meet when the whole server goes: no export will come that they could wait for.
+func (f Farewell) AtStop() Farewell {
+	if f.kind == pauses {
+		return FarewellRestart
+	}
+	return f
+}
+
 // FarewellPause: requests in flight are answered, and the connection is held still, for most, until an export of that name takes it
 // over; then it goes on. When none does it is FarewellRestart, which it also is where the server stops.
 func FarewellPause(most time.Duration) Farewell { return Farewell{kind: pauses, most: most} }

@@ -151,6 +151,9 @@ func (s *Server) awaitPause(p *pause) Outcome {
 	case <-p.claimed:
 		return OutcomeTakenOver
 	case <-p.export.deserted:
+		if s.stopped() { // which is why they have left
+			return OutcomeStopped
+		}
 		return OutcomeLeft
 	case <-limit.C:
 		return OutcomeLimit

@@ -23,16 +23,21 @@ const leaseMax = time.Hour
 type leaseValue time.Duration
 
 // Set implements pflag.Value.
-func (l *leaseValue) Set(text string) error {
+func (l *leaseValue) Set(text string) (err error) {
+	*l, err = readSeconds("lease", text)
+	return err
+}
+
+// readSeconds reads how long something is to last.
+func readSeconds(flag, text string) (leaseValue, error) {
 	d, err := time.ParseDuration(text)
 	if seconds, notNumber := strconv.ParseUint(text, 10, 16); notNumber == nil {
 		d, err = time.Duration(seconds)*time.Second, nil
 	}
 	if err != nil || d < time.Second || d > leaseMax || d%time.Second != 0 {
-		return fmt.Errorf("--lease %s: use whole seconds from 1s to 1h, such as 30s or 5m", text)
+		return 0, fmt.Errorf("--%s %s: use whole seconds from 1s to 1h, such as 30s or 5m", flag, text)
 	}
-	*l = leaseValue(d)
-	return nil
+	return leaseValue(d), nil
 }
 
 // Type implements pflag.Value.

@@ -47,6 +47,7 @@ type exportOrder struct {
 	writable              bool
 	ioThread, group       string
 	farewell              string
+	pause                 pauseValue
 	allowLess             bool
 	file                  fileOrder
 }
@@ -75,9 +76,10 @@ func (t *ctl) newExportAdd() *cobra.Command {
 	flags.BoolVar(&o.writable, "writable", false, "let clients write")
 	flags.StringVar(&o.ioThread, "iothread", "", "event loop to run it on, by its `ID`")
 	flags.StringVar(&o.group, "group", "", "throttle group, by its `ID`")
-	flags.StringVar(&o.farewell, "farewell", "", "`WHAT` its clients meet at the end: restart (default) or retire")
+	flags.StringVar(&o.farewell, "farewell", "", "`WHAT` its clients meet at the end: restart (default), retire or pause")
+	flags.Var(&o.pause, "pause", "with --farewell pause: how long they wait for another export of the name (default 30s)")
 	flags.BoolVar(&o.allowLess, "allow-less", false, "although clients have seen a larger size, or more abilities, under this name: no QEMU will reconnect")
-	_ = cmd.RegisterFlagCompletionFunc("farewell", cobra.FixedCompletions([]string{"restart", "retire"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("farewell", cobra.FixedCompletions([]string{"restart", "retire", "pause"}, cobra.ShellCompDirectiveNoFileComp))
 	t.completeFlag(cmd, "iothread", ioThreads)
 	t.completeFlag(cmd, "group", throttleGroups)
 	return cmd
@@ -149,6 +151,9 @@ func (t *ctl) exportNode(m *monitor, node string, o *exportOrder) error {
 	if o.ioThread != "" {
 		args["fixed-iothread"] = false
 	}
+	if o.pause != 0 {
+		args["x-pause"] = o.pause.seconds()
+	}
 	if o.allowLess {
 		args["x-allow-less"] = true
 	}
@@ -160,73 +165,6 @@ func (t *ctl) exportNode(m *monitor, node string, o *exportOrder) error {
 	}
 	t.say("export %s of node %s added", printable(o.id), printable(node))
 	return nil
-}
-
-func (t *ctl) newExportDel() *cobra.Command {
-	var hard, retire, withNode bool
-	cmd := &cobra.Command{
-		Use:   "del ID [flags]",
-		Short: "Take an export away",
-		Long: "Takes an export away and waits until it is gone. One that has clients stays, unless --hard or --retire is given: --hard finishes\n" +
-			"their requests and closes their connections without a word, so that clients which can will come back; --retire answers\n" +
-			"everything with the error that the server is going, for as long as they stay, or 10 seconds.",
-		Example:               "  nbd-dataplane ctl export del data\n  nbd-dataplane ctl export del data --hard --with-node",
-		Args:                  t.args(1, 1, "an export"),
-		ValidArgsFunction:     t.completeFirst(exportIDs),
-		DisableFlagsInUseLine: true,
-		RunE: t.run(func(m *monitor, args []string) error {
-			return t.exportDel(m, args[0], hard || retire, retire, withNode)
-		}),
-	}
-	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.BoolVar(&hard, "hard", false, "although it has clients: close their connections")
-	flags.BoolVar(&retire, "retire", false, "although it has clients: tell them that the server is going")
-	flags.BoolVar(&withNode, "with-node", false, "close its node as well, if nobody else uses it")
-	return cmd
-}
-
-func (t *ctl) exportDel(m *monitor, name string, hard, retire, withNode bool) error {
-	e, err := m.export(name)
-	if err != nil {
-		return err
-	}
-	if !hard && e.Clients > 0 {
-		return &failure{statusInUse, fmt.Errorf("%s has %d clients; 'ctl clients' lists them, and --hard or --retire sends them away", printable(e.ID), e.Clients)}
-	}
-	args := map[string]string{"id": e.ID}
-	switch {
-	case retire:
-		args["mode"], args["x-farewell"] = "hard", "retire"
-	case hard:
-		args["mode"], args["x-farewell"] = "hard", "restart"
-	}
-	if err := m.ask("block-export-del", args, nil); err != nil {
-		return err
-	}
-	if err := m.awaitDeleted(e.ID); err != nil {
-		return err
-	}
-	if withNode {
-		if err := m.ask("blockdev-del", map[string]string{"node-name": e.Node}, nil); err != nil {
-			return fmt.Errorf("export %s is gone, its node is not: %w", printable(e.ID), err)
-		}
-	}
-	t.say("export %s is gone", printable(e.ID))
-	return nil
-}
-
-// awaitDeleted waits for the event that an export is gone.
-func (m *monitor) awaitDeleted(id string) error {
-	for event := range m.Events() {
-		var data struct {
-			ID string `json:"id"`
-		}
-		if event.Name == "BLOCK_EXPORT_DELETED" && readJSON(event.Data, &data) && data.ID == id {
-			return nil
-		}
-	}
-	return unreachable("%s: the connection was lost while export %s was on its way out", m.path, printable(id))
 }
 
 // fileOrder is a file to be opened as a node.

@@ -99,6 +99,12 @@ func (j *journal) event(e nbd.Event) {
 	case nbd.RequestFailed:
 		j.log.Error().Str("export", e.Export).Uint64("id", e.ID).Stringer("command", e.Command).Uint64("offset", e.Offset).
 			Uint64("length", e.Length).Err(e.Err).Msg("request failed")
+	case nbd.ClientsHeld:
+		j.log.Info().Str("export", e.Export).Int("clients", e.Clients).Dur("limit", e.Most).Msg("clients wait for another export of the name")
+	case nbd.ClientsReleased:
+		j.log.Info().Str("export", e.Export).Int("clients", e.Clients).Dur("held", e.Held).Stringer("outcome", e.Outcome).Msg("wait of clients is over")
+	case nbd.PauseRefused:
+		j.log.Warn().Str("export", e.Export).Err(e.Err).Msg("clients cannot be held, their connections are closed")
 	case nbd.AcceptFailed:
 		j.log.Error().Err(e.Err).Msg("accepting clients failed, will be tried again")
 	}

@@ -101,6 +101,10 @@ func setTLSMode(o *options, v string) error {
 	return oneOf("tls", v, &o.tlsMode, "off", "on", "require")
 }
 func setOnStop(o *options, v string) error {
+	if v == "pause" || strings.HasPrefix(v, "pause:") {
+		return wrong("--on-stop pause: connections end with the process, so nobody could go on with them; use restart, which clients with "+
+			"reconnect-delay do not notice, and 'ctl export del --pause' for an export that comes back in this process", "")
+	}
 	return oneOf("on-stop", v, &o.onStop, "restart", "retire")
 }
 func setLogFormat(o *options, v string) error {

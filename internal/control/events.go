@@ -25,6 +25,14 @@ func (p *Plane) TellServer(e nbd.Event) {
 		p.monitor.Broadcast("X_CLIENT_DISCONNECTED", map[string]any{"id": e.ID, "export": e.Export, "cause": e.Cause.String()})
 	case nbd.ExportResized:
 		p.monitor.Broadcast("X_EXPORT_RESIZED", map[string]any{"export": e.Export, "size": e.Size})
+	case nbd.ClientsHeld:
+		p.monitor.Broadcast("X_CLIENTS_HELD", map[string]any{"export": e.Export, "clients": e.Clients, "limit-ms": e.Most.Milliseconds()})
+	case nbd.ClientsReleased:
+		p.monitor.Broadcast("X_CLIENTS_RELEASED", map[string]any{
+			"export": e.Export, "clients": e.Clients, "held-ms": e.Held.Milliseconds(), "outcome": e.Outcome.String(),
+		})
+	case nbd.PauseRefused:
+		p.monitor.Broadcast("X_PAUSE_REFUSED", map[string]any{"export": e.Export, "reason": e.Err.Error()})
 	case nbd.RequestFailed:
 		p.monitor.Broadcast("BLOCK_IO_ERROR", map[string]any{
 			"device": e.Export, "operation": operation(e.Command), "action": "report", "reason": e.Err.Error(),

@@ -43,7 +43,7 @@ type nbdExportOptions struct {
 	AllocationDepth bool        `qmp:"allocation-depth,optional"`
 	ThrottleGroup   string      `qmp:"x-throttle-group,optional"`
 	AllowLess       bool        `qmp:"x-allow-less,optional"`
-	Farewell        string      `qmp:"x-farewell,optional,enum=restart|retire"`
+	farewellOptions
 }
 
 func (p *Plane) blockExportAdd(ctx context.Context, call *qmp.Call) (any, error) {
@@ -93,6 +93,10 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	case a.Writable && !n.Writable():
 		return qmp.Errorf("Cannot export read-only node as writable")
 	}
+	farewell, err := a.farewell(nbd.FarewellRestart)
+	if err != nil {
+		return err
+	}
 	name := a.NodeName
 	if a.Name != nil {
 		name = *a.Name
@@ -107,7 +111,7 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	e, err := server.nbd.AddExport(p.graph, nbd.ExportOptions{
 		Name: name, Description: a.Description, Node: n, Writable: a.Writable, WriteThrough: a.WriteThrough,
 		AllocationDepth: a.AllocationDepth, Shared: server.shared, FixedContext: a.FixedIOThread, AllowLess: a.AllowLess,
-		Farewell: farewells[a.Farewell],
+		Farewell: farewell,
 	})
 	if err != nil {
 		return err
@@ -208,13 +212,10 @@ func (p *Plane) adopt(id string, server *service, e *nbd.Export) error {
 	return nil
 }
 
-// farewells are what clients can meet when their export goes, by name.
-var farewells = map[string]nbd.Farewell{"": nbd.FarewellRestart, "restart": nbd.FarewellRestart, "retire": nbd.FarewellRetire}
-
 type exportDelArgs struct {
 	ID       string `qmp:"id"`
 	Mode     string `qmp:"mode,optional,enum=safe|hard"`
-	Farewell string `qmp:"x-farewell,optional,enum=restart|retire"`
+	farewellOptions
 }
 
 // blockExportDel begins to take an export away; BLOCK_EXPORT_DELETED tells when it is gone.
@@ -223,9 +224,9 @@ func (p *Plane) blockExportDel(_ context.Context, _ *qmp.Call, a *exportDelArgs)
 	if err != nil {
 		return nil, err
 	}
-	farewell := e.nbd.Farewell()
-	if a.Farewell != "" {
-		farewell = farewells[a.Farewell]
+	farewell, err := a.farewell(e.nbd.Farewell())
+	if err != nil {
+		return nil, err
 	}
 	if a.Mode != "hard" && e.nbd.Clients() > 0 {
 		return nil, &nbd.ErrInUse{Export: a.ID}
@@ -261,7 +262,7 @@ func (p *Plane) isGoing(e *export) bool {
 	return e.going
 }
 
-// removeLoop takes an export away and tells everybody. It ends when the last client is gone.
+// removeLoop takes an export away and tells everybody. It ends when the last client is gone, or they wait for another export.
 func (p *Plane) removeLoop(e *export, farewell nbd.Farewell) {
 	ctx, cancel := context.WithTimeout(context.Background(), removeMax)
 	defer cancel()

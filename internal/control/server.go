@@ -258,7 +258,7 @@ func (p *Plane) stopServer() error {
 	all := p.exportsNow()
 	for _, e := range all {
 		if p.startRemoving(e) {
-			go p.removeLoop(e, e.nbd.Farewell())
+			go p.removeLoop(e, e.nbd.Farewell().AtStop())
 		}
 	}
 	if s.listener.Close != nil {
