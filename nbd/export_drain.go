@@ -48,10 +48,9 @@ func (f *FixedContextError) Error() string {
 }
 
 // Detach takes the connections off the old loop. Their sockets, what was received and what is still to be sent stay with
-// them. From here to Attach nothing touches a connection: the old loop may still be busy with what moves along, while the new one
-// already gets what is posted to the export. It implements blockcore.Mover.
+// them. From here to Attach nothing touches a connection: what is posted to the export waits. It implements blockcore.Mover.
 func (e *Export) Detach(to *blockcore.AioContext) {
-	e.between = true
+	e.setOff()
 	e.lookNoMore()
 	old := e.lane
 	e.lane = e.server.laneOf(to)
@@ -76,13 +75,8 @@ func (e *Export) Attach(ctx *blockcore.AioContext) {
 			c.enterLoop(ctx)
 		}
 	}
-	e.between = false
 	e.lookLater()
-	putOff := e.putOff
-	e.putOff = nil
-	for _, fn := range putOff {
-		fn()
-	}
+	e.land()
 }
 
 // turnBack leaves the lane of a loop that was closed when the export was on its way there.

@@ -127,7 +127,7 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 
 // takeBack removes an export whose making has failed.
 func (p *Plane) takeBack(id string) {
-	if e, err := p.export(id); err == nil && p.startRemoving(e) {
+	if e, err := p.export(id); err == nil && p.startRemoving(e, false) == nil {
 		p.removeLoop(e, nbd.FarewellRestart)
 	}
 }
@@ -227,11 +227,8 @@ func (p *Plane) blockExportDel(_ context.Context, _ *qmp.Call, a *exportDelArgs)
 	if a.Farewell != "" {
 		farewell = farewells[a.Farewell]
 	}
-	if a.Mode != "hard" && e.nbd.Clients() > 0 {
-		return nil, &nbd.ErrInUse{Export: a.ID}
-	}
-	if !p.startRemoving(e) {
-		return nil, qmp.Errorf("Export '%s' is already shutting down", a.ID)
+	if err := p.startRemoving(e, a.Mode != "hard"); err != nil {
+		return nil, err
 	}
 	go p.removeLoop(e, farewell)
 	return nil, nil
@@ -246,13 +243,20 @@ func (p *Plane) export(id string) (*export, error) {
 	return nil, qmp.Errorf("Export '%s' is not found", id)
 }
 
-// startRemoving reports false when somebody else has.
-func (p *Plane) startRemoving(e *export) bool {
+// startRemoving lets no client to e any more, and is followed by removeLoop. It refuses when somebody else has, and where e is to be unused
+// and has clients.
+func (p *Plane) startRemoving(e *export, unused bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	first := !e.going
-	e.going = true
-	return first
+	if e.going {
+		return qmp.Errorf("Export '%s' is already shutting down", e.id)
+	}
+	err := e.server.nbd.HideExport(e.nbd, unused)
+	if _, used := errors.AsType[*nbd.ErrInUse](err); used {
+		return &nbd.ErrInUse{Export: e.id}
+	}
+	e.going = err == nil
+	return err
 }
 
 func (p *Plane) isGoing(e *export) bool {
@@ -266,7 +270,7 @@ func (p *Plane) removeLoop(e *export, farewell nbd.Farewell) {
 	ctx, cancel := context.WithTimeout(context.Background(), removeMax)
 	defer cancel()
 	n := e.nbd.Node()
-	_ = e.server.nbd.RemoveExport(ctx, e.nbd, farewell) // clients that had to be cut off are in the events of the server
+	_ = e.server.nbd.EndExport(ctx, e.nbd, farewell) // clients that had to be cut off are in the events of the server
 	if !e.server.external {
 		p.bringHome(ctx, n)
 	}

@@ -241,14 +241,23 @@ type client struct {
 
 func (h *house) client(export string) *client {
 	h.t.Helper()
-	conn, err := net.Dial("unix", filepath.Join(h.dir, "s"))
+	c, err := h.tryClient(export)
 	require.NoError(h.t, err)
+	return c
+}
+
+func (h *house) tryClient(export string) (*client, error) {
+	conn, err := net.Dial("unix", filepath.Join(h.dir, "s"))
+	if err != nil {
+		return nil, err
+	}
 	h.t.Cleanup(func() { conn.Close() })
 	c, err := nbd.NewClient(conn)
-	require.NoError(h.t, err)
+	if err != nil {
+		return nil, err
+	}
 	_, err = c.Go(export)
-	require.NoError(h.t, err)
-	return &client{h.t, conn}
+	return &client{h.t, conn}, err
 }
 
 const readBytes = 512

@@ -257,7 +257,7 @@ func (p *Plane) stopServer() error {
 	p.mu.Unlock()
 	all := p.exportsNow()
 	for _, e := range all {
-		if p.startRemoving(e) {
+		if p.startRemoving(e, false) == nil {
 			go p.removeLoop(e, e.nbd.Farewell())
 		}
 	}
