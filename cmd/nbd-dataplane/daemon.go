@@ -50,7 +50,7 @@ func newDaemonCommand(c console) *cobra.Command {
 		Use:   "daemon [OPTION]...",
 		Short: "Serve what monitors ask for: qemu-storage-daemon's command line",
 		Long: "Takes qemu-storage-daemon's options, in the order given: what one refers to stands before it. Each takes key=value pairs or a JSON\n" +
-			"object. Called through a link named qemu-storage-daemon the program does the same.\n\n" + daemonUsage(),
+			"object. Called through a link named qemu-storage-daemon the program does the same.\n\n" + daemonUsage(doorDaemon),
 		Example: "  nbd-dataplane daemon --blockdev file,node-name=d,filename=disk.img --nbd-server addr.type=unix,addr.path=/run/nbd.sock \\\n" +
 			"    --export nbd,id=e,node-name=d,writable=on --chardev socket,id=m,path=/run/qmp.sock,server=on,wait=off --monitor m",
 		DisableFlagParsing: true,
@@ -67,7 +67,7 @@ func runDaemon(c console, d door, args []string) error {
 	case err != nil:
 		return err
 	case o.help:
-		fmt.Fprintf(c.out, "Usage: %s [OPTION]...\n%s in the part of qemu-storage-daemon; the order of the options counts\n\n%s", o.program(), programName, daemonUsage())
+		fmt.Fprintf(c.out, "Usage: %s [OPTION]...\n%s in the part of qemu-storage-daemon; the order of the options counts\n\n%s", o.program(), programName, daemonUsage(d))
 		return nil
 	case o.version:
 		fmt.Fprintf(c.out, "%s version %s (%s)\n", qsdName, version, programName)
@@ -85,9 +85,14 @@ func runDaemon(c console, d door, args []string) error {
 	if err := child.announce(false); err != nil {
 		return firstOf(err, s.stop())
 	}
+	impatience := 1 // signals from now on that end the process at once
 	select {
 	case <-s.signals:
 	case <-s.quit:
+		impatience = 2
+	}
+	if d == doorDaemon {
+		go s.signalLoop(impatience)
 	}
 	return s.stop()
 }
@@ -235,9 +240,21 @@ func (s *daemon) addMonitor(v qmp.Value) error {
 	return c.meet(s.signals)
 }
 
-// stop takes everything down in order.
+// signalLoop ends the process at the last of so many signals, for people who cannot wait for storage; qemu-storage-daemon
+// does not hear a second one.
+func (s *daemon) signalLoop(count int) {
+	for range count - 1 {
+		<-s.signals
+	}
+	s.abandon(secondSignal(<-s.signals))
+}
+
+// stop takes everything down in order. There is a limit to how long that may take.
 func (s *daemon) stop() error {
 	var errs []error
+	guard := guardStop(s.o.stop, s.graph, s.abandon)
+	defer guard.done()
+	guard.step("waiting for requests in flight, and flushing and closing what there is")
 	for _, c := range s.chardevs {
 		c.close()
 	}
@@ -245,6 +262,7 @@ func (s *daemon) stop() error {
 		releaseHeld(s.graph)
 		errs = append(errs, s.plane.Close())
 	}
+	guard.step("ending the event loops", errs...)
 	if s.main != nil {
 		s.main.Close()
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // daemonStep is one option of the daemon that does something when its turn comes: what it refers to has to stand before it.
@@ -14,6 +15,7 @@ type daemonOptions struct {
 	door      door
 	steps     []daemonStep // in the order given
 	pidFile   string
+	stop      time.Duration // of an orderly stop; 0 = no limit
 	daemonize bool
 	help      bool
 	version   bool
@@ -29,16 +31,26 @@ var daemonHelp = []struct{ long, short, arg, text string }{
 	{"object", "", "TYPE,id=ID[,OPTION=VALUE...]", "make an object: iothread, throttle-group, tls-creds-x509, authz-simple, authz-list, authz-list-file"},
 	{"pidfile", "", "PATH", "write the process id here once everything is there"},
 	{"daemonize", "", "", "go to the background once everything is there"},
+	{ownStopTimeout, "", "SECONDS", "time for an orderly stop; then the process ends with status 1 and says what it abandoned (default 60)"},
 	{"trace", "T", "EVENTS", ""},
 	{"help", "h", "", "show this help and exit"},
 	{"version", "V", "", "show the version and exit"},
 }
 
+// ownStopTimeout is the one option that qemu-storage-daemon has not.
+const ownStopTimeout = "stop-timeout"
+
 // parseDaemon reads the daemon's command line as getopt_long(3) does for QEMU, at both doors.
 func parseDaemon(d door, args []string) (*daemonOptions, error) {
 	o := &daemonOptions{door: d}
+	if d == doorDaemon {
+		o.stop = stopTimeoutDefault
+	}
 	g := &getopt{o: &options{given: map[string]bool{}}, args: args, wrong: func(text string) error { return errors.New(text) }}
 	for _, row := range daemonHelp {
+		if row.long == ownStopTimeout && d != doorDaemon {
+			continue
+		}
 		letter := byte(0)
 		if row.short != "" {
 			letter = row.short[0]
@@ -69,6 +81,8 @@ func (o *daemonOptions) set(name, value, words string) error {
 	switch name {
 	case "pidfile":
 		o.pidFile = value
+	case ownStopTimeout:
+		return setSeconds(name, value, &o.stop)
 	case "daemonize":
 		o.daemonize = true
 	case "help":
@@ -83,11 +97,11 @@ func (o *daemonOptions) set(name, value, words string) error {
 	return nil
 }
 
-// daemonUsage is the text of --help, less its first lines.
-func daemonUsage() string {
+// daemonUsage is the text of --help at a door, less its first lines.
+func daemonUsage(d door) string {
 	var b strings.Builder
 	for _, row := range daemonHelp {
-		if row.text == "" {
+		if row.text == "" || row.long == ownStopTimeout && d != doorDaemon {
 			continue
 		}
 		name := "--" + row.long
