@@ -139,34 +139,47 @@ func (empty) Size() int64                       { return 1 << 40 }
 func (empty) ReadAt(*Task, []byte, int64) error { return nil }
 func (empty) Close(*Task) error                 { return nil }
 
-// rootRead is a request as an owner makes it.
-type rootRead struct {
+func (empty) WriteAt(*Task, []byte, int64, WriteFlags) error {
+	return nil
+}
+
+// rootRequest is a request as an owner makes it.
+type rootRequest struct {
 	root   *Root
 	edge   *Edge
 	ticket Ticket
+	write  bool
 	p      []byte
 	err    error
 }
 
-func (q *rootRead) Run(t *Task) {
-	q.ticket.Op, q.ticket.Range = "read", Range{0, 4096}
+func (q *rootRequest) Run(t *Task) {
+	q.ticket.Op, q.ticket.Range = "request", Range{0, 4096}
 	q.root.Begin(t, &q.ticket)
-	q.err = q.edge.Read(t, q.p, 0)
+	if q.write {
+		q.err = q.edge.Write(t, q.p, 0, 0)
+	} else {
+		q.err = q.edge.Read(t, q.p, 0)
+	}
 	q.root.End(t, &q.ticket)
 }
 
 func BenchmarkRequest(b *testing.B) {
 	// The price of a request in the block layer, storage apart: a Task, admission, the checks and counts of an edge.
-	c := newTestContext(b, ContextOptions{Engine: EngineURing})
-	r := attach(b, c, empty{})
-	onLoop(b, c, func() {
-		q := &rootRead{root: r, edge: r.Edge(), p: make([]byte, 4096)}
-		b.ResetTimer()
-		for range b.N {
-			c.Spawn(q)
-		}
-		if q.err != nil {
-			b.Error(q.err)
-		}
-	})
+	for name, write := range map[string]bool{"read": false, "write": true} {
+		b.Run(name, func(b *testing.B) {
+			c := newTestContext(b, ContextOptions{Engine: EngineURing})
+			r := attach(b, c, empty{})
+			onLoop(b, c, func() {
+				q := &rootRequest{root: r, edge: r.Edge(), write: write, p: make([]byte, 4096)}
+				b.ResetTimer()
+				for range b.N {
+					c.Spawn(q)
+				}
+				if q.err != nil {
+					b.Error(q.err)
+				}
+			})
+		})
+	}
 }

@@ -29,7 +29,7 @@
 //	  AioContext.Spawn     a Task for it; it runs at once
 //	    Root.Begin         counted in, or held back by a drained section
 //	      Edge.Write       range, permission, alignment; the node's count +1
-//	        RangeLocks     where the node has an alignment
+//	        RangeLocks     where the node has an alignment, or a range of it is held
 //	        Driver.WriteAt
 //	          Task.Pwrite  an operation in the engine's queue; the Task suspends
 //	                       ... others run; one submission a turn; the loop sleeps, wakes, reaps ...
@@ -86,7 +86,8 @@
 //  4. A mutex is held by a Task that is suspended, and the next Task blocks on it and with it the thread. State of a context has no
 //     mutex, and the mutexes above are leaves of a few lines.
 //  5. Two requests wait for each other's ranges. A request waits only for requests that came before it, and none takes a second
-//     range of the same node (RangeLocks).
+//     range of the same node (RangeLocks). Who holds a range waits besides for the writes that came without a lock before it: these
+//     wait for nobody at that node, and what comes after it has a lock (Edge.Hold). Waits at two nodes go downwards only.
 //  6. A drain waits for a request that the drain itself holds back. Only Root.Begin holds back, once and before anything of
 //     the request has begun; what drivers do below on its behalf goes through Edges, which never do, and so does what a Job
 //     does between two checkpoints.

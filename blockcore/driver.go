@@ -183,6 +183,8 @@ const (
 	WriteFUA WriteFlags = 1 << iota
 	// WriteUnchanged: the data is what is read there already. PermWriteUnchanged is enough for that.
 	WriteUnchanged
+	// WriteHeld: whoever writes holds the range (Edge.Hold). Drivers do not see it.
+	WriteHeld
 )
 
 // ZeroFlags modify WriteZeroes.
@@ -198,6 +200,8 @@ const (
 	ZeroNoFallback
 	// ZeroUnchanged: the range reads as zeroes already. PermWriteUnchanged is enough for that.
 	ZeroUnchanged
+	// ZeroHeld: whoever writes holds the range (Edge.Hold). Drivers do not see it.
+	ZeroHeld
 )
 
 // Extent is a run of bytes of equal status, part of the answer to BlockStatus.

@@ -279,10 +279,14 @@ func (n *Node) discard(t *Task, r Range) error {
 		return nil
 	}
 	inner := Range{begin, end - begin}
-	if align > 1 {
-		lock := n.writes.Acquire(t, inner, false)
-		defer n.writes.Release(lock)
+	if n.isLoose() {
+		n.loosen()
+		err := n.can.discarder.Discard(t, inner)
+		n.tighten()
+		return err
 	}
+	lock := n.writes.Acquire(t, inner, false)
+	defer n.writes.Release(lock)
 	return n.can.discarder.Discard(t, inner)
 }
 

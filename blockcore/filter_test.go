@@ -2,6 +2,7 @@ package blockcore
 
 import (
 	"context"
+	"errors"
 	"syscall"
 	"testing"
 
@@ -100,6 +101,51 @@ func TestResizeThroughAFilter(t *testing.T) {
 			}
 		})
 	}
+}
+
+// watcher notes the sizes that it is told of.
+type watcher struct{ sizes []int64 }
+
+func (w *watcher) Quiesce()                {}
+func (w *watcher) Busy() bool              { return false }
+func (w *watcher) Resume()                 {}
+func (w *watcher) Resized(sizeBytes int64) { w.sizes = append(w.sizes, sizeBytes) }
+
+// halfway resizes its child and then fails.
+type halfway struct{ Filter }
+
+func (h *halfway) Resize(t *Task, sizeBytes int64) error {
+	return errors.Join(h.File().Resize(t, sizeBytes), syscall.EIO)
+}
+
+func TestResizeIsToldToWhoeverSeesIt(t *testing.T) {
+	// The owner of a child that is resized through a filter is told of the new size although the section of the change is not his: his own is somebody
+	// else's. So is the filter's owner; also where the change fails halfway. Who sees the same size as before is told nothing.
+	c := newTestContext(t, ContextOptions{})
+	g, child, filter := onFilter(t, c, resizable{newMemory(4096, Limits{Align: 1})})
+	failing, err := g.AddNode(NodeOptions{Name: "failing", Driver: &halfway{}, Children: []ChildOptions{{RoleFile, child}}})
+	require.NoError(t, err)
+	apart, err := g.AddNode(NodeOptions{Name: "apart", Context: c, Driver: newMemory(4096, Limits{Align: 1})})
+	require.NoError(t, err)
+	var watchers []*watcher
+	for _, n := range []*Node{child, filter, failing, apart} {
+		w := &watcher{}
+		watchers = append(watchers, w)
+		_, err := g.NewRoot(n, RootOptions{Name: n.Name(), Owner: w})
+		require.NoError(t, err)
+	}
+	others, err := g.Drain(t.Context(), DrainOptions{Why: "somebody else", Nodes: []*Node{child}})
+	require.NoError(t, err)
+	defer others.End()
+	d, err := g.Drain(t.Context(), DrainOptions{Nodes: []*Node{filter, failing, apart}})
+	require.NoError(t, err)
+	defer d.End()
+	require.NoError(t, g.Update(t.Context(), "resize", func(tx *Tx) error { return tx.Resize(d, filter, 10000) }))
+	require.ErrorIs(t, g.Update(t.Context(), "resize", func(tx *Tx) error { return tx.Resize(d, failing, 5000) }), syscall.EIO)
+	for _, w := range watchers[:3] {
+		require.Equal(t, []int64{10000, 5000}, w.sizes)
+	}
+	require.Empty(t, watchers[3].sizes)
 }
 
 // unchanging takes the right to write what is there already.

@@ -1,5 +1,7 @@
 package blockcore
 
+import "slices"
+
 // JobGroup is jobs that succeed or fail together. The zero value is a group without jobs.
 //
 // Analogous to QEMU's JobTxn.
@@ -12,8 +14,20 @@ type JobGroup struct {
 
 // finish runs when the body of a job has returned. It may be long, and ends.
 func (j *Job) finish(err error) {
+	j.note(err)
+	// From now on the job does what it does in the control plane, and a drain that it asks for itself is not to wait for it.
+	j.busy.Store(false)
+	for _, r := range j.roots {
+		r.Settled()
+	}
+	j.group.advance()
+}
+
+// note keeps what the body has returned.
+func (j *Job) note(err error) {
 	mu := &j.jobs.mu
 	mu.Lock()
+	defer mu.Unlock()
 	if err == nil && j.cancelled {
 		err = ErrJobCancelled
 	}
@@ -23,25 +37,18 @@ func (j *Job) finish(err error) {
 	} else {
 		j.become(JobWaiting)
 	}
-	mu.Unlock()
-	// From now on the job does what it does in the control plane, and a drain that it asks for itself is not to wait for it.
-	j.busy.Store(false)
-	for _, r := range j.roots {
-		r.Settled()
-	}
-	j.group.advance(j)
 }
 
-// advance goes on when the last job of the group has returned.
-func (g *JobGroup) advance(j *Job) {
-	mu := &j.jobs.mu
+// advance goes on when the last job of the group has returned. Of two that have returned at once the one that failed may come here as the second.
+func (g *JobGroup) advance() {
+	mu := &g.jobs[0].jobs.mu
 	mu.Lock()
 	if g.ending { // of two that have returned at once the other one goes on
 		mu.Unlock()
 		return
 	}
 	var cancels []func()
-	if j.err != nil {
+	if slices.ContainsFunc(g.jobs, func(j *Job) bool { return j.err != nil }) {
 		cancels = g.fail()
 	}
 	manual := false
@@ -93,7 +100,7 @@ func (g *JobGroup) abandon(j *Job) {
 		j.err = ErrJobCancelled
 	}
 	mu.Unlock()
-	g.advance(j)
+	g.advance()
 }
 
 // finalize prepares and commits, or aborts, all jobs. Once.

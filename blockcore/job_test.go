@@ -110,6 +110,29 @@ func TestJobGroups_T_J10_T_J11_T_J12_T_J13_T_J14_T_J15_T_J16(t *testing.T) {
 	}
 }
 
+func TestJobsThatReturnAtOnce(t *testing.T) {
+	// A group whose last two jobs return in the same moment, one of them with a failure, fails, whichever comes first to say so: what each has returned is noted,
+	// and then the one that succeeded has the group go on.
+	c := newTestContext(t, ContextOptions{})
+	g, n := newDisk(t, c)
+	jobs, group := NewJobs(g), &JobGroup{}
+	var all []*Job
+	for _, id := range []string{"good", "bad"} {
+		j, err := jobs.New(t.Context(), JobOptions{ID: id, Body: &bodyFunc{}, Nodes: []JobNode{{Node: n}}, Group: group})
+		require.NoError(t, err)
+		j.status = JobRunning
+		all = append(all, j)
+	}
+	failure := errors.New("failed")
+	all[0].note(nil)
+	all[1].note(failure)
+	group.advance()
+	require.ErrorIs(t, all[0].Wait(t.Context()), ErrJobCancelled)
+	require.ErrorIs(t, all[1].Wait(t.Context()), failure)
+	group.advance()
+	require.NoError(t, g.RemoveNode(n))
+}
+
 func TestJobStates_T_J3_T_J7_T_J8(t *testing.T) {
 	// A job can be cancelled where it runs and where it waits to be finalized, and a concluded one is dismissed: the calls of QEMU's test, and the
 	// result of each.
@@ -353,7 +376,7 @@ func TestJobsOfAGroupEndOnce(t *testing.T) {
 	for _, j := range all {
 		require.NoError(t, j.Wait(t.Context()))
 	}
-	group.advance(all[1])
+	group.advance()
 	require.Equal(t, JobConcluded, all[0].Status())
 	require.Equal(t, JobConcluded, all[1].Status())
 }

@@ -29,11 +29,14 @@ type Node struct {
 	told     bool // that the loop was told to be still
 
 	// Owned by the context.
-	writes RangeLocks // of nodes with an alignment only
-	closed bool       // the driver is closed, or about to be
-	still  bool       // a section covers the node: what is in flight ends, and nothing begins by itself
-	chores choreList
-	stats  NodeStats
+	writes   RangeLocks // of nodes with an alignment, and while somebody holds a range
+	closed   bool       // the driver is closed, or about to be
+	still    bool       // a section covers the node: what is in flight ends, and nothing begins by itself
+	chores   choreList
+	stats    NodeStats
+	holds    int       // ranges that are held, or are going to be
+	loose    int       // writes in the driver that have no lock of their range
+	loosened WaitQueue // of those who are going to hold one, for the end of these
 
 	// Safe from anywhere.
 	ctx      atomic.Pointer[AioContext]

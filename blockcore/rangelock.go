@@ -47,6 +47,13 @@ func (l *RangeLocks) conflict(k *RangeLock) *RangeLock {
 	return nil
 }
 
+// holds reports whether r lies in a range that somebody has alone.
+func (l *RangeLocks) holds(r Range) bool {
+	return slices.ContainsFunc(l.held, func(k *RangeLock) bool {
+		return k.exclusive && k.r.Offset <= r.Offset && r.End() <= k.r.End() && l.conflict(k) == nil
+	})
+}
+
 // Release lets those go on who wait for k.
 func (l *RangeLocks) Release(k *RangeLock) {
 	l.held = slices.Delete(l.held, slices.Index(l.held, k), slices.Index(l.held, k)+1)

@@ -59,6 +59,27 @@ func (tx *Tx) SetContext(d *Drained, n *Node, to *AioContext) error {
 	return tx.move(nodes, roots, n.Context(), to)
 }
 
+// Bring moves a node that nobody owns, with all that shares requests with it, to where it is going to be used, in a section of its own.
+func (tx *Tx) Bring(n *Node, to *AioContext) error {
+	g := tx.graph
+	g.mu.Lock()
+	err := g.has(n)
+	g.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return tx.bring(n, to)
+}
+
+// join has a node and its child to be on one loop: the parent's, or the child's where the child has an owner and the parent has none.
+func (tx *Tx) join(parent, child *Node) error {
+	err := tx.bring(child, parent.Context())
+	if err != nil && tx.bring(parent, child.Context()) == nil {
+		return nil
+	}
+	return err
+}
+
 // bring moves a node that nobody owns to where it is going to be used. What is owned moves by SetContext only.
 func (tx *Tx) bring(n *Node, to *AioContext) error {
 	from := n.Context()

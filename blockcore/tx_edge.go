@@ -5,9 +5,10 @@ import (
 	"slices"
 )
 
-// Attach puts child under parent, which has no child of that role. d covers parent.
+// Attach puts child under parent, which has no child of that role. Where they are on two loops the one moves that nobody owns, the child if it is
+// both. d covers parent.
 func (tx *Tx) Attach(d *Drained, parent *Node, role Role, child *Node) (*Edge, error) {
-	if err := tx.bring(child, parent.Context()); err != nil {
+	if err := tx.join(parent, child); err != nil {
 		return nil, err
 	}
 	g := tx.graph

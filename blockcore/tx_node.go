@@ -200,12 +200,13 @@ func (tx *Tx) CloseRoot(r *Root) {
 	tx.finish = append(tx.finish, func() error { r.throttle.Leave(); return nil })
 }
 
-// Resize changes the size of n, on its loop, at once: it cannot be undone and has to come last in its change. d covers n.
+// Resize changes the size of n, on its loop, at once: it cannot be undone and has to come last in its change. d covers n. Every owner whose node
+// has another size afterwards is told, of whatever section it is: n may have its child resized, and somebody else uses that as well.
 func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 	g := tx.graph
 	g.mu.Lock()
 	err := tx.mayResize(d, n, sizeBytes)
-	_, roots := d.coverage()
+	_, roots := g.component(n)
 	g.mu.Unlock()
 	if err != nil {
 		return err
@@ -213,6 +214,7 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 	if n.Size() == sizeBytes {
 		return nil
 	}
+	before := sizesOf(roots)
 	err = n.Context().Do(func(t *Task) error {
 		if n.can.flusher != nil {
 			if err := n.can.flusher.Flush(t); err != nil {
@@ -222,17 +224,27 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 		return n.can.resizer.Resize(t, sizeBytes)
 	})
 	if err != nil {
+		tellSizes(roots, before) // a part of it may have been done
 		return fmt.Errorf("resize node %s to %d bytes: %w", n.name, sizeBytes, err)
 	}
-	tx.finish = append(tx.finish, func() error { tellSizes(roots); return nil })
+	tx.finish = append(tx.finish, func() error { tellSizes(roots, before); return nil })
 	return nil
 }
 
+func sizesOf(roots []*Root) []int64 {
+	sizes := make([]int64, len(roots))
+	for i, r := range roots {
+		sizes[i] = r.Node().Size()
+	}
+	return sizes
+}
+
 // tellSizes tells owners that the size has changed of what they use.
-func tellSizes(roots []*Root) {
-	for _, r := range roots {
-		if w, ok := r.owner.(SizeWatcher); ok {
-			w.Resized(r.Node().Size())
+func tellSizes(roots []*Root, before []int64) {
+	for i, r := range roots {
+		w, watches := r.owner.(SizeWatcher)
+		if size := r.Node().Size(); watches && size != before[i] {
+			w.Resized(size)
 		}
 	}
 }

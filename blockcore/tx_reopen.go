@@ -17,10 +17,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 		return err
 	}
 	tx.demand(d, n, nil)
-	var roots []*Root
-	if d != nil {
-		_, roots = d.coverage()
-	}
+	_, roots := g.component(n)
 	g.mu.Unlock()
 	if n.can.reopener == nil {
 		return fmt.Errorf("node %s does not support reopening: %w", n.name, syscall.ENOTSUP)
@@ -28,7 +25,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	if tx.reopen[n] {
 		return fmt.Errorf("node %s is to be reopened twice in one change: %w", n.name, syscall.EINVAL)
 	}
-	before := n.Size()
+	before := sizesOf(roots)
 	var commit, abort func(*Task)
 	err := n.Context().Do(func(t *Task) (err error) {
 		commit, abort, err = n.can.reopener.PrepareReopen(t, options)
@@ -42,9 +39,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 		_ = n.Context().Do(func(t *Task) error { abort(t); return nil })
 	})
 	tx.finish = append(tx.finish, func() error {
-		if n.Size() != before {
-			tellSizes(roots)
-		}
+		tellSizes(roots, before)
 		return n.Context().Do(func(t *Task) error { commit(t); return nil })
 	})
 	return nil

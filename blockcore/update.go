@@ -52,6 +52,16 @@ func (g *Graph) Update(ctx context.Context, why string, fn func(*Tx) error) erro
 	return errors.Join(errs...)
 }
 
+// BetweenChanges calls fn while nobody changes the graph: what fn sees of it is no change that may still be undone. It waits for its turn as long
+// as ctx. Not on a loop; fn neither drains nor updates.
+func (g *Graph) BetweenChanges(ctx context.Context, why string, fn func() error) error {
+	if err := g.lock(ctx); err != nil {
+		return fmt.Errorf("%s: %w", why, err)
+	}
+	defer g.unlock()
+	return fn()
+}
+
 // commit checks the whole and tells the loops.
 func (tx *Tx) commit() error {
 	g := tx.graph

@@ -7,16 +7,28 @@ import (
 
 // write stores p; what does not fit the driver's alignment is merged with what is around it.
 //
-// INVARIANT: where there is an alignment, all writes hold the lock of their range, and one
+// INVARIANT: where there is an alignment, or somebody holds a range (Edge.Hold), all writes hold the lock of their range, and one
 // that reads, merges and writes holds it alone: two writes into one block never undo each other.
 func (n *Node) write(t *Task, p []byte, off int64, flags WriteFlags) error {
-	if n.align() == 1 {
-		return n.writePieces(t, p, off, flags)
+	if n.isLoose() {
+		n.loosen()
+		err := n.writePieces(t, p, off, flags)
+		n.tighten()
+		return err
 	}
 	r := Range{off, int64(len(p))}
+	if flags&WriteHeld != 0 {
+		n.assertHeld(r)
+		return n.writeLocked(t, p, off, flags&^WriteHeld)
+	}
 	aligned := r.Aligned(n.align())
 	lock := n.writes.Acquire(t, r.Widen(n.align()), !aligned)
 	defer n.writes.Release(lock)
+	return n.writeLocked(t, p, off, flags)
+}
+
+// writeLocked is write with the lock of the range.
+func (n *Node) writeLocked(t *Task, p []byte, off int64, flags WriteFlags) error {
 	if n.fits(p, off) {
 		return n.writePieces(t, p, off, flags)
 	}
@@ -91,11 +103,24 @@ func (n *Node) writeZeroes(t *Task, r Range, flags ZeroFlags) error {
 		return syscall.ENOTSUP // also for parts of blocks, which are written in any case
 	}
 	align := n.align()
-	if align == 1 {
-		return n.zeroAligned(t, r, flags)
+	switch {
+	case n.isLoose():
+		n.loosen()
+		err := n.zeroAligned(t, r, flags)
+		n.tighten()
+		return err
+	case flags&ZeroHeld != 0:
+		n.assertHeld(r)
+		return n.zeroLocked(t, r, flags&^ZeroHeld)
 	}
 	lock := n.writes.Acquire(t, r.Widen(align), !r.Aligned(align))
 	defer n.writes.Release(lock)
+	return n.zeroLocked(t, r, flags)
+}
+
+// zeroLocked is writeZeroes with the lock of the range.
+func (n *Node) zeroLocked(t *Task, r Range, flags ZeroFlags) error {
+	align := n.align()
 	begin := min((r.Offset+align-1)&^(align-1), r.End())
 	end := max(r.End()&^(align-1), begin)
 	// The middle first: when it is refused nothing must have changed.

@@ -56,14 +56,15 @@ type Export struct {
 	still   bool             // a drained section covers the export: requests stay unparsed
 	retired bool             // requests are answered with ESHUTDOWN
 	parked  bool             // the node is given up; nothing is read
-	between bool             // has left one context and not been taken up by the other one yet
-	putOff  []func()         // posted meanwhile, in order
 	looking *blockcore.Timer // for clients that are gone; nil = there are no connections
 
 	// Guarded by mu.
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
+	expected int           // clients that are told that they have the export, and are no connections yet
 	gone     bool          // no connection may be added
+	between  bool          // has left one context and not been taken up by the other one yet
+	putOff   []func()      // posted meanwhile, in order
 	deserted chan struct{} // closed when gone and the last connection has left
 
 	// Safe from anywhere.
@@ -140,10 +141,30 @@ func (e *Export) flags() TransmissionFlags {
 	return f
 }
 
-// add takes c in, unless the export is going.
+// expect counts a client in that is about to be told that it has the export, until add or unexpect. It reports false when the export
+// is going.
+func (e *Export) expect() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gone {
+		return false
+	}
+	e.expected++
+	return true
+}
+
+// unexpect counts a client out that does not come.
+func (e *Export) unexpect() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.expected--
+}
+
+// add takes c in, which was expected, unless the export is going.
 func (e *Export) add(c *Conn) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.expected--
 	if e.gone {
 		return fmt.Errorf("export %q is being removed", e.options.Name)
 	}
@@ -178,19 +199,69 @@ func (e *Export) checkDeserted() {
 	}
 }
 
-// post has fn run on the loop that the export is on when it runs, in the order of posting; between two loops it waits for the
-// next one to take the export up. It reports false, and drops fn, when the loop is closed. Safe from anywhere.
+// post has fn run on the loop that the export is on when it runs; between two loops it waits for the one that takes the
+// export up, which is the old one again when the new one is closed. It reports false, and drops fn, when the export's loop is closed. Safe from anywhere.
 func (e *Export) post(fn func()) bool {
 	for {
+		if e.postpone(fn) {
+			return true
+		}
 		ctx := e.ctx.Load()
 		if ctx.Post(func() { e.run(ctx, fn) }) {
 			return true
 		}
-		if e.ctx.Load() == ctx {
+		if e.isOn(ctx) {
 			next := e.heir.Load()
 			return next != nil && next.post(fn)
 		}
-		// That loop was closed after the export had left it.
+		// That loop was closed after the export had left it, or before it came.
+	}
+}
+
+// postpone keeps fn for the loop that the export is going to be on, when it is between two.
+func (e *Export) postpone(fn func()) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.between {
+		e.putOff = append(e.putOff, fn)
+	}
+	return e.between
+}
+
+// isOn reports whether ctx is the export's, and not on the way from one to another.
+func (e *Export) isOn(ctx *blockcore.AioContext) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.between && e.ctx.Load() == ctx
+}
+
+// setOff has what is posted from now on wait for land.
+func (e *Export) setOff() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.between = true
+}
+
+// isBetween reports whether the export is on no loop.
+func (e *Export) isBetween() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.between
+}
+
+// land does on the loop that the export has come to what was posted on its way.
+func (e *Export) land() {
+	e.mu.Lock()
+	putOff := e.putOff
+	e.between, e.putOff = false, nil
+	e.mu.Unlock()
+	e.lookLater()
+	for _, fn := range putOff {
+		if next := e.heir.Load(); next != nil {
+			next.post(fn)
+		} else {
+			fn()
+		}
 	}
 }
 
@@ -200,10 +271,8 @@ func (e *Export) run(ctx *blockcore.AioContext, fn func()) {
 	switch {
 	case next != nil:
 		next.post(fn)
-	case e.ctx.Load() != ctx:
+	case !e.isOn(ctx):
 		e.post(fn) // it has moved meanwhile
-	case e.between:
-		e.putOff = append(e.putOff, fn)
 	default:
 		fn()
 	}

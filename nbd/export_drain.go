@@ -24,7 +24,7 @@ func (e *Export) Busy() bool { return false }
 // follow each other without a pause let every client get on. It implements blockcore.Owner.
 func (e *Export) Resume() {
 	e.still = false
-	if e.between {
+	if e.isBetween() {
 		return // they go on when they are here
 	}
 	for _, c := range e.connections() {
@@ -51,10 +51,9 @@ func (f *FixedContextError) Error() string {
 }
 
 // Detach takes the connections off the old loop. Their sockets, what was received and what is still to be sent stay with
-// them. From here to Attach nothing touches a connection: the old loop may still be busy with what moves along, while the new one
-// already gets what is posted to the export. It implements blockcore.Mover.
+// them. From here to Attach nothing touches a connection: what is posted to the export waits. It implements blockcore.Mover.
 func (e *Export) Detach(to *blockcore.AioContext) {
-	e.between = true
+	e.setOff()
 	e.lookNoMore()
 	old := e.lane
 	e.lane = e.server.laneOf(to)
@@ -79,9 +78,7 @@ func (e *Export) Attach(ctx *blockcore.AioContext) {
 			c.enterLoop(ctx)
 		}
 	}
-	e.between = false
-	e.lookLater()
-	e.runPutOff()
+	e.land()
 }
 
 // turnBack leaves the lane of a loop that was closed when the export was on its way there.

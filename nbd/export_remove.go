@@ -19,9 +19,14 @@ func (e *ErrInUse) Error() string { return fmt.Sprintf("export '%s' still in use
 // RemoveExport takes an export away: no new clients from now on, and those that there are leave by farewell. It returns when the
 // last one is gone, or waits for another export, and the node below is free. When ctx ends first, connections are cut.
 func (s *Server) RemoveExport(ctx context.Context, e *Export, farewell Farewell) error {
-	if err := s.delist(e, farewell); err != nil {
+	if err := s.HideExport(e, farewell); err != nil {
 		return err
 	}
+	return s.EndExport(ctx, e, farewell)
+}
+
+// EndExport is the part of RemoveExport that takes its time, after HideExport.
+func (s *Server) EndExport(ctx context.Context, e *Export, farewell Farewell) error {
 	switch farewell.kind {
 	case retires:
 		e.retire(ctx, s.limits.Retire)
@@ -53,8 +58,9 @@ func (s *Server) RemoveExport(ctx context.Context, e *Export, farewell Farewell)
 	return err
 }
 
-// delist hides e from new clients, or refuses.
-func (s *Server) delist(e *Export, farewell Farewell) error {
+// HideExport lets no client to e any more, and is followed by EndExport. With FarewellNone it refuses instead where there are clients: one that
+// connects at that time is either among them, or meets no export. It does not wait. Safe from anywhere.
+func (s *Server) HideExport(e *Export, farewell Farewell) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := slices.Index(s.exports, e)
@@ -63,7 +69,7 @@ func (s *Server) delist(e *Export, farewell Farewell) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if farewell == FarewellNone && len(e.conns) > 0 {
+	if farewell == FarewellNone && len(e.conns)+e.expected > 0 {
 		return &ErrInUse{e.Name()}
 	}
 	e.gone = true

@@ -31,7 +31,7 @@ type handshakeOptions struct {
 // transmission, or a TLS hello. For the same reason bytes sent in clear behind STARTTLS end up in the TLS
 // layer, which takes them for what they are, an attack or nonsense, and not in this one.
 //
-// On an error the connection has been closed; the error wraps one of the ErrXxx of this package.
+// On an error the connection has been closed; the error wraps one of the ErrXxx of this package. Without one the export expects the client.
 func handshake(ctx context.Context, conn net.Conn, cat catalog, o handshakeOptions) (negotiated, net.Conn, *Peer, error) {
 	h := newHandshake(conn, cat, o)
 	deadline := o.deadline
@@ -45,6 +45,7 @@ func handshake(ctx context.Context, conn net.Conn, cat catalog, o handshakeOptio
 		err = ctx.Err()
 	}
 	if err != nil {
+		h.n.disagree()
 		err = h.explain(ctx, err)
 		h.close(err)
 		return negotiated{}, nil, h.n.peer, err

@@ -149,27 +149,31 @@ func TestGoesBetweenTwoLoops(t *testing.T) {
 	})
 }
 
-// closer closes the loop that a node is about to go to.
-type closer struct{}
+// closer closes the loop that a node is about to go to, and then does something.
+type closer struct{ then func() }
 
 func (closer) Quiesce()                            {}
 func (closer) Busy() bool                          { return false }
 func (closer) Resume()                             {}
 func (closer) MayMove(*blockcore.AioContext) error { return nil }
-func (closer) Detach(to *blockcore.AioContext)     { to.Close() }
+func (c closer) Detach(to *blockcore.AioContext)   { to.Close(); c.then() }
 func (closer) Attach(*blockcore.AioContext)        {}
 
-// Goal: an export whose new loop cannot be entered goes on where it was. Method: another owner of the node closes that loop when the old one
-// has been left; the client writes and reads afterwards, and the next one comes in.
+// Goal: an export whose new loop cannot be entered goes on where it was, and what is posted in that moment is done there. Method: another owner of
+// the node closes that loop when the old one has been left, and posts; the client writes and reads afterwards, and the next one comes in.
 func TestMoveThatFailsOnTheWay(t *testing.T) {
 	h := newHouse(t, houseOptions{})
 	c := h.dial(dialOptions{})
-	root, err := h.graph.NewRoot(h.node, blockcore.RootOptions{Name: "closer", Owner: closer{}})
+	posted, done := false, make(chan struct{})
+	post := func() { posted = h.export.post(func() { close(done) }) }
+	root, err := h.graph.NewRoot(h.node, blockcore.RootOptions{Name: "closer", Owner: closer{post}})
 	require.NoError(t, err)
 	t.Cleanup(root.Close)
 	to, err := blockcore.NewAioContext(blockcore.ContextOptions{Name: "gone"})
 	require.NoError(t, err)
 	require.ErrorContains(t, h.graph.Move(t.Context(), h.node, to), "entering AioContext gone")
+	require.True(t, posted)
+	<-done
 	c.write(0, fill(1, 512))
 	h.dial(dialOptions{}).write(512, fill(2, 512))
 }

@@ -90,5 +90,9 @@ func (n *negotiation) lookup(o Option, name string) (exportInfo, Reply, error) {
 	case name == "":
 		return e, RepErrUnknown, fmt.Errorf("there is no default export: ask for one by name, LIST shows them")
 	}
-	return e, RepErrUnknown, fmt.Errorf("no export is called %s: LIST shows those there are", shown(name))
+	return e, RepErrUnknown, noExport(name)
+}
+
+func noExport(name string) error {
+	return fmt.Errorf("no export is called %s: LIST shows those there are", shown(name))
 }

@@ -42,7 +42,9 @@ func (n *negotiation) exportName(o optionRequest) outcome {
 	if err != nil {
 		return no("%w", err)
 	}
-	n.agree(e)
+	if !n.agree(e) {
+		return no("%w", noExport(name))
+	}
 	n.result.oldStyle = true
 	n.out = binary.BigEndian.AppendUint64(n.out, e.Size)
 	n.out = binary.BigEndian.AppendUint16(n.out, uint16(n.result.flags))
@@ -66,13 +68,15 @@ func (n *negotiation) infoOrGo(o optionRequest, pin *infoPin) outcome {
 	if o.option == OptGo && pin != nil && pin.asked == q.name && pin.generation != e.Generation {
 		return n.refuse(o.option, RepErrUnknown, "export %s has changed since INFO: ask again", shown(q.name))
 	}
+	if o.option == OptGo && !n.agree(e) {
+		return n.refuse(o.option, RepErrUnknown, "%v", noExport(q.name))
+	}
 	n.tellInfo(o.option, &e, &q)
 	n.done(o.option)
 	if o.option == OptInfo {
 		n.pin = &infoPin{asked: q.name, generation: e.Generation}
 		return outcome{}
 	}
-	n.agree(e)
 	n.result.blockSizes = q.wantsBS
 	return outcome{verdict: verdictTransmission}
 }
@@ -107,8 +111,12 @@ func (n *negotiation) flags(e *exportInfo) TransmissionFlags {
 	return e.flagsFor(n.structured, n.extended, len(n.selected.on(e)) > 0)
 }
 
-// agree closes the haggling on an export.
-func (n *negotiation) agree(e exportInfo) {
+// agree closes the haggling on an export, which counts on its client from here: the answer has not been sent yet. It reports false when the
+// export has gone since it was looked up.
+func (n *negotiation) agree(e exportInfo) bool {
+	if e.Export != nil && !e.Export.expect() {
+		return false
+	}
 	n.result = negotiated{
 		export:     e,
 		structured: n.structured,
@@ -116,6 +124,15 @@ func (n *negotiation) agree(e exportInfo) {
 		contexts:   n.selected.on(&e),
 		flags:      n.flags(&e),
 	}
+	return true
+}
+
+// disagree is for a client that has got the answer, or not even that, and does not come.
+func (n *negotiation) disagree() {
+	if e := n.result.export.Export; e != nil {
+		e.unexpect()
+	}
+	n.result = negotiated{}
 }
 
 // parseInfo takes the data of INFO or GO apart:

@@ -21,7 +21,7 @@ const parkedEvery = 250 * time.Millisecond
 
 // lookLater has the connections looked at after a while, if there are any. On the loop.
 func (e *Export) lookLater() {
-	if e.between || e.looking != nil || len(e.connections()) == 0 {
+	if e.looking != nil || len(e.connections()) == 0 || e.isBetween() {
 		return
 	}
 	after := e.server.limits.Silence / 4

@@ -277,6 +277,58 @@ func TestFarewellNone(t *testing.T) {
 	require.Empty(t, h.server.Exports())
 }
 
+// Goal: a client that is told that it has an export has it: by FarewellNone the export stays from before the answer to GO and to EXPORT_NAME on. Method: the
+// negotiation is stepped by hand; the client goes without having come, and the export may go. One that asks afterwards meets no export.
+func TestUnusedExportStaysForAClientThatComes(t *testing.T) {
+	h := newHouse(t, houseOptions{})
+	old := optionRequest{option: OptExportName, length: 4, data: []byte("disk")}
+	data := infoData("disk")
+	asked := optionRequest{option: OptGo, length: uint32(len(data)), data: data}
+	for _, o := range []optionRequest{old, asked} {
+		n := negotiation{catalog: h.server, peer: &Peer{}, fixed: true}
+		require.Equal(t, verdictTransmission, n.step(o).verdict)
+		require.EqualError(t, h.server.RemoveExport(t.Context(), h.export, FarewellNone), "export 'disk' still in use")
+		n.disagree()
+		require.Zero(t, h.export.expected)
+	}
+	late := negotiation{catalog: found{h.server, h.export}, peer: &Peer{}, fixed: true}
+	require.NoError(t, h.server.RemoveExport(t.Context(), h.export, FarewellNone))
+	require.Equal(t, verdictContinue, late.step(asked).verdict)
+	require.Contains(t, string(late.out), "no export is called")
+	require.ErrorContains(t, late.step(old).reason, "no export is called")
+}
+
+// found is a catalog that has looked an export up just before it was removed.
+type found struct {
+	catalog
+	e *Export
+}
+
+func (f found) find(string, *Peer) (exportInfo, bool) { return f.e.info(), true }
+
+// Goal: a client that leaves instead of taking the answer to GO holds nothing up. Method: over a pipe, which keeps nothing: the server is sending the
+// answer while the export is asked to go, and goes when the client has left.
+func TestClientThatDoesNotCome(t *testing.T) {
+	h := newHouse(t, houseOptions{})
+	ours, theirs := net.Pipe()
+	shaken := begin(func() error {
+		_, _, _, err := handshake(t.Context(), theirs, h.server, handshakeOptions{})
+		return err
+	})
+	c, err := NewClient(ours)
+	require.NoError(t, err)
+	require.NoError(t, c.send(OptGo, infoData("disk")))
+	h.until("it is answered", func() bool {
+		h.export.mu.Lock()
+		defer h.export.mu.Unlock()
+		return h.export.expected == 1
+	})
+	require.EqualError(t, h.server.RemoveExport(t.Context(), h.export, FarewellNone), "export 'disk' still in use")
+	ours.Close()
+	require.ErrorIs(t, <-shaken, ErrClientLeft)
+	require.NoError(t, h.server.RemoveExport(t.Context(), h.export, FarewellNone))
+}
+
 // Goal: a removal that takes too long cuts clients off and says so, and does not return while a write may land (SHUT-5). Method: a write held in the disk past
 // the end of the context, by every farewell that removes.
 func TestRemovalDeadline(t *testing.T) {
@@ -422,6 +474,7 @@ func TestExportIsTheOneThatWasNegotiated(t *testing.T) {
 	h := newHouse(t, houseOptions{})
 	info, ok := h.server.find("disk", &Peer{})
 	require.True(t, ok)
+	require.True(t, h.export.expect())
 	require.NoError(t, h.server.RemoveExport(t.Context(), h.export, FarewellRestart))
 	_, err := h.server.AddExport(h.graph, ExportOptions{Name: "disk", Node: h.node, AllowLess: true})
 	require.NoError(t, err)

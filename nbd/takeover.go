@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"nbd-dataplane/blockcore"
 )
@@ -65,7 +64,7 @@ func (s *Server) takeOver(next *Export) error {
 			return err // nobody can come back from there
 		}
 	}
-	if err := next.onLoop(func() { next.between = true }); err != nil {
+	if err := next.onLoop(next.setOff); err != nil {
 		return err
 	}
 	p, err := s.enlist(next, true)
@@ -94,7 +93,7 @@ func (e *Export) onLoop(fn func()) error {
 // release takes the connections off the loop of e, which has parked them. On that loop.
 func (e *Export) release(conns []*Conn) {
 	e.lookNoMore()
-	e.between = true
+	e.setOff()
 	for _, c := range conns {
 		if c.watcher != nil && !c.closed {
 			c.leaveLoop(nil)
@@ -120,9 +119,7 @@ func (e *Export) adopt(conns []*Conn) {
 			c.stop()
 		}
 	}
-	e.between = false
-	e.lookLater()
-	e.runPutOff()
+	e.land()
 }
 
 // changeExport makes c, which is on no loop, a client of e, with what it has reserved.
@@ -147,19 +144,5 @@ func (e *Export) unfit(c *Conn) error {
 // bequeath has what is posted to e go to the export that has its connections. On the loop of e.
 func (e *Export) bequeath(next *Export) {
 	e.heir.Store(next)
-	e.between = false
-	e.runPutOff()
-}
-
-// runPutOff runs what was posted while e was between two loops. On the loop.
-func (e *Export) runPutOff() {
-	putOff := slices.Clone(e.putOff)
-	e.putOff = nil
-	for _, fn := range putOff {
-		if next := e.heir.Load(); next != nil {
-			next.post(fn)
-		} else {
-			fn()
-		}
-	}
+	e.land()
 }

@@ -87,8 +87,14 @@ func TestStacksConform(t *testing.T) {
 // overlay puts an empty fake on top of a node as its backing disk.
 func overlay(t *testing.T, g *blockcore.Graph, below *blockcore.Node, sizeBytes int64) *blockcore.Node {
 	t.Helper()
+	return overlayOf(t, g, below, blocktest.FakeOptions{SizeBytes: sizeBytes})
+}
+
+func overlayOf(t *testing.T, g *blockcore.Graph, below *blockcore.Node, o blocktest.FakeOptions) *blockcore.Node {
+	t.Helper()
+	o.Name = "overlay"
 	n, err := g.AddNode(blockcore.NodeOptions{
-		Name: "overlay", Driver: blocktest.NewFake(blocktest.FakeOptions{Name: "overlay", SizeBytes: sizeBytes}),
+		Name: "overlay", Driver: blocktest.NewFake(o),
 		Children: []blockcore.ChildOptions{{Role: blockcore.RoleBacking, Node: below}},
 	})
 	require.NoError(t, err)

@@ -5,16 +5,12 @@ import "nbd-dataplane/blockcore"
 // CopyOnRead writes what is read from below the child, from a backing file, into the child itself, so that the next read finds it
 // there. Whether there is something below is the child's to say: the depth in its map.
 //
-// INVARIANT: what is written back overlaps no write, zeroing or discard and nothing else that is written back: it holds its range
-// alone, and they hold theirs. So old data from below never comes over new data. Reads of what the child has need no lock.
+// INVARIANT: what is written back overlaps no write, zeroing or discard of the child and nothing else that is written back there: the range of
+// the child is held meanwhile, against those too who come to it past the filter. So old data from below never comes over new data. Reads of what
+// the child has need no lock.
 //
 // Analogous to QEMU's copy-on-read driver.
-type CopyOnRead struct {
-	blockcore.Filter
-
-	// Owned by the context.
-	locks blockcore.RangeLocks
-}
+type CopyOnRead struct{ blockcore.Filter }
 
 var _ blockcore.ChildPermitter = (*CopyOnRead)(nil)
 
@@ -90,8 +86,8 @@ func (f *CopyOnRead) walk(t *blockcore.Task, r blockcore.Range, visit func(e blo
 
 // copyUp has the child own all of r, and fills p with it unless that is nil. As in QEMU, an error of writing back is one of the read.
 func (f *CopyOnRead) copyUp(t *blockcore.Task, r blockcore.Range, p []byte) error {
-	lock := f.locks.Acquire(t, r, true)
-	defer f.locks.Release(lock)
+	hold := f.File().Hold(t, r)
+	defer hold.Release()
 	return f.walk(t, r, func(e blockcore.Extent, at blockcore.Range) (bool, error) {
 		var part []byte
 		if p != nil {
@@ -109,7 +105,7 @@ func (f *CopyOnRead) copyExtent(t *blockcore.Task, e blockcore.Extent, at blockc
 		return f.Filter.ReadAt(t, p, at.Offset)
 	case e.Status&blockcore.ExtentZero != 0:
 		clear(p)
-		return f.Filter.WriteZeroes(t, at, blockcore.ZeroUnchanged)
+		return f.Filter.WriteZeroes(t, at, blockcore.ZeroUnchanged|blockcore.ZeroHeld)
 	case p != nil:
 		return f.copyData(t, p, at.Offset)
 	}
@@ -131,28 +127,7 @@ func (f *CopyOnRead) copyData(t *blockcore.Task, p []byte, off int64) error {
 	if err := f.Filter.ReadAt(t, p, off); err != nil {
 		return err
 	}
-	return f.Filter.WriteAt(t, p, off, blockcore.WriteUnchanged)
-}
-
-// WriteAt writes once nothing is being written back there.
-func (f *CopyOnRead) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) error {
-	lock := f.locks.Acquire(t, blockcore.Range{Offset: off, Length: int64(len(p))}, false)
-	defer f.locks.Release(lock)
-	return f.Filter.WriteAt(t, p, off, flags)
-}
-
-// WriteZeroes zeroes once nothing is being written back there.
-func (f *CopyOnRead) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore.ZeroFlags) error {
-	lock := f.locks.Acquire(t, r, false)
-	defer f.locks.Release(lock)
-	return f.Filter.WriteZeroes(t, r, flags)
-}
-
-// Discard discards once nothing is being written back there.
-func (f *CopyOnRead) Discard(t *blockcore.Task, r blockcore.Range) error {
-	lock := f.locks.Acquire(t, r, false)
-	defer f.locks.Release(lock)
-	return f.Filter.Discard(t, r)
+	return f.Filter.WriteAt(t, p, off, blockcore.WriteUnchanged|blockcore.WriteHeld)
 }
 
 // CachedFile knows no place: what is read there would not be copied.

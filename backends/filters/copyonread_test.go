@@ -3,6 +3,7 @@ package filters
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -18,9 +19,16 @@ import (
 type copyRig struct {
 	*rig
 	over *blocktest.Fake
+	past *rig // another owner, of the overlay itself
 }
 
 func newCopyRig(t *testing.T) *copyRig {
+	t.Helper()
+	return newCopyRigOf(t, blockcore.Limits{})
+}
+
+// newCopyRigOf has an overlay with such limits.
+func newCopyRigOf(t *testing.T, limits blockcore.Limits) *copyRig {
 	t.Helper()
 	r := &rig{t: t, ctx: blocktest.NewContext(t, blockcore.EngineThreads), graph: blockcore.NewGraph()}
 	r.fake = blocktest.NewFake(blocktest.FakeOptions{Name: "base", SizeBytes: 32 << 10})
@@ -29,10 +37,12 @@ func newCopyRig(t *testing.T) *copyRig {
 	r.own(base)
 	require.NoError(t, <-r.startWrite(0, bytes.Repeat([]byte{0xbb}, 16<<10)))
 	r.root.Close()
-	r.disk = overlay(t, r.graph, base, 64<<10)
+	r.disk = overlayOf(t, r.graph, base, blocktest.FakeOptions{SizeBytes: 64 << 10, Limits: limits})
 	r.top = put(t, r.graph, "top", NewCopyOnRead(), r.disk)
 	r.own(r.top)
-	return &copyRig{r, r.disk.Driver().(*blocktest.Fake)}
+	past := *r
+	past.own(r.disk)
+	return &copyRig{r, r.disk.Driver().(*blocktest.Fake), &past}
 }
 
 // own returns how many bytes of a range are allocated in the overlay.
@@ -76,50 +86,101 @@ func TestCopyOnReadCopies(t *testing.T) {
 	r.requireStill()
 }
 
-// Goal: old data from below never comes over new data; method: the writing back is held, a write, a zeroing and a discard of the
-// same place come, and a write beside it, which goes on; then it is let go.
-func TestCopyOnReadNeverUndoesAWrite(t *testing.T) {
-	for _, op := range []string{"write", "zero", "discard"} {
-		t.Run(op, func(t *testing.T) {
-			r := newCopyRig(t)
-			gate := blocktest.NewGate()
-			r.over.Add(blocktest.Rule{Op: blocktest.OpWrite, Times: 1, Gate: gate})
-			at := blockcore.Range{Offset: 4096, Length: 4096}
-			read := r.startRead(at.Offset, at.Length)
-			gate.WaitHeld(1)
-			again := r.startRead(at.Offset+512, 512)
-			change := r.start(op, at, func(t *blockcore.Task, e *blockcore.Edge) error {
-				switch op {
-				case "zero":
-					return e.WriteZeroes(t, at, 0)
-				case "discard":
-					return e.Discard(t, at, false)
-				}
-				p := t.Buffers().Get(int(at.Length))
-				defer t.Buffers().Put(p)
-				for i := range p {
-					p[i] = 7
-				}
-				return e.Write(t, p, at.Offset, 0)
-			})
-			require.NoError(t, <-r.startWrite(at.End(), []byte{9}), "what is beside goes on")
-			select {
-			case <-change:
-				t.Fatal("a change passed what is written back")
-			default:
+// eachWay runs a test for each kind of change, made through the filter and past it, on overlays with and without an alignment.
+func eachWay(t *testing.T, test func(t *testing.T, r *copyRig, by *rig, op string)) {
+	for _, align := range []int64{1, 4096} {
+		for _, past := range []bool{false, true} {
+			for _, op := range []string{"write", "zero", "discard"} {
+				t.Run(fmt.Sprintf("%s/align=%d/past=%t", op, align, past), func(t *testing.T) {
+					r := newCopyRigOf(t, blockcore.Limits{Align: align})
+					by := r.rig
+					if past {
+						by = r.past
+					}
+					test(t, r, by, op)
+					r.past.requireStill()
+					r.requireStill()
+				})
 			}
-			gate.Open()
-			for _, done := range []<-chan error{read, again, change} {
-				require.NoError(t, <-done)
-			}
-			want := make([]byte, at.Length)
-			if op == "write" {
-				want = bytes.Repeat([]byte{7}, len(want))
-			}
-			require.Equal(t, want, r.read(at.Offset, at.Length))
-			r.requireStill()
-		})
+		}
 	}
+}
+
+// startChange makes a range something else than what is below.
+func (r *rig) startChange(op string, at blockcore.Range) <-chan error {
+	return r.start(op, at, func(t *blockcore.Task, e *blockcore.Edge) error {
+		switch op {
+		case "zero":
+			return e.WriteZeroes(t, at, 0)
+		case "discard":
+			return e.Discard(t, at, false)
+		}
+		p := t.Buffers().Get(int(at.Length))
+		defer t.Buffers().Put(p)
+		for i := range p {
+			p[i] = 7
+		}
+		return e.Write(t, p, at.Offset, 0)
+	})
+}
+
+// changed is what a range holds after startChange.
+func changed(op string, at blockcore.Range) []byte {
+	if op == "write" {
+		return bytes.Repeat([]byte{7}, int(at.Length))
+	}
+	return make([]byte, at.Length)
+}
+
+// Goal: old data from below never comes over new data, whichever way that comes; method: the writing back is held, a write, a zeroing and a
+// discard of the same place come, and a write beside it, which goes on; then it is let go.
+func TestCopyOnReadNeverUndoesAWrite(t *testing.T) {
+	eachWay(t, func(t *testing.T, r *copyRig, by *rig, op string) {
+		gate := blocktest.NewGate()
+		defer gate.Open()
+		r.over.Add(blocktest.Rule{Op: blocktest.OpWrite, Times: 1, Gate: gate})
+		at := blockcore.Range{Offset: 4096, Length: 4096}
+		read := r.startRead(at.Offset, at.Length)
+		gate.WaitHeld(1)
+		again := r.startRead(at.Offset+512, 512)
+		change := by.startChange(op, at)
+		require.NoError(t, <-by.startWrite(at.End(), []byte{9}), "what is beside goes on")
+		by.progress()
+		select {
+		case <-change:
+			t.Fatal("a change passed what is written back")
+		default:
+		}
+		gate.Open()
+		for _, done := range []<-chan error{read, again, change} {
+			require.NoError(t, <-done)
+		}
+		require.Equal(t, changed(op, at), r.read(at.Offset, at.Length))
+	})
+}
+
+// Goal: nothing is written back over a change that was under way when the read came. Method: the change is held where it is stored, the read
+// comes, and what it would write back is held until the change has been acknowledged.
+func TestCopyOnReadWaitsForChangesUnderWay(t *testing.T) {
+	eachWay(t, func(t *testing.T, r *copyRig, by *rig, op string) {
+		storing, back := blocktest.NewGate(), blocktest.NewGate()
+		defer storing.Open()
+		defer back.Open()
+		kinds := map[string]blocktest.Op{"write": blocktest.OpWrite, "zero": blocktest.OpZero, "discard": blocktest.OpDiscard}
+		r.over.Add(blocktest.Rule{Op: kinds[op], Times: 1, Gate: storing})
+		r.over.Add(blocktest.Rule{Op: blocktest.OpWrite, Times: 1, Gate: back})
+		at := blockcore.Range{Offset: 4096, Length: 4096}
+		change := by.startChange(op, at)
+		storing.WaitHeld(1)
+		read := r.startRead(at.Offset, at.Length)
+		r.progress()
+		require.Zero(t, back.Held())
+		storing.Open()
+		require.NoError(t, <-change)
+		back.Open()
+		require.NoError(t, <-read)
+		require.Equal(t, changed(op, at), r.read(at.Offset, at.Length))
+	})
 }
 
 // Goal: an error of writing back is one of the read, and leaves nothing behind; method: the overlay is full once.
@@ -154,7 +215,7 @@ func TestCopyOnReadPermissions(t *testing.T) {
 }
 
 // Goal: requests on ranges that overlap in every way never wait for each other for ever, and their order does not show; method: many
-// at once, random, with random delays below, and each sector holds what the base or one of the writes put there.
+// at once, random, through the filter and past it, with random delays below, and each sector holds what the base or one of the writes put there.
 func TestCopyOnReadNeverDeadlocks(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -170,7 +231,8 @@ func TestCopyOnReadNeverDeadlocks(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			all = append(all, r.startRead(off, n))
 		} else {
-			all = append(all, r.startWrite(off, bytes.Repeat([]byte{byte(1 + rng.IntN(100))}, int(n))))
+			by := []*rig{r.rig, r.past}[rng.IntN(2)]
+			all = append(all, by.startWrite(off, bytes.Repeat([]byte{byte(1 + rng.IntN(100))}, int(n))))
 		}
 	}
 	for _, done := range all {

@@ -86,9 +86,14 @@ func runDaemon(c console, d door, args []string) error {
 	if err := child.announce(false); err != nil {
 		return firstOf(err, s.stop())
 	}
+	impatience := 1 // signals from now on that end the process at once
 	select {
 	case <-s.signals:
 	case <-s.quit:
+		impatience = 2
+	}
+	if d == doorDaemon {
+		go s.signalLoop(impatience)
 	}
 	return s.stop()
 }
@@ -239,9 +244,21 @@ func (s *daemon) addMonitor(v qmp.Value) error {
 	return c.meet(s.signals)
 }
 
-// stop takes everything down in order.
+// signalLoop ends the process at the last of so many signals, for people who cannot wait for storage; qemu-storage-daemon
+// does not hear a second one.
+func (s *daemon) signalLoop(count int) {
+	for range count - 1 {
+		<-s.signals
+	}
+	s.abandon(secondSignal(<-s.signals))
+}
+
+// stop takes everything down in order. There is a limit to how long that may take.
 func (s *daemon) stop() error {
 	var errs []error
+	guard := guardStop(s.o.stop, s.graph, s.abandon)
+	defer guard.done()
+	guard.step("waiting for requests in flight, and flushing and closing what there is")
 	for _, c := range s.chardevs {
 		c.close()
 	}
@@ -249,6 +266,7 @@ func (s *daemon) stop() error {
 		releaseHeld(s.graph)
 		errs = append(errs, s.plane.Close())
 	}
+	guard.step("ending the event loops", errs...)
 	if s.main != nil {
 		s.main.Close()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // daemonStep is one option of the daemon that does something when its turn comes: what it refers to has to stand before it.
@@ -15,7 +16,8 @@ type daemonOptions struct {
 	door      door
 	steps     []daemonStep // in the order given
 	pidFile   string
-	remember  string // file of what was offered; empty = none
+	remember  string        // file of what was offered; empty = none
+	stop      time.Duration // of an orderly stop; 0 = no limit
 	daemonize bool
 	help      bool
 	version   bool
@@ -29,10 +31,10 @@ func daemonRows(d door) []daemonRow {
 	if d != doorQSD {
 		return daemonHelp
 	}
-	return slices.DeleteFunc(slices.Clone(daemonHelp), func(row daemonRow) bool { return row.long == "remember" })
+	return slices.DeleteFunc(slices.Clone(daemonHelp), func(row daemonRow) bool { return row.long == ownRemember || row.long == ownStopTimeout })
 }
 
-// daemonHelp is what each option is, in the order of the help. Those with an argument are steps, but for pidfile, remember and trace.
+// daemonHelp is what each option is, in the order of the help. Those with an argument are steps, but for pidfile, remember, stop-timeout and trace.
 var daemonHelp = []daemonRow{
 	{"blockdev", "", "[driver=]DRIVER,node-name=NAME[,OPTION=VALUE...]", "make a node: file, host_device, raw, null-co, throttle, copy-on-read, inject"},
 	{"chardev", "", "socket,id=ID,path=PATH,server=on,wait=off | stdio,id=ID", "make a way for a monitor to come in"},
@@ -42,15 +44,25 @@ var daemonHelp = []daemonRow{
 	{"object", "", "TYPE,id=ID[,OPTION=VALUE...]", "make an object: iothread, throttle-group, tls-creds-x509, authz-simple, authz-list, authz-list-file"},
 	{"pidfile", "", "PATH", "write the process id here once everything is there"},
 	{"daemonize", "", "", "go to the background once everything is there"},
-	{"remember", "", "FILE", "keep in FILE what each export has offered, and refuse one that comes back with less, unless it has x-allow-less=on"},
+	{ownRemember, "", "FILE", "keep in FILE what each export has offered, and refuse one that comes back with less, unless it has x-allow-less=on"},
+	{ownStopTimeout, "", "SECONDS", "time for an orderly stop; then the process ends with status 1 and says what it abandoned (default 60)"},
 	{"trace", "T", "EVENTS", ""},
 	{"help", "h", "", "show this help and exit"},
 	{"version", "V", "", "show the version and exit"},
 }
 
+// The options that qemu-storage-daemon has not.
+const (
+	ownRemember    = "remember"
+	ownStopTimeout = "stop-timeout"
+)
+
 // parseDaemon reads the daemon's command line as getopt_long(3) does for QEMU, at both doors.
 func parseDaemon(d door, args []string) (*daemonOptions, error) {
 	o := &daemonOptions{door: d}
+	if d == doorDaemon {
+		o.stop = stopTimeoutDefault
+	}
 	g := &getopt{o: &options{given: map[string]bool{}}, args: args, wrong: func(text string) error { return errors.New(text) }}
 	for _, row := range daemonRows(d) {
 		letter := byte(0)
@@ -83,11 +95,13 @@ func (o *daemonOptions) set(name, value, words string) error {
 	switch name {
 	case "pidfile":
 		o.pidFile = value
-	case "remember":
+	case ownRemember:
 		if value == "" {
 			return errors.New("--remember: name the file, as in --remember /var/lib/nbd/offers")
 		}
 		o.remember = lasting(value)
+	case ownStopTimeout:
+		return setSeconds(name, value, &o.stop)
 	case "daemonize":
 		o.daemonize = true
 	case "help":
@@ -102,7 +116,7 @@ func (o *daemonOptions) set(name, value, words string) error {
 	return nil
 }
 
-// daemonUsage is the text of --help, less its first lines.
+// daemonUsage is the text of --help at a door, less its first lines.
 func daemonUsage(d door) string {
 	var b strings.Builder
 	for _, row := range daemonRows(d) {

@@ -39,8 +39,9 @@ type options struct {
 	description     string
 	allocationDepth bool
 	readOnly        bool
-	onStop          string // restart, retire; empty = restart
-	remember        string // file of what was offered; empty = none
+	onStop          string        // restart, retire; empty = restart
+	stopTimeout     time.Duration // 0 = no limit
+	remember        string        // file of what was offered; empty = none
 	allowLess       bool
 
 	// The image.
@@ -87,9 +88,9 @@ type options struct {
 	connectionMemory int64
 }
 
-// defaultsOf returns the options of an empty command line. Our own door differs from qemu-nbd in three ways: it listens
-// on the loopback address, it stays when the last client leaves, and it serves several files at once, which goes with
-// any number of clients.
+// defaultsOf returns the options of an empty command line. Our own door differs from qemu-nbd in four ways: it listens
+// on the loopback address, it stays when the last client leaves, it serves several files at once, which goes with
+// any number of clients, and it does not wait for ever for its storage when it stops.
 func defaultsOf(d door) *options {
 	o := &options{
 		door: d, given: map[string]bool{},
@@ -98,6 +99,8 @@ func defaultsOf(d door) *options {
 	}
 	if d == doorQEMU {
 		o.bind, o.shared, o.persistent = "0.0.0.0", 1, false
+	} else {
+		o.stopTimeout = stopTimeoutDefault
 	}
 	return o
 }

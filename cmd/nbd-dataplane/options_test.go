@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -35,7 +36,7 @@ func parseOwn(args ...string) (*options, error) {
 func TestSpellings(t *testing.T) {
 	want := defaultsOf(doorQEMU)
 	want.format, want.readOnly, want.exportName, want.shared, want.socket, want.files = "raw", true, "x y", 4, "/s", []string{"a", "-b"}
-	ignored := cmp.Options{cmp.AllowUnexported(options{}, vsockAddress{}), cmpopts.IgnoreFields(options{}, "given", "calledAs", "door", "bind", "persistent")}
+	ignored := cmp.Options{cmp.AllowUnexported(options{}, vsockAddress{}), cmpopts.IgnoreFields(options{}, "given", "calledAs", "door", "bind", "persistent", "stopTimeout")}
 	for _, line := range [][]string{
 		{"-f", "raw", "-r", "-x", "x y", "-e", "4", "-k", "/s", "a", "--", "-b"},
 		{"-rfraw", "-xx y", "-e4", "-k/s", "a", "--", "-b"},
@@ -57,7 +58,8 @@ func TestDefaultsDiffer(t *testing.T) {
 	own, qemu := defaultsOf(doorServe), defaultsOf(doorQEMU)
 	require.Equal(t, []any{"127.0.0.1", 0, true}, []any{own.bind, own.shared, own.persistent})
 	require.Equal(t, []any{"0.0.0.0", 1, false}, []any{qemu.bind, qemu.shared, qemu.persistent})
-	own.door, own.bind, own.shared, own.persistent = qemu.door, qemu.bind, qemu.shared, qemu.persistent
+	require.Equal(t, []time.Duration{stopTimeoutDefault, 0}, []time.Duration{own.stopTimeout, qemu.stopTimeout})
+	own.door, own.bind, own.shared, own.persistent, own.stopTimeout = qemu.door, qemu.bind, qemu.shared, qemu.persistent, 0
 	require.Equal(t, qemu, own)
 }
 
@@ -105,7 +107,7 @@ func TestSplitFile(t *testing.T) {
 
 // Goal: values go where they belong. Method: a command line with each of our own options.
 func TestOwnValues(t *testing.T) {
-	o, err := parseOwn("d.img", "--create=1G", "--vsock=3:1234", "--iothreads=2", "--poll-max-ns=0", "--workers=5", "--handshake-timeout=2.5",
+	o, err := parseOwn("d.img", "--create=1G", "--vsock=3:1234", "--iothreads=2", "--poll-max-ns=0", "--workers=5", "--handshake-timeout=2.5", "--stop-timeout=90",
 		"--max-connections=7", "--memory-limit=64M", "--export-memory-limit=32M", "--connection-memory-limit=16M", "--exit-last", "--log-level=warn",
 		"--log-format=json", "--tls=on", "--tls-certificates=/pki", "--tls-verify-peer", "--cache=directsync", "--aio=native", "--discard=unmap", "--detect-zeroes=unmap", "-o1M", "--map=off")
 	require.NoError(t, err)
@@ -116,6 +118,7 @@ func TestOwnValues(t *testing.T) {
 	require.EqualValues(t, []any{int64(64 << 20), int64(32 << 20), int64(16 << 20)}, []any{o.memoryLimit, o.exportMemory, o.connectionMemory})
 	require.Negative(t, o.pollMax)
 	require.Equal(t, "2.5s", o.handshakeTimeout.String())
+	require.Equal(t, "1m30s", o.stopTimeout.String())
 	require.True(t, o.exitsAfterLast())
 	require.EqualValues(t, 1<<20, o.offset)
 	require.Equal(t, raw.Cache{Direct: true, Writethrough: true}, o.cache)
@@ -126,7 +129,7 @@ func TestOwnValues(t *testing.T) {
 func TestOwnValuesRefused(t *testing.T) {
 	for _, arg := range []string{
 		"--vsock=", "--vsock=a", "--vsock=1:2:3", "--vsock=1:", "--iothreads=0", "--iothreads=x", "--poll-max-ns=-1", "--poll-max-ns=1e9",
-		"--workers=-1", "--handshake-timeout=0", "--handshake-timeout=NaN", "--max-connections=0", "--memory-limit=1k", "--memory-limit=x",
+		"--workers=-1", "--handshake-timeout=0", "--handshake-timeout=NaN", "--stop-timeout=-1", "--max-connections=0", "--memory-limit=1k", "--memory-limit=x",
 		"--log-level=loud", "--log-format=xml", "--tls=maybe", "--tls-certificates=", "--create=x", "--create=-1", "--exit-last=no",
 		"--offset=0x8000000000000000", "--offset=1_0", "--export-name=" + strings.Repeat("n", 4097), "--description=" + strings.Repeat("n", 4097),
 	} {

@@ -158,11 +158,19 @@ func setPollMax(o *options, v string) error {
 }
 
 func setHandshakeTimeout(o *options, v string) error {
+	return setSeconds("handshake-timeout", v, &o.handshakeTimeout)
+}
+
+func setStopTimeout(o *options, v string) error {
+	return setSeconds("stop-timeout", v, &o.stopTimeout)
+}
+
+func setSeconds(name, v string, to *time.Duration) error {
 	n, err := strconv.ParseFloat(v, 64)
 	if err != nil || !(n > 0 && n <= 86400) {
-		return wrong(fmt.Sprintf("--handshake-timeout %s: use seconds, above 0 and up to 86400", v), "")
+		return wrong(fmt.Sprintf("--%s %s: use seconds, above 0 and up to 86400", name, v), "")
 	}
-	o.handshakeTimeout = time.Duration(n * float64(time.Second))
+	*to = time.Duration(n * float64(time.Second))
 	return nil
 }
 

@@ -105,6 +105,7 @@ var optionTable = []option{
 	{long: "poll-max-ns", arg: "NS", group: groupLimits, door: ownOnly, help: "how long a loop looks for work before it sleeps; 0 = not at all", set: setPollMax},
 	{long: "workers", arg: "N", group: groupLimits, door: ownOnly, help: "threads per loop for what would block it (default 64)", set: setWorkers},
 	{long: "handshake-timeout", arg: "SECONDS", group: groupLimits, door: ownOnly, help: "time for a client to choose an export (default 10)", set: setHandshakeTimeout},
+	{long: "stop-timeout", arg: "SECONDS", group: groupLimits, door: ownOnly, help: "time for an orderly stop; then the process ends with status 1 and says what it abandoned (default 60)", set: setStopTimeout},
 	{long: "max-connections", arg: "N", group: groupLimits, door: ownOnly, help: "connections of the server, those in the handshake included; others wait (default 1024)", set: setConnectionsMax},
 	{long: "memory-limit", arg: "SIZE", group: groupLimits, door: ownOnly, help: "request data held in memory by the process (default 512M)", set: setMemoryLimit},
 	{long: "export-memory-limit", arg: "SIZE", group: groupLimits, door: ownOnly, help: "request data held for one export (default 256M)", set: setExportMemory},

@@ -79,22 +79,13 @@ func (s *session) signalLoop(signals <-chan os.Signal) {
 	s.signalled <- <-signals
 	for sig := range signals {
 		if s.o.door == doorServe {
-			s.abandon(sig)
+			s.abandon(secondSignal(sig))
 		}
 	}
 }
 
-func (s *session) abandon(sig os.Signal) {
-	s.abandoned.Store(true)
-	for _, p := range s.places {
-		p.close()
-	}
-	if s.privateDir != "" {
-		os.RemoveAll(s.privateDir)
-	}
-	s.journal.hurry()
-	s.journal.warn(fmt.Sprintf("second signal (%v): stopped without waiting", sig))
-	os.Exit(1)
+func secondSignal(sig os.Signal) string {
+	return fmt.Sprintf("second signal (%v): stopped without waiting", sig)
 }
 
 // wait returns when there is a reason to stop: a signal, the last client, the end of --run's command, or trouble. With --run

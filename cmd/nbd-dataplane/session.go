@@ -46,7 +46,7 @@ type session struct {
 	signalled chan os.Signal
 
 	// Safe from anywhere.
-	abandoned atomic.Bool // a second signal has come
+	abandoned atomic.Bool // a second signal has come, or the stop took too long
 	served    atomic.Bool // a client has opened an export and closed it
 }
 
@@ -238,10 +238,14 @@ func (s *session) onEvent(e nbd.Event) {
 	}
 }
 
-// stop takes everything down in order: no new clients, requests finished and answered, images flushed and closed.
+// stop takes everything down in order: no new clients, requests finished and answered, images flushed and closed. There is a limit to
+// how long that may take.
 func (s *session) stop() error {
 	var errs []error
+	guard := guardStop(s.o.stopTimeout, s.graph, s.abandon)
+	defer guard.done()
 	s.journal.hurry()
+	guard.step("waiting for requests in flight")
 	for _, p := range s.places {
 		p.close()
 	}
@@ -251,7 +255,10 @@ func (s *session) stop() error {
 		errs = append(errs, s.server.Stop(ctx))
 		cancel()
 	}
-	errs = append(errs, s.removeNodes())
+	guard.step("flushing and closing the images", errs...)
+	err := s.removeNodes()
+	errs = append(errs, err)
+	guard.step("ending the event loops", err)
 	if s.plane != nil {
 		errs = append(errs, s.plane.CloseObjects())
 	}

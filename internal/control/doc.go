@@ -13,8 +13,11 @@
 //
 // # Lock order
 //
-//	Plane.mu            the registries
-//	blockcore.Graph.mu  and what is below it
+//	blockcore.Graph.control  changes of the graph
+//	Plane.mu                 the registries
+//	blockcore.Graph.mu       and what is below it
+//
+// Who changes the graph may look into the registries in the middle of it; nobody asks for a change while he holds Plane.mu.
 //
 // # Goroutines
 //

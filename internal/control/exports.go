@@ -131,7 +131,7 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 
 // takeBack removes an export whose making has failed.
 func (p *Plane) takeBack(id string) {
-	if e, err := p.export(id); err == nil && p.startRemoving(e) {
+	if e, err := p.export(id); err == nil && p.startRemoving(e, nbd.FarewellRestart) == nil {
 		p.removeLoop(e, nbd.FarewellRestart)
 	}
 }
@@ -213,8 +213,8 @@ func (p *Plane) adopt(id string, server *service, e *nbd.Export) error {
 }
 
 type exportDelArgs struct {
-	ID       string `qmp:"id"`
-	Mode     string `qmp:"mode,optional,enum=safe|hard"`
+	ID   string `qmp:"id"`
+	Mode string `qmp:"mode,optional,enum=safe|hard"`
 	farewellOptions
 }
 
@@ -228,11 +228,12 @@ func (p *Plane) blockExportDel(_ context.Context, _ *qmp.Call, a *exportDelArgs)
 	if err != nil {
 		return nil, err
 	}
-	if a.Mode != "hard" && e.nbd.Clients() > 0 {
-		return nil, &nbd.ErrInUse{Export: a.ID}
+	hiding := farewell
+	if a.Mode != "hard" {
+		hiding = nbd.FarewellNone
 	}
-	if !p.startRemoving(e) {
-		return nil, qmp.Errorf("Export '%s' is already shutting down", a.ID)
+	if err := p.startRemoving(e, hiding); err != nil {
+		return nil, err
 	}
 	go p.removeLoop(e, farewell)
 	return nil, nil
@@ -247,13 +248,20 @@ func (p *Plane) export(id string) (*export, error) {
 	return nil, qmp.Errorf("Export '%s' is not found", id)
 }
 
-// startRemoving reports false when somebody else has.
-func (p *Plane) startRemoving(e *export) bool {
+// startRemoving lets no client to e any more, and is followed by removeLoop. It refuses when somebody else has, and with
+// FarewellNone where there are clients.
+func (p *Plane) startRemoving(e *export, farewell nbd.Farewell) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	first := !e.going
-	e.going = true
-	return first
+	if e.going {
+		return qmp.Errorf("Export '%s' is already shutting down", e.id)
+	}
+	err := e.server.nbd.HideExport(e.nbd, farewell)
+	if _, used := errors.AsType[*nbd.ErrInUse](err); used {
+		return &nbd.ErrInUse{Export: e.id}
+	}
+	e.going = err == nil
+	return err
 }
 
 func (p *Plane) isGoing(e *export) bool {
@@ -267,7 +275,7 @@ func (p *Plane) removeLoop(e *export, farewell nbd.Farewell) {
 	ctx, cancel := context.WithTimeout(context.Background(), removeMax)
 	defer cancel()
 	n := e.nbd.Node()
-	_ = e.server.nbd.RemoveExport(ctx, e.nbd, farewell) // clients that had to be cut off are in the events of the server
+	_ = e.server.nbd.EndExport(ctx, e.nbd, farewell) // clients that had to be cut off are in the events of the server
 	if !e.server.external {
 		p.bringHome(ctx, n)
 	}

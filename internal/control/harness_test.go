@@ -19,6 +19,7 @@ import (
 
 	"nbd-dataplane/backends/null"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/blockcore/blocktest"
 	"nbd-dataplane/nbd"
 	"nbd-dataplane/qmp"
 )
@@ -90,7 +91,7 @@ func (h *house) listen(a Address) (Listener, error) {
 	return Listener{Listener: l, Close: func() { l.Close() }}, nil
 }
 
-// testDrivers are a disk that stores nothing, one that can be stopped, and a filter.
+// testDrivers are a disk that stores nothing, one that can be stopped, one that goes on top of another, and a filter.
 func testDrivers() map[string]Driver {
 	return map[string]Driver{
 		"null-co": {Open: func(o *Opening) (blockcore.Driver, error) {
@@ -104,6 +105,13 @@ func testDrivers() map[string]Driver {
 		}},
 		"gate": {Open: func(o *Opening) (blockcore.Driver, error) {
 			return &gate{Disk: null.Open(null.Options{SizeBytes: 1 << 20})}, o.Decode(&struct{}{})
+		}},
+		"overlay": {Open: func(o *Opening) (blockcore.Driver, error) {
+			var a struct {
+				MainOnly bool `qmp:"main-only,optional"`
+			}
+			err := o.Decode(&a)
+			return blocktest.NewFake(blocktest.FakeOptions{Features: blockcore.Features{Backing: true, MainOnly: a.MainOnly}}), err
 		}},
 		"pass": {Open: openPass, Reopen: func(o *Opening) (any, error) { return nil, decodePass(o) }},
 	}
@@ -241,14 +249,23 @@ type client struct {
 
 func (h *house) client(export string) *client {
 	h.t.Helper()
-	conn, err := net.Dial("unix", filepath.Join(h.dir, "s"))
+	c, err := h.tryClient(export)
 	require.NoError(h.t, err)
+	return c
+}
+
+func (h *house) tryClient(export string) (*client, error) {
+	conn, err := net.Dial("unix", filepath.Join(h.dir, "s"))
+	if err != nil {
+		return nil, err
+	}
 	h.t.Cleanup(func() { conn.Close() })
 	c, err := nbd.NewClient(conn)
-	require.NoError(h.t, err)
+	if err != nil {
+		return nil, err
+	}
 	_, err = c.Go(export)
-	require.NoError(h.t, err)
-	return &client{h.t, conn}
+	return &client{h.t, conn}, err
 }
 
 const readBytes = 512

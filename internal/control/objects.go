@@ -211,15 +211,21 @@ type idArgs struct {
 	ID string `qmp:"id"`
 }
 
-func (p *Plane) objectDel(_ context.Context, _ *qmp.Call, a *idArgs) (any, error) {
-	o, err := p.takeOut(a.ID)
+// objectDel looks whether an object is in use, and takes it out, while the graph is not being changed: a node that a change has taken off an event
+// loop may come back to it until that change stands. The loop ends afterwards, and nobody finds it meanwhile.
+func (p *Plane) objectDel(ctx context.Context, _ *qmp.Call, a *idArgs) (any, error) {
+	var o *object
+	err := p.graph.BetweenChanges(ctx, "object-del "+a.ID, func() (err error) {
+		o, err = p.takeOut(a.ID)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	return nil, p.releaseObject(o)
 }
 
-// takeOut removes an object from the registry if nothing uses it.
+// takeOut removes an object from the registry if nothing uses it. Between changes of the graph, so that no move is under way.
 func (p *Plane) takeOut(id string) (*object, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -257,8 +257,8 @@ func (p *Plane) stopServer() error {
 	p.mu.Unlock()
 	all := p.exportsNow()
 	for _, e := range all {
-		if p.startRemoving(e) {
-			go p.removeLoop(e, e.nbd.Farewell().AtStop())
+		if farewell := e.nbd.Farewell().AtStop(); p.startRemoving(e, farewell) == nil {
+			go p.removeLoop(e, farewell)
 		}
 	}
 	if s.listener.Close != nil {

@@ -12,7 +12,8 @@ type snapshotArgs struct {
 	Overlay string `qmp:"overlay"`
 }
 
-// blockdevSnapshot puts an overlay above a node: whoever uses the node writes to the overlay from now on.
+// blockdevSnapshot puts an overlay above a node: whoever uses the node writes to the overlay from now on. The overlay comes to the event loop of the
+// node, whose users stay where they are.
 func (p *Plane) blockdevSnapshot(ctx context.Context, _ *qmp.Call, a *snapshotArgs) (any, error) {
 	return nil, p.transact(ctx, []action{&snapshotAction{args: *a}})
 }
@@ -50,6 +51,9 @@ func (s *snapshotAction) change(p *Plane, tx *blockcore.Tx, d *blockcore.Drained
 		return qmp.Errorf("The overlay already has a backing image")
 	case !s.above.Features().Backing:
 		return qmp.Errorf("The overlay does not support backing images")
+	}
+	if err := tx.Bring(s.above, s.node.Context()); err != nil {
+		return err
 	}
 	if err := tx.Flush(s.node); err != nil {
 		return err

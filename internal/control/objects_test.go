@@ -1,0 +1,37 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/blockcore"
+)
+
+// Goal: an iothread stays while a node that has left it may come back. Method: a change moves the node away, asks for object-del in the middle, which
+// must not get its turn, and fails; the node is back, and the iothread in use. Once it has moved for good the iothread goes.
+func TestIOThreadStaysForAMoveThatIsUndone(t *testing.T) {
+	h := newHouse(t)
+	o := h.monitor()
+	o.must("object-add", `{"qom-type":"iothread","id":"io"}`)
+	o.must("blockdev-add", `{"driver":"null-co","node-name":"n"}`)
+	o.must("x-blockdev-set-iothread", `{"node-name":"n","iothread":"io"}`)
+	n := h.graph.Node("n")
+	io := n.Context()
+	impatient, cancel := context.WithCancel(t.Context())
+	cancel()
+	failed := errors.New("changed its mind")
+	err := h.plane.during(t.Context(), h.plane.drainOptions("test", n), func(tx *blockcore.Tx, d *blockcore.Drained) error {
+		require.NoError(t, tx.SetContext(d, n, h.main))
+		_, err := h.plane.objectDel(impatient, nil, &idArgs{ID: "io"})
+		require.ErrorContains(t, err, "waiting for another change of the graph")
+		return failed
+	})
+	require.ErrorIs(t, err, failed)
+	require.Same(t, io, n.Context())
+	o.refused("object-del", `{"id":"io"}`, "object 'io' is in use, can not be deleted")
+	o.must("x-blockdev-set-iothread", `{"node-name":"n","iothread":null}`)
+	o.must("object-del", `{"id":"io"}`)
+}
