@@ -434,7 +434,7 @@ func TestLongWritesBesideOthers(t *testing.T) {
 		away, n int
 		want    string
 	}{
-		{0, awayMin, "writeNow"}, {0, 4096, "writeNow"}, {1, awayMin, "write"}, {1, awayMin - 4096, "writeNow"},
+		{0, inlinePiece, "writeNow"}, {0, 4096, "writeNow"}, {1, awayMin, "write"}, {1, inlinePiece - 4096, "writeNow"},
 	} {
 		require.NoError(t, r.ctx.Do(func(*blockcore.Task) error { r.f.away = c.away; return nil }))
 		require.NoError(t, r.write(c.n, 0))

@@ -67,14 +67,22 @@ func (f *File) writePlainly(t *blockcore.Task, p []byte, pos int64) error {
 			return f.fail("write", pos, err)
 		}
 		p, pos = p[n:], pos+int64(n)
+		if len(p) > 0 && !f.direct {
+			t.Yield()
+		}
 	}
 	return nil
 }
 
-// awayMin is the shortest buffered write, in bytes, that the engine makes although the loop could: the copy then takes
-// so long that receiving the next payload beside it is worth a wake-up. Measured in
-// docs/decisions/0003-buffered-writes.md.
-const awayMin = 128 << 10
+// How long buffered writes are made, in bytes. Measured in docs/decisions/0003-buffered-writes.md.
+const (
+	// inlinePiece is what the loop copies of a long one before others have a turn: the client goes on when the socket
+	// has room again.
+	inlinePiece = 64 << 10
+	// awayMin is the shortest that the engine makes although the loop could: the copy then takes so long that receiving the next
+	// payload beside it is worth a wake-up.
+	awayMin = 512 << 10
+)
 
 // writeOnce makes one attempt, by whoever is quickest.
 func (f *File) writeOnce(t *blockcore.Task, p []byte, pos int64) (int, error) {
@@ -124,7 +132,7 @@ func (f *File) writeInline(t *blockcore.Task, p []byte, pos int64) (int, error) 
 	if f.storeMapped(t, p, pos) {
 		return len(p), nil
 	}
-	n, err := f.system.writeNow(f.fd, p, pos, 0)
+	n, err := f.system.writeNow(f.fd, p[:min(len(p), inlinePiece)], pos, 0)
 	f.wrote(t, pos, n)
 	return n, err
 }
