@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -52,6 +53,7 @@ type drainOrder struct {
 	lease   leaseValue
 	noFlush bool
 	command []string // to run meanwhile; none = until Ctrl-C
+	path    string   // of command[0]
 }
 
 func (t *ctl) newDrain() *cobra.Command {
@@ -61,7 +63,7 @@ func (t *ctl) newDrain() *cobra.Command {
 		Short: "Hold exports still, while a command runs",
 		Long: "Holds exports still, all at one instant: what clients have begun is finished and flushed, what they ask from then on waits.\n" +
 			"They see latency and no error. With CMD the section lasts as long as CMD runs, and its lease is renewed; without, until\n" +
-			"Ctrl-C or the end of the lease. It also ends when this program does, however that happens.\n\n" +
+			"Ctrl-C or the end of the lease. It also ends when this program does, however that happens; CMD gets a SIGTERM then.\n\n" +
 			"Use it to take a snapshot of the storage below several exports: a state in which all that was acknowledged is there.\n\n" +
 			"The exit status is that of CMD (128 and the number of a signal that ended it); 125 says that the section was lost before\n" +
 			"CMD ended, 126 and 127 that CMD could not be run. Where the section did not begin, CMD is not run and the status is that\n" +
@@ -93,6 +95,11 @@ func (t *ctl) drain(m *monitor, names []string, o *drainOrder) error {
 	covered, err := m.covered(names)
 	if err != nil {
 		return err
+	}
+	if len(o.command) > 0 { // nobody is made to wait for what cannot be run
+		if o.path, err = lookUp(o.command[0]); err != nil {
+			return err
+		}
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -262,14 +269,14 @@ func (s *section) lose(why string) bool {
 	return true
 }
 
+// start runs the command, which gets a SIGTERM should this program die: the section ends with it, and nobody else would know of both. The kernel
+// takes the thread for the program, so this goroutine keeps its own.
 func (s *section) start() (*os.Process, error) {
-	path, err := lookUp(s.order.command[0])
-	if err != nil {
-		return nil, err
-	}
-	process, err := os.StartProcess(path, s.order.command, &os.ProcAttr{
+	runtime.LockOSThread()
+	process, err := os.StartProcess(s.order.path, s.order.command, &os.ProcAttr{
 		Env:   append(os.Environ(), drainVariable+"="+s.id, controlVariable+"="+s.m.path),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM},
 	})
 	if err != nil {
 		return nil, &failure{statusNotRunnable, err}

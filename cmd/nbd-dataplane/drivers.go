@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"syscall"
 
 	"nbd-dataplane/backends/null"
@@ -26,6 +27,9 @@ func drivers(warn func(string)) map[string]control.Driver {
 	maps.Copy(all, filterDrivers())
 	return all
 }
+
+// driverNames are their names, sorted.
+func driverNames() []string { return slices.Sorted(maps.Keys(drivers(nil))) }
 
 // fixedOfFiles are the options of files that cannot be changed.
 var fixedOfFiles = []string{"filename", "locking"}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,4 +200,41 @@ func activate(t *testing.T, socket *os.File, program, line string) outcome {
 	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = dir, &stderr, []*os.File{socket}
 	cmd.Run()
 	return outcome{Status: cmd.ProcessState.ExitCode(), Stderr: strings.ReplaceAll(stderr.String(), dir, "DIR")}
+}
+
+// Goal: an image that the user may not open, or may only read, is refused as by qemu-nbd, and our own door says what to do; nothing is left behind. Method:
+// files without the right, and programs without the capabilities that root has.
+func TestNoPermission(t *testing.T) {
+	for mode, lines := range map[os.FileMode][]string{
+		0:     {"-f raw d.img", "-f raw -r d.img", "d.img"},
+		0o400: {"-f raw d.img", "d.img"},
+	} {
+		for _, line := range lines {
+			var got []outcome
+			for _, program := range []string{stockQEMU, asProgram(t, qemuName)} {
+				got = append(got, unprivileged(t, mode, program, append([]string{"-k", "DIR/s"}, strings.Fields(line)...)...))
+			}
+			require.Equal(t, got[0], got[1], "%v %s", mode, line)
+			require.Contains(t, got[0].Stderr, "Permission denied")
+		}
+	}
+	own := unprivileged(t, 0, asProgram(t, programName), "serve", "-f", "raw", "-k", "DIR/s", "d.img")
+	require.Equal(t, 1, own.Status)
+	require.Equal(t, "nbd-dataplane: open d.img: permission denied; change its mode, or open it read-only\n", own.Stderr)
+}
+
+// unprivileged runs a program as an ordinary user would, on an image with that mode.
+func unprivileged(t *testing.T, mode os.FileMode, program string, args ...string) outcome {
+	t.Helper()
+	dir := sameDir(t)
+	require.NoError(t, os.Chmod(filepath.Join(dir, "d.img"), mode))
+	if os.Geteuid() == 0 {
+		program, args = "/usr/bin/setpriv", append([]string{"--bounding-set=-all", program}, args...)
+	}
+	said := run(t, dir, program, args...)
+	if !slices.Contains(args, stockQEMU) { // which leaves it
+		require.NoFileExists(t, filepath.Join(dir, "s"))
+	}
+	require.NoError(t, os.Chmod(filepath.Join(dir, "d.img"), 0o600))
+	return said
 }
