@@ -204,6 +204,9 @@ func (n *Node) stir() {
 	n.chores.resume()
 }
 
+// Closing reports whether the node was removed, and its driver is being flushed for the last time or closed. On the loop.
+func (n *Node) Closing() bool { return n.closed }
+
 // close flushes and closes the driver.
 func (n *Node) close(t *Task) error {
 	n.closed = true

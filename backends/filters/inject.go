@@ -3,7 +3,6 @@ package filters
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"syscall"
 
@@ -24,6 +23,9 @@ type InjectOptions struct {
 type Inject struct {
 	blockcore.Filter
 
+	// Changed only by a Tx.
+	node *blockcore.Node // nil = in no graph yet
+
 	// Guarded by mu.
 	mu     sync.Mutex
 	rules  injectRules
@@ -41,7 +43,10 @@ type heldRequest struct {
 	released bool
 }
 
-var _ blockcore.Reopener = (*Inject)(nil)
+var (
+	_ blockcore.Reopener = (*Inject)(nil)
+	_ blockcore.Adopter  = (*Inject)(nil)
+)
 
 // NewInject returns a filter with rules.
 func NewInject(o InjectOptions) (*Inject, error) {
@@ -58,6 +63,9 @@ func (o *InjectOptions) random() *rand.Rand {
 	}
 	return rand.New(rand.NewPCG(seed, 0))
 }
+
+// SetNode implements blockcore.Adopter.
+func (f *Inject) SetNode(n *blockcore.Node) { f.node = n }
 
 // SetRules replaces the rules. What is held looks at the new ones. Safe from anywhere, and no drain is needed, which would wait for
 // what is held.
@@ -158,19 +166,13 @@ func (f *Inject) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore
 
 // Flush flushes as the rules let it. No rule holds up the last flush of a filter that is taken away: it is not for its users.
 func (f *Inject) Flush(t *blockcore.Task) error {
-	if f.removed() {
+	if f.node != nil && f.node.Closing() {
 		return f.Filter.Flush(t)
 	}
 	if err := f.meet(t, InjectFlush, blockcore.Range{}); err != nil {
 		return err
 	}
 	return f.Filter.Flush(t)
-}
-
-// removed reports whether the filter is no user of its child any more, and about to be closed.
-func (f *Inject) removed() bool {
-	e := f.File()
-	return e == nil || !slices.Contains(e.Node().Parents(), e)
 }
 
 // WriteZeroes zeroes as the rules let it.

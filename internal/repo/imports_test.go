@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"nbd":                 with(leaves, "blockcore"),
 
 	// A world for the block layer, in which nothing is left to chance.
-	"internal/sim": with(leaves, "blockcore"),
+	"internal/sim": with(leaves, "blockcore", "backends/filters"),
 
 	// A protocol that knows nothing of what it controls.
 	"qmp":              leaves,

@@ -25,6 +25,8 @@ var changes = []change{
 	{"crash", 5, (*controller).crash},
 	{"switch", 5, (*controller).redirect},
 	{"target", 5, (*controller).target},
+	{"job", 4, (*controller).job},
+	{"rules", 3, (*controller).rules},
 	{"movable", 3, (*controller).movable},
 	{"everything", 4, (*controller).everything},
 	{"verify", 4, (*controller).verify},
@@ -177,9 +179,12 @@ func (c *controller) insert() {
 	w := c.w
 	var above driver
 	below := c.pickLayer(isData)
-	if isDisk(below) && c.rng.IntN(2) == 0 {
+	switch n := c.rng.IntN(6); {
+	case n < 2:
+		above = w.newReal(c.rng, isDisk(below))
+	case n < 4 && isDisk(below):
 		above = w.newCache(w.newName("cache"))
-	} else {
+	default:
 		above = w.newFilter(w.newName("filter"))
 	}
 	c.within("insert", []*layer{below.common()}, func(s *section) {
@@ -202,6 +207,7 @@ func (c *controller) insert() {
 		})
 		if err != nil {
 			w.delist(above)
+			forgo(above)
 		}
 	})
 }

@@ -82,7 +82,7 @@ func (c *controller) main() {
 	for i := range n {
 		w.launch(fmt.Sprintf("control%d", i), (*controller).work)
 	}
-	for w.workers > 0 {
+	for w.workers+w.jobbing > 0 {
 		c.park(time.Millisecond)
 	}
 	c.takeDown()

@@ -28,6 +28,7 @@ type disk struct {
 
 	// Owned by the context.
 	now      []uint64            // contents, by cell
+	below    []bool              // by cell: what it holds is told to be another disk's, below
 	stable   []uint64            // what a crash leaves at least
 	volatile map[int][]cellWrite // since then, by cell
 	seq      int
@@ -41,7 +42,10 @@ type cellWrite struct {
 func (w *world) newDisk(name string, cells int, v *volume) *disk {
 	d := &disk{
 		rng: w.stream(name), volume: v,
-		now: make([]uint64, cells), stable: make([]uint64, cells), volatile: map[int][]cellWrite{},
+		now: make([]uint64, cells), stable: make([]uint64, cells), below: make([]bool, cells), volatile: map[int][]cellWrite{},
+	}
+	for cell := range d.below {
+		d.below[cell] = v != nil
 	}
 	d.layer.init(w, name, d)
 	aligns := []int64{1, 64, 256, 512}
@@ -117,11 +121,15 @@ func (d *disk) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.W
 			d.w.fail("disk %s: write of cell %d: %v", d.name, cell, err)
 		}
 		d.store(cell, tag, flags&blockcore.WriteFUA != 0)
+		if flags&blockcore.WriteUnchanged != 0 {
+			d.w.count("copied up")
+		}
 	})
 }
 
 func (d *disk) store(cell int, tag uint64, stable bool) {
 	d.now[cell] = tag
+	d.below[cell] = false
 	if stable {
 		d.stable[cell] = tag
 		delete(d.volatile, cell)
@@ -170,6 +178,36 @@ func (d *disk) Discard(t *blockcore.Task, r blockcore.Range) error {
 	})
 }
 
+// BlockStatus implements blockcore.Mapper: what has been written is the disk's own, and the rest somebody else's.
+func (d *disk) BlockStatus(t *blockcore.Task, r blockcore.Range, exts []blockcore.Extent, max int) ([]blockcore.Extent, error) {
+	defer d.enter("status")()
+	if err := d.work(t); err != nil {
+		return exts, err
+	}
+	for at := r.Offset; at < r.End() && max > 0; at += d.limits.Align * unitsOf(d.limits.Align) {
+		exts = append(exts, d.status(at, d.limits.Align*unitsOf(d.limits.Align)))
+		max--
+	}
+	return exts, nil
+}
+
+// unitsOf is how many alignments make a cell at least.
+func unitsOf(align int64) int64 { return (cellBytes + align - 1) / align }
+
+// status tells of n bytes: they are from below if all of their cells are, and zeroes then if all of them hold those.
+func (d *disk) status(off, n int64) blockcore.Extent {
+	e := blockcore.Extent{Length: n, Depth: 2, Status: blockcore.ExtentZero}
+	for cell := off / cellBytes; cell < (off+n)/cellBytes; cell++ {
+		if !d.below[cell] {
+			return blockcore.Extent{Length: n, Depth: 1}
+		}
+		if d.now[cell] != 0 {
+			e.Status = 0
+		}
+	}
+	return e
+}
+
 // Resize implements blockcore.Resizer.
 func (d *disk) Resize(t *blockcore.Task, sizeBytes int64) error {
 	defer d.enterDrained("resize")()
@@ -181,12 +219,13 @@ func (d *disk) Resize(t *blockcore.Task, sizeBytes int64) error {
 		delete(d.volatile, cell)
 	}
 	d.now = resized(d.now, cells)
+	d.below = resized(d.below, cells)
 	d.stable = resized(d.stable, cells)
 	return nil
 }
 
-func resized(list []uint64, n int) []uint64 {
-	fresh := make([]uint64, n)
+func resized[T any](list []T, n int) []T {
+	fresh := make([]T, n)
 	copy(fresh, list)
 	return fresh
 }
@@ -204,6 +243,7 @@ func (d *disk) crash() {
 // copyFrom makes d hold what other holds, stable or not.
 func (d *disk) copyFrom(other *disk) {
 	d.now = append([]uint64(nil), other.now...)
+	d.below = append([]bool(nil), other.below...)
 	d.stable = append([]uint64(nil), other.stable...)
 	d.volatile = map[int][]cellWrite{}
 	for cell, list := range other.volatile {

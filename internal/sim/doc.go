@@ -3,7 +3,8 @@
 //
 // # What is real and what is not
 //
-// Graph, Nodes, Edges, Roots, Tasks, chores and throttle groups are those of blockcore. Their loops are [blockcore.Stepped]: the
+// Graph, Nodes, Edges, Roots, Tasks, chores, throttle groups and jobs are those of blockcore; throttle, inject, raw and copy-on-read are those of
+// backends/filters, with checks around them. Their loops are [blockcore.Stepped]: the
 // scheduler (world.run) has one of them do one thing, or lets one goroutine of the control plane go on, or lets time pass. It is the
 // only goroutine that decides, and it decides by the seed. Time is that of a testing/synctest bubble.
 //
@@ -18,17 +19,20 @@
 //   - take any time for a request, so that requests overtake one another, and do it in pieces at different times;
 //   - fail a request with EIO, before it has done anything or in the middle;
 //   - refuse to zero other than by writing; keep or zero what is discarded;
-//   - lose at a crash, for each cell by itself, any of the writes since the last flush that succeeded.
+//   - lose at a crash, for each cell by itself, any of the writes since the last flush that succeeded;
+//   - tell, of what nobody has written yet, that it comes from another disk below: copy-on-read writes that back.
 //
 // It does not lie about flushes, and it does not change what nobody writes.
 //
 // # What is checked
 //
-//   - Reads: each cell of 64 bytes holds a write that was under way, or the last one before (volume.go).
+//   - Reads of clients and jobs: each cell of 64 bytes holds a write that was under way, or the last one before (volume.go).
 //   - Crashes: what was flushed, or written with FUA, is there.
 //   - Sections: nothing begins, runs or ends where a section has settled (section.go).
 //   - Callbacks: Quiesce and Resume alternate, for drivers and owners, parents before children.
 //   - Held requests are admitted in the order of their coming, ahead of those that came later.
 //   - Every request and every change ends; what has no deadline of its own never fails because of one.
-//   - In the end counts are zero, nobody is quiesced, permissions are those that the Roots ask for, no buffer is out.
+//   - Jobs do I/O in no section that has settled, and conclude.
+//   - In the end counts are zero, nobody is quiesced, permissions are those that the Roots ask for, throttle groups have no members,
+//     no buffer is out.
 package sim

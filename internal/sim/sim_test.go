@@ -65,8 +65,8 @@ func TestSeeds(t *testing.T) {
 
 // happens is what must have happened for all that is checked to mean something.
 var happens = []string{
-	"change done", "change failed", "closed", "control by a task", "drain failed", "drain settled", "held", "move refused", "moved", "moved while held",
-	"overtaken",
+	"change done", "change failed", "closed", "control by a task", "copied up", "drain failed", "drain settled", "held", "injected in the graph",
+	"job aborted", "job done", "move refused", "moved", "moved while held", "overtaken",
 }
 
 func logCounts(t *testing.T, counts map[string]int) {

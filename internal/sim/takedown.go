@@ -34,6 +34,14 @@ func (c *controller) takeDown() {
 	for len(w.layers) > 0 && !w.failed() {
 		c.removeTop()
 	}
+	for _, g := range w.groups {
+		if left := g.Members(); len(left) > 0 {
+			w.fail("group %s has members in the end: %v", g.Name(), left)
+		}
+	}
+	if n := len(w.jobs.All()); n > 0 {
+		w.fail("%d jobs are left", n)
+	}
 	if n := len(w.graph.Sections()) + len(w.graph.Nodes()) + len(w.graph.Roots()); n > 0 {
 		w.fail("%d sections, nodes and Roots are left", n)
 	}
@@ -123,8 +131,11 @@ func (c *controller) checkPermissions() {
 				}
 			}
 		}
-		if _, ok := n.Driver().(*cache); ok {
+		switch d := n.Driver().(type) {
+		case *cache:
 			perm |= blockcore.PermWrite
+		case *real:
+			perm, shared = d.ChildPermissions(blockcore.RoleFile, perm, shared)
 		}
 		for _, e := range n.Children() {
 			if e.Permissions() != perm || e.Shared() != shared {

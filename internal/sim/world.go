@@ -40,6 +40,7 @@ type world struct {
 	graph  *blockcore.Graph
 	loops  []*blockcore.Stepped
 	groups []*blockcore.ThrottleGroup
+	jobs   *blockcore.Jobs
 	pool   *membuf.Pool
 	begun  time.Time
 
@@ -54,6 +55,7 @@ type world struct {
 	serial   int // of names
 	requests int
 	workers  int // controllers that change things
+	jobbing  int // jobs
 	ended    bool
 	weights  [3]int // of a loop, a controller, time
 
@@ -91,6 +93,7 @@ func Run(cfg Config) Result {
 	}
 	w.weights[2] = w.rng.IntN(2)
 	w.graph = blockcore.NewGraph()
+	w.jobs = blockcore.NewJobs(w.graph)
 	for i := range 2 + w.rng.IntN(2) {
 		w.loops = append(w.loops, blockcore.NewStepped(fmt.Sprintf("loop%d", i), w.pool))
 	}
