@@ -77,6 +77,13 @@ type Resizer interface {
 	Resize(t *Task, sizeBytes int64) error
 }
 
+// Extender becomes longer when a parent wants to write behind its end, as an image in a file does. Default: it does not, ENOSPC.
+type Extender interface {
+	// Extend makes the storage at least toBytes long, a multiple of Limits.Align; what is new reads as zeroes until it is written.
+	// Unlike Resize it comes while the node is in use, from any number of Tasks. On an error the size is what Size says.
+	Extend(t *Task, toBytes int64) error
+}
+
 // Quiescer takes part in drains. Default: the driver does nothing by itself, so there is nothing to stop.
 //
 // Work of its own that a driver registers as a Chore is stopped without this.

@@ -17,6 +17,7 @@ const (
 	RoleRoot    Role = "root"
 	RoleFile    Role = "file"
 	RoleBacking Role = "backing"
+	RoleData    Role = "data-file"
 	RoleTarget  Role = "target"
 )
 

@@ -2,6 +2,7 @@ package blockcore
 
 import (
 	"fmt"
+	"math"
 	"syscall"
 )
 
@@ -14,6 +15,25 @@ func (e *Edge) Resize(t *Task, sizeBytes int64) error {
 	}
 	above := n.begin(t)
 	err := n.stats.result(n.can.resizer.Resize(t, sizeBytes))
+	n.end(t, above)
+	return err
+}
+
+// Extend makes the child at least toBytes long, rounded up to its alignment, so that what is behind its end can be written.
+func (e *Edge) Extend(t *Task, toBytes int64) error {
+	n := e.child.Load()
+	switch {
+	case toBytes <= n.Size():
+		return nil
+	case e.Permissions()&PermResize == 0:
+		return fmt.Errorf("extend node %s: %w", n.name, syscall.EPERM)
+	case n.can.extender == nil || !n.Writable():
+		return fmt.Errorf("node %s ends at %d bytes: %w", n.name, n.Size(), syscall.ENOSPC)
+	case toBytes > math.MaxInt64-n.align():
+		return fmt.Errorf("extend node %s: %w", n.name, syscall.EFBIG)
+	}
+	above := n.begin(t)
+	err := n.stats.result(n.can.extender.Extend(t, Range{Length: toBytes}.Widen(n.align()).Length))
 	n.end(t, above)
 	return err
 }

@@ -25,6 +25,7 @@ var (
 	_ Prefetcher   = (*Filter)(nil)
 	_ CacheTeller  = (*Filter)(nil)
 	_ Resizer      = (*Filter)(nil)
+	_ Extender     = (*Filter)(nil)
 	_ Parent       = (*Filter)(nil)
 	_ ChildChecker = (*Filter)(nil)
 	_ Limiter      = (*Filter)(nil)
@@ -125,6 +126,9 @@ func (f *Filter) CachedFile(r Range) (fd int, off int64, ok bool) { return f.Fil
 
 // Resize changes the size of the child.
 func (f *Filter) Resize(t *Task, sizeBytes int64) error { return f.File().Resize(t, sizeBytes) }
+
+// Extend makes the child longer.
+func (f *Filter) Extend(t *Task, toBytes int64) error { return f.File().Extend(t, toBytes) }
 
 // Close has nothing to do: the child is a node of its own.
 func (f *Filter) Close(*Task) error { return nil }

@@ -63,6 +63,7 @@ type capabilities struct {
 	limiter    Limiter
 	featurer   Featurer
 	resizer    Resizer
+	extender   Extender
 	quiescer   Quiescer
 	follower   ContextFollower
 	permitter  ChildPermitter
@@ -85,6 +86,7 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.limiter, _ = d.(Limiter)
 	n.can.featurer, _ = d.(Featurer)
 	n.can.resizer, _ = d.(Resizer)
+	n.can.extender, _ = d.(Extender)
 	n.can.quiescer, _ = d.(Quiescer)
 	n.can.follower, _ = d.(ContextFollower)
 	n.can.permitter, _ = d.(ChildPermitter)

@@ -163,3 +163,12 @@ func (f *Raw) Resize(t *blockcore.Task, sizeBytes int64) error {
 	}
 	return f.Filter.Resize(t, o.Offset+sizeBytes)
 }
+
+// Extend has the file end where the window is to end, at least.
+func (f *Raw) Extend(t *blockcore.Task, toBytes int64) error {
+	o := f.options.Load()
+	if o.SizeBytes > 0 || toBytes > math.MaxInt64-o.Offset {
+		return fmt.Errorf("the window ends at %d bytes: %w", f.Size(), syscall.ENOSPC)
+	}
+	return f.Filter.Extend(t, o.Offset+toBytes)
+}

@@ -22,7 +22,10 @@ type File struct {
 
 	// Owned by the context.
 	syncs syncs
-	away  int // buffered writes that the engine makes now; each takes the kernel's lock of the inode
+	// Of those who make the file longer, one works and the others wait.
+	extending bool
+	extenders blockcore.WaitQueue
+	away      int // buffered writes that the engine makes now; each takes the kernel's lock of the inode
 
 	// Safe from anywhere.
 	size    atomic.Int64

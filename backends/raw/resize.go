@@ -39,6 +39,42 @@ func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
 	return nil
 }
 
+// Extend makes a file longer while it is in use: what is new is a hole.
+func (f *File) Extend(t *blockcore.Task, toBytes int64) error {
+	for f.extending {
+		t.Wait(&f.extenders)
+	}
+	switch {
+	case toBytes <= f.Size():
+		return nil
+	case f.readOnly || f.device.block || f.options.SizeBytes > 0 || toBytes > math.MaxInt64-f.base-alignMax:
+		return fmt.Errorf("extend %s: it ends at %d bytes: %w", f.path, f.Size(), unix.ENOSPC)
+	}
+	f.extending = true
+	defer func() {
+		f.extending = false
+		f.extenders.WakeAll()
+	}()
+	end := f.base + toBytes
+	err := t.Block(func() error {
+		// Somebody else may have made it longer still, and nothing is to be cut off.
+		if d, err := inspect(f.fd); err != nil || d.sizeBytes >= end {
+			end = max(end, d.sizeBytes)
+			return err
+		}
+		return f.truncate(end)
+	})
+	if err != nil {
+		return fmt.Errorf("extend %s: %w", f.path, err)
+	}
+	f.eof, f.device.sizeBytes = end, end
+	size, _ := roundUp(end-f.base, max(sectorBytes, f.limits.Align))
+	f.size.Store(size)
+	f.data.forget()
+	f.views.extend(end)
+	return nil
+}
+
 // remap gives up the views of a file that has another end now; what is busy is soon mapped again.
 func (f *File) remap(t *blockcore.Task) {
 	if f.views == nil {

@@ -29,13 +29,13 @@ const (
 type views struct {
 	// Immutable.
 	fd       int
-	eof      int64 // nothing behind it is mapped
 	writable bool
 	eager    bool // map at the first request, ask anew what is resident at each, and do not ask whether it pays
 	shy      bool // only while nobody else could be made to wait, see neighbours
 	budget   *mapBudget
 
 	// Owned by the context.
+	eof       int64  // nothing behind it is mapped
 	slots     []slot // made with the first request
 	residency residency
 	wear      wear
@@ -81,6 +81,9 @@ func (v *views) at(t *blockcore.Task, pos int64, n int) *view {
 		*s = slot{part: part}
 	}
 	s.score = min(s.score+1, scoreMax)
+	if s.view != nil && pos+int64(n) > s.view.end() { // the file has become longer since it was mapped
+		v.retire(t.Context(), s)
+	}
 	if s.view == nil && !v.open(t.Context(), s) {
 		return nil
 	}
@@ -107,6 +110,18 @@ func (v *views) open(c *blockcore.AioContext, s *slot) bool {
 		v.sweeper = c.After(viewIdle, func() { v.sweep(c) })
 	}
 	return true
+}
+
+// extend takes a file that has become longer. Where parts get other slots by that, the views in the old ones are used no more and
+// given up by and by.
+func (v *views) extend(eof int64) {
+	if v == nil {
+		return
+	}
+	v.eof = eof
+	if n := min(slotsMax, (eof+viewBytes-1)/viewBytes); v.slots != nil && int64(len(v.slots)) < n {
+		v.slots = append(v.slots, make([]slot, n-int64(len(v.slots)))...)
+	}
 }
 
 // retire gives up the view of a slot, if there is one.

@@ -66,6 +66,7 @@ var (
 	_ blockcore.Limiter   = (*Fake)(nil)
 	_ blockcore.Featurer  = (*Fake)(nil)
 	_ blockcore.Resizer   = (*Fake)(nil)
+	_ blockcore.Extender  = (*Fake)(nil)
 	_ blockcore.Parent    = (*Fake)(nil)
 )
 

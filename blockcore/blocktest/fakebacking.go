@@ -106,3 +106,11 @@ func (f *Fake) Resize(t *blockcore.Task, sizeBytes int64) error {
 		f.bytes, f.allocated = bytes, allocated
 	}})
 }
+
+// Extend makes the disk longer.
+func (f *Fake) Extend(t *blockcore.Task, toBytes int64) error {
+	if toBytes <= f.Size() {
+		return nil
+	}
+	return f.Resize(t, toBytes)
+}

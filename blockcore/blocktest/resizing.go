@@ -42,3 +42,40 @@ func testResize(t *testing.T, ctx *blockcore.AioContext, open func(*testing.T) S
 	d.flush()
 	m.checkAll()
 }
+
+// Goal: a disk that can be extended becomes at least that long, never shorter, and keeps what it has, whoever else extends it at the same
+// time; method: many at once, the contents compared. Who cannot says ENOSPC and stays as it was.
+func testExtend(t *testing.T, ctx *blockcore.AioContext, open func(*testing.T) Subject) {
+	d := openDisk(t, ctx, open)
+	extender, ok := d.Driver.(blockcore.Extender)
+	if !ok || d.SizeFixed {
+		return
+	}
+	m := newModel(d)
+	size := d.Driver.Size()
+	m.write(0, pattern(5, size), 0)
+	unit := max(d.align(), 4096)
+	targets := []int64{5, 2, 9, 0, 7}
+	done := make(chan error, len(targets))
+	var longest int64
+	for _, n := range targets {
+		to := size&^(unit-1) + n*unit
+		longest = max(longest, to)
+		ctx.Post(func() {
+			ctx.Spawn(blockcore.BodyFunc(func(t *blockcore.Task) { done <- extender.Extend(t, to) }))
+		})
+	}
+	for range targets {
+		err := <-done
+		if errors.Is(err, syscall.ENOSPC) {
+			require.Equal(t, size, d.Driver.Size(), "an extension that failed changed the size")
+			return
+		}
+		require.NoError(t, err)
+	}
+	require.GreaterOrEqual(t, d.Driver.Size(), longest)
+	m.bytes = append(m.bytes, make([]byte, d.Driver.Size()-size)...)
+	m.checkAll()
+	m.write(longest-unit, pattern(6, unit), 0)
+	m.checkAll()
+}

@@ -42,6 +42,7 @@ var (
 	_ blockcore.Mapper     = (*stack)(nil)
 	_ blockcore.Prefetcher = (*stack)(nil)
 	_ blockcore.Resizer    = (*stack)(nil)
+	_ blockcore.Extender   = (*stack)(nil)
 	_ blockcore.Limiter    = (*stack)(nil)
 	_ blockcore.Featurer   = (*stack)(nil)
 )
@@ -51,7 +52,7 @@ func newStack(t *testing.T, ctx *blockcore.AioContext, bottom blockcore.Driver, 
 	g := blockcore.NewGraph()
 	n, err := g.AddNode(blockcore.NodeOptions{Name: "bottom", Context: ctx, Driver: bottom})
 	require.NoError(t, err)
-	r, err := g.NewRoot(above(t, g, n), blockcore.RootOptions{Name: "suite", Writable: true})
+	r, err := g.NewRoot(above(t, g, n), blockcore.RootOptions{Name: "suite", Writable: true, Permissions: blockcore.PermResize})
 	require.NoError(t, err)
 	return &stack{graph: g, root: r}
 }
@@ -100,6 +101,9 @@ func (s *stack) Prefetch(t *blockcore.Task, r blockcore.Range) error { return s.
 func (s *stack) Resize(t *blockcore.Task, sizeBytes int64) error {
 	return s.edge().Resize(t, sizeBytes)
 }
+
+// Extend asks as a parent does.
+func (s *stack) Extend(t *blockcore.Task, toBytes int64) error { return s.edge().Extend(t, toBytes) }
 
 // Close takes the graph down, in the control plane, and tells what is still counted as in flight.
 func (s *stack) Close(t *blockcore.Task) error {

@@ -61,6 +61,7 @@ var parts = []struct {
 	{"parallel", testParallel},
 	{"reopen", testReopen},
 	{"resize", testResize},
+	{"extend", testExtend},
 	{"random", testRandom},
 }
 

@@ -1,0 +1,43 @@
+package qcow2
+
+import "nbd-dataplane/blockcore"
+
+// Close writes what is not on disk yet, and gives everything back.
+func (i *Image) Close(t *blockcore.Task) error {
+	err := i.settle(t)
+	if err == nil {
+		i.trim(t)
+	}
+	i.l2.dropAll(t)
+	i.refs.blocks.dropAll(t)
+	return err
+}
+
+// settle makes the image on disk complete: nothing is left to be done, and it is not dirty. Nothing is in flight.
+func (i *Image) settle(t *blockcore.Task) error {
+	if i.readOnly || i.broken {
+		return nil
+	}
+	lazy := i.lazy
+	i.lazy = false
+	defer func() { i.lazy = lazy }()
+	// What a commit frees is counted by the next one.
+	for !i.clean() || !i.grace.empty() {
+		if err := i.commit(t); err != nil {
+			return err
+		}
+	}
+	return i.cleanImage(t)
+}
+
+// trim takes back what the file was made longer in advance. If that cannot be done now nothing is lost but some zeroes.
+func (i *Image) trim(t *blockcore.Task) {
+	if i.readOnly || i.broken {
+		return
+	}
+	e := i.file.Load()
+	if end := int64(i.g.Cluster(i.refs.blank)); end < e.Node().Size() {
+		r := blockcore.Range{Length: end}
+		_ = e.Resize(t, r.Widen(e.Node().Limits().Align).Length)
+	}
+}

@@ -1,0 +1,128 @@
+package qcow2
+
+import (
+	"fmt"
+	"math/bits"
+	"syscall"
+
+	"nbd-dataplane/backends/qcow2/format"
+)
+
+// Options say how an image is used. The zero value is QEMU's default.
+type Options struct {
+	// ReadOnly opens the image without the right to write.
+	ReadOnly bool
+	// Unmap lets discards, and zeroes that may unmap, give clusters back (discard=unmap).
+	Unmap bool
+	// DetectZeroes turns writes of zeroes into WriteZeroes, which give clusters back with DetectUnmap.
+	DetectZeroes DetectZeroes
+	// LazyRefcounts overrides what the image says; nil = as it says.
+	LazyRefcounts *bool
+	// PassDiscardRequest hands clusters that a discard freed down to the file; nil = if Unmap is set. PassDiscardSnapshot, default
+	// true, those that a deleted snapshot had, PassDiscardOther all others.
+	PassDiscardRequest, PassDiscardSnapshot, PassDiscardOther *bool
+	// Overlap says what writes are compared with.
+	Overlap OverlapCheck
+	// Caches are the sizes of the metadata caches.
+	Caches CacheSizes
+	// Warn is told, in one line each, of what is wrong with the image but does not keep it from being used. May be nil.
+	Warn func(string)
+	// OnCorrupted is told of corruption. On the loop. May be nil.
+	OnCorrupted func(Corruption)
+	// Repair puts the refcounts of an image right that was not closed, in the file that it was opened on. nil = such an image cannot be
+	// opened for writing.
+	Repair RepairFunc
+}
+
+// DetectZeroes says what becomes of a write of zeroes.
+type DetectZeroes uint8
+
+const (
+	DetectOff   DetectZeroes = iota
+	DetectOn                 // zeroed, clusters kept
+	DetectUnmap              // zeroed, clusters given back
+)
+
+// CacheSizes are the sizes of the metadata caches in bytes, under QEMU's names; nil = not given.
+type CacheSizes struct {
+	Cache    *int64 // cache-size: both together
+	L2       *int64 // l2-cache-size
+	Refcount *int64 // refcount-cache-size
+	L2Entry  *int64 // l2-cache-entry-size: what is read and kept of L2 tables at once
+}
+
+const (
+	l2CacheMax       = 32 << 20 // by default
+	l2EntryMax       = 64 << 10 // by default; as in QEMU, larger tables are read in pieces
+	refBlocksMin     = 4
+	l2PiecesMin      = 2
+	l2EntryBytesLow  = 512
+	cacheBytesAtMost = 1 << 40 // no size overflows anything
+)
+
+// cachePlan is what CacheSizes come to for an image.
+type cachePlan struct {
+	l2Pieces, refBlocks int
+	l2PieceBytes        int64
+}
+
+// plan works the sizes out, in QEMU's way and words.
+func (c CacheSizes) plan(g format.Geometry, diskBytes int64) (cachePlan, error) {
+	bad := func(text string, args ...any) (cachePlan, error) {
+		return cachePlan{}, fmt.Errorf(text+": %w", append(args, syscall.EINVAL)...)
+	}
+	for _, n := range []*int64{c.Cache, c.L2, c.Refcount, c.L2Entry} {
+		if n != nil && (*n < 0 || *n > cacheBytesAtMost) {
+			return bad("a cache size of %d bytes is out of range", *n)
+		}
+	}
+	clusterBytes := g.ClusterBytes()
+	entry := min(clusterBytes, l2EntryMax)
+	if c.L2Entry != nil {
+		entry = *c.L2Entry
+	}
+	if entry < l2EntryBytesLow || entry > clusterBytes || bits.OnesCount64(uint64(entry)) != 1 {
+		return bad("L2 cache entry size must be a power of two between %d and the cluster size (%d)", l2EntryBytesLow, clusterBytes)
+	}
+	refMin := refBlocksMin * clusterBytes
+	// What maps the whole disk.
+	all := (g.Clusters(diskBytes)*int64(g.L2EntryBytes()) + entry - 1) &^ (entry - 1)
+	l2, ref := min(all, l2CacheMax), refMin
+	if c.Cache == nil {
+		if c.L2 != nil {
+			l2 = *c.L2
+		}
+		if c.Refcount != nil {
+			ref = *c.Refcount
+		}
+	} else {
+		switch {
+		case c.L2 != nil && c.Refcount != nil:
+			return bad("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
+		case c.L2 != nil && *c.L2 > *c.Cache:
+			return bad("l2-cache-size may not exceed cache-size")
+		case c.Refcount != nil && *c.Refcount > *c.Cache:
+			return bad("refcount-cache-size may not exceed cache-size")
+		case c.L2 != nil:
+			l2, ref = *c.L2, *c.Cache-*c.L2
+		case c.Refcount != nil:
+			l2, ref = *c.Cache-*c.Refcount, *c.Refcount
+		case *c.Cache >= all+refMin: // the L2 tables first: all of them, if they fit
+			l2, ref = all, *c.Cache-all
+		default:
+			ref = min(*c.Cache, refMin)
+			l2 = *c.Cache - ref
+		}
+	}
+	return cachePlan{
+		l2Pieces: int(max(l2/entry, l2PiecesMin)), refBlocks: int(max(ref/clusterBytes, refBlocksMin)), l2PieceBytes: entry,
+	}, nil
+}
+
+// orDefault is the value of an option that need not be given.
+func orDefault(b *bool, def bool) bool {
+	if b != nil {
+		return *b
+	}
+	return def
+}
