@@ -49,14 +49,16 @@ func StockVerdict(t testing.TB, path, repair string) Verdict {
 			break
 		}
 	}
-	return Verdict{ran.Status, figures, firstLines(said)}
+	return Verdict{ran.Status, figures, FirstLines(said)}
 }
 
-const saidLinesMax = 20
+// SaidLinesMax is how many lines a Verdict keeps.
+const SaidLinesMax = 20
 
-func firstLines(text string) string {
+// FirstLines are as many lines as a Verdict keeps.
+func FirstLines(text string) string {
 	lines := strings.SplitAfter(text, "\n")
-	return strings.Join(lines[:min(len(lines), saidLinesMax)], "")
+	return strings.Join(lines[:min(len(lines), SaidLinesMax)], "")
 }
 
 // Observe sees what the stock tools do about a corruption. Each question gets an image of its own.
