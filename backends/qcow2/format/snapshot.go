@@ -42,7 +42,11 @@ var ErrShort = errors.New("qcow2: the table goes on")
 // own: ErrShort asks for more. used is how long the table is.
 func ParseSnapshots(p []byte, h *Header) (all []Snapshot, used int, err error) {
 	for i := range int(h.Snapshots) {
-		s, n, err := parseSnapshot(p[used:], h, i)
+		s, n, err := parseSnapshot(p[used:], h, SnapshotExtraMax)
+		if errors.Is(err, errExtra) {
+			return nil, 0, &Error{Errno: syscall.EINVAL, Text: refuse(0, "Too much extra metadata in snapshot table entry %d", i).Text,
+				Hint: "You can force-remove this extra metadata by updating the image via qemu-img check -r all"}
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -55,7 +59,29 @@ func ParseSnapshots(p []byte, h *Header) (all []Snapshot, used int, err error) {
 	return all, used, nil
 }
 
-func parseSnapshot(p []byte, h *Header, index int) (s Snapshot, n int, err error) {
+// ParseAnySnapshots is ParseSnapshots for a check. Extra data may be longer than is good, even so long that the rest of the table cannot
+// be: then such an entry, without its names, is the last. whole says that p is all that there is.
+func ParseAnySnapshots(p []byte, h *Header, whole bool) (all []Snapshot, used int, err error) {
+	for range int(h.Snapshots) {
+		s, n, err := parseSnapshot(p[used:], h, SnapshotTableBytesMax)
+		if (errors.Is(err, ErrShort) && whole || errors.Is(err, errExtra)) && s.ExtraBytes > SnapshotExtraMax {
+			return append(all, s), len(p), nil
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		if used += n; used > SnapshotTableBytesMax {
+			return nil, 0, refuse(syscall.EFBIG, "Snapshot table is too big")
+		}
+		all = append(all, s)
+	}
+	return all, used, nil
+}
+
+// errExtra says that an entry has more extra data than it may. The entry has its head.
+var errExtra = errors.New("qcow2: too much extra data")
+
+func parseSnapshot(p []byte, h *Header, extraMax uint32) (s Snapshot, n int, err error) {
 	be := binary.BigEndian
 	if len(p) < snapshotHeadBytes {
 		return s, 0, ErrShort
@@ -67,9 +93,8 @@ func parseSnapshot(p []byte, h *Header, index int) (s Snapshot, n int, err error
 		ExtraBytes: be.Uint32(p[36:]),
 	}
 	idBytes, nameBytes := int(be.Uint16(p[12:])), int(be.Uint16(p[14:]))
-	if s.ExtraBytes > SnapshotExtraMax {
-		return s, 0, &Error{Errno: syscall.EINVAL, Text: refuse(0, "Too much extra metadata in snapshot table entry %d", index).Text,
-			Hint: "You can force-remove this extra metadata by updating the image via qemu-img check -r all"}
+	if s.ExtraBytes > extraMax {
+		return s, 0, errExtra
 	}
 	extra := int(s.ExtraBytes)
 	n = (snapshotHeadBytes + extra + idBytes + nameBytes + 7) &^ 7

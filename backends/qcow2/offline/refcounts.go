@@ -1,0 +1,96 @@
+package offline
+
+import (
+	"syscall"
+
+	"nbd-dataplane/backends/qcow2/format"
+)
+
+// refBlock is a refcount block in memory.
+type refBlock struct {
+	index int64 // which one; the zero value has no data
+	data  []byte
+	dirty bool
+}
+
+// refTableEntry is the entry of a block; 0 behind the end of the table.
+func (im *Image) refTableEntry(index int64) format.RefTableEntry {
+	if index >= int64(len(im.refTable)/format.EntryBytes) {
+		return 0
+	}
+	return format.RefTableEntry(format.Entry(im.refTable, int(index)))
+}
+
+// loadBlock makes im.block that of an index. It is false if there is none, and all its counts are zero.
+func (im *Image) loadBlock(index int64) (bool, error) {
+	if im.block.data != nil && im.block.index == index {
+		return true, nil
+	}
+	at := im.refTableEntry(index).Offset()
+	if at == 0 {
+		return false, nil
+	}
+	switch {
+	case im.g.InCluster(at) != 0:
+		return false, &UnalignedBlock{Offset: at, Index: index}
+	case at < 0:
+		return false, syscall.EIO
+	}
+	if err := im.writeBlock(); err != nil {
+		return false, err
+	}
+	data := im.block.data
+	im.block = refBlock{}
+	if data == nil {
+		data = make([]byte, im.g.ClusterBytes())
+	}
+	if err := readAt(im.file, data, int64(at)); err != nil {
+		return false, err
+	}
+	im.block = refBlock{index: index, data: data}
+	return true, nil
+}
+
+// writeBlock writes what was changed in the block in memory.
+func (im *Image) writeBlock() error {
+	if !im.block.dirty {
+		return nil
+	}
+	im.block.dirty = false
+	_, err := im.file.WriteAt(im.block.data, int64(im.refTableEntry(im.block.index).Offset()))
+	return err
+}
+
+// refcount is the count that the image has of a cluster.
+func (im *Image) refcount(cluster int64) (uint64, error) {
+	there, err := im.loadBlock(cluster >> im.g.RefBlockBits())
+	if err != nil || !there {
+		return 0, err
+	}
+	return im.g.Refcount(im.block.data, cluster&(im.g.RefBlockEntries()-1)), nil
+}
+
+// setRefcount changes a count where there is a block for it.
+func (im *Image) setRefcount(cluster int64, n uint64) error {
+	there, err := im.loadBlock(cluster >> im.g.RefBlockBits())
+	switch {
+	case err != nil:
+		return err
+	case !there:
+		return syscall.EINVAL
+	}
+	im.g.SetRefcount(im.block.data, cluster&(im.g.RefBlockEntries()-1), n)
+	im.block.dirty = true
+	return nil
+}
+
+// UnalignedBlock is a refcount block that cannot be where its table says.
+type UnalignedBlock struct {
+	Offset format.Host
+	Index  int64
+}
+
+func (e *UnalignedBlock) Error() string { return "Input/output error" }
+
+// Unwrap makes it an I/O error, as it is to QEMU.
+func (e *UnalignedBlock) Unwrap() error { return syscall.EIO }
