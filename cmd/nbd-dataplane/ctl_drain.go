@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -53,7 +52,7 @@ type drainOrder struct {
 	lease   leaseValue
 	noFlush bool
 	command []string // to run meanwhile; none = until Ctrl-C
-	path    string   // of command[0]
+	program string   // the file of command[0]
 }
 
 func (t *ctl) newDrain() *cobra.Command {
@@ -63,11 +62,11 @@ func (t *ctl) newDrain() *cobra.Command {
 		Short: "Hold exports still, while a command runs",
 		Long: "Holds exports still, all at one instant: what clients have begun is finished and flushed, what they ask from then on waits.\n" +
 			"They see latency and no error. With CMD the section lasts as long as CMD runs, and its lease is renewed; without, until\n" +
-			"Ctrl-C or the end of the lease. It also ends when this program does, however that happens; CMD gets a SIGTERM then.\n\n" +
+			"Ctrl-C or the end of the lease. It also ends when this program does, however that happens: CMD gets a SIGTERM then.\n\n" +
 			"Use it to take a snapshot of the storage below several exports: a state in which all that was acknowledged is there.\n\n" +
 			"The exit status is that of CMD (128 and the number of a signal that ended it); 125 says that the section was lost before\n" +
-			"CMD ended, 126 and 127 that CMD could not be run. Where the section did not begin, CMD is not run and the status is that\n" +
-			"of 'ctl'. CMD finds the section's id in " + drainVariable + ".",
+			"CMD ended, 126 and 127 that CMD cannot be run, and nothing is held still. Where the section did not begin, CMD is not run\n" +
+			"and the status is that of 'ctl'. CMD finds the section's id in " + drainVariable + "; signals are passed on to it.",
 		Example: "  nbd-dataplane ctl drain root data -- lvcreate -s -n snap vg/disks\n" +
 			"  nbd-dataplane ctl drain root --lease 5m",
 		Args:                  t.args(1, -1, "the exports to hold still"),
@@ -84,6 +83,9 @@ func (t *ctl) newDrain() *cobra.Command {
 		case cmd.ArgsLenAtDash() >= 0 && len(o.command) == 0:
 			return usagef("%s: there is no command behind the '--'", shortPath(cmd))
 		}
+		if err := o.lookUp(); err != nil {
+			return err
+		}
 		return t.run(func(m *monitor, names []string) error { return t.drain(m, names, o) })(cmd, args)
 	}
 	cmd.Flags().Var(&o.lease, "lease", "how long the section lasts unless it is renewed, and the longest that it outlives this program")
@@ -95,11 +97,6 @@ func (t *ctl) drain(m *monitor, names []string, o *drainOrder) error {
 	covered, err := m.covered(names)
 	if err != nil {
 		return err
-	}
-	if len(o.command) > 0 { // nobody is made to wait for what cannot be run
-		if o.path, err = lookUp(o.command[0]); err != nil {
-			return err
-		}
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -212,32 +209,27 @@ func (s *section) hold() error {
 // reasonExpired is what the server says when a lease ends by itself.
 const reasonExpired = "lease expired"
 
+// end ends the section. It asks for no longer than a lease: there is no section any more by then.
 func (s *section) end() error {
-	return s.m.ask("x-drain-end", map[string]string{"id": s.id}, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.order.lease))
+	defer cancel()
+	return s.m.askWithin(ctx, "x-drain-end", map[string]string{"id": s.id}, nil)
 }
 
 // during runs the command and returns its status. A section that is lost does not end the command: half of what it does may be
 // worse than all of it.
 func (s *section) during() error {
-	process, err := s.start()
+	process, finished, err := s.start()
 	if err != nil {
 		return errors.Join(err, s.end())
 	}
-	finished := make(chan syscall.WaitStatus, 1)
-	go waitOnce(process, finished)
 	renew := time.NewTicker(time.Duration(s.order.lease) / renewals)
 	defer renew.Stop()
 	lost := false
 	for {
 		select {
 		case status := <-finished:
-			if err := s.end(); err != nil && !lost {
-				lost = s.lose(err.Error())
-			}
-			if lost {
-				return exitStatus(statusSectionLost)
-			}
-			return exitOrNil(statusOf(status))
+			return s.finish(status, lost)
 		case <-renew.C:
 			if err := s.renew(); err != nil && !lost {
 				lost = s.lose(err.Error())
@@ -247,11 +239,23 @@ func (s *section) during() error {
 				lost = s.lose(why)
 			}
 		case sig := <-s.signals:
-			if sig != syscall.SIGINT { // the terminal has sent it to the command, too
+			if sig != syscall.SIGINT || !inForeground() { // else the terminal has sent it to the command, too
 				_ = process.Signal(sig)
 			}
 		}
 	}
+}
+
+// finish ends the section behind its command, and says so if it may have ended before.
+func (s *section) finish(status syscall.WaitStatus, lost bool) error {
+	if err := s.end(); err != nil && !lost {
+		lost = true
+		fmt.Fprintf(s.t.c.err, "%s: requests may have run again before the command ended: %s\n", programName, printable(err.Error()))
+	}
+	if lost {
+		return exitStatus(statusSectionLost)
+	}
+	return exitOrNil(statusOf(status))
 }
 
 // renewals is how often a lease is renewed before it would end.
@@ -267,36 +271,4 @@ func (s *section) renew() error {
 func (s *section) lose(why string) bool {
 	fmt.Fprintf(s.t.c.err, "%s: requests run again although the command has not ended: %s\n", programName, printable(why))
 	return true
-}
-
-// start runs the command, which gets a SIGTERM should this program die: the section ends with it, and nobody else would know of both. The kernel
-// takes the thread for the program, so this goroutine keeps its own.
-func (s *section) start() (*os.Process, error) {
-	runtime.LockOSThread()
-	process, err := os.StartProcess(s.order.path, s.order.command, &os.ProcAttr{
-		Env:   append(os.Environ(), drainVariable+"="+s.id, controlVariable+"="+s.m.path),
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM},
-	})
-	if err != nil {
-		return nil, &failure{statusNotRunnable, err}
-	}
-	return process, nil
-}
-
-func exitOrNil(status int) error {
-	if status == 0 {
-		return nil
-	}
-	return exitStatus(status)
-}
-
-// waitOnce reports the end of a process.
-func waitOnce(process *os.Process, finished chan<- syscall.WaitStatus) {
-	state, err := process.Wait()
-	if err != nil {
-		finished <- syscall.WaitStatus(statusFailed << 8)
-		return
-	}
-	finished <- state.Sys().(syscall.WaitStatus)
 }

@@ -2,10 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os/exec"
 	"slices"
 	"time"
 )
@@ -104,15 +101,3 @@ func (q *requestAnswer) text() string {
 }
 
 func readJSON(text json.RawMessage, to any) bool { return json.Unmarshal(text, to) == nil }
-
-// lookUp finds a program as a shell does, with a shell's statuses.
-func lookUp(name string) (string, error) {
-	path, err := exec.LookPath(name)
-	switch {
-	case err == nil:
-		return path, nil
-	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist): // a word, or a path
-		return "", &failure{statusNoCommand, fmt.Errorf("%s: there is no such command", name)}
-	}
-	return "", &failure{statusNotRunnable, err}
-}
