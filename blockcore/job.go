@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -112,8 +111,6 @@ var ErrJobCancelled = errors.New("job was cancelled")
 // errJobMoved has the body return, to be called again on another loop.
 var errJobMoved = errors.New("job has moved to another AioContext")
 
-var jobID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)
-
 // New makes a job, which Start sets going. Not on a loop.
 func (js *Jobs) New(ctx context.Context, o JobOptions) (*Job, error) {
 	j := &Job{
@@ -157,7 +154,7 @@ func (js *Jobs) New(ctx context.Context, o JobOptions) (*Job, error) {
 func (js *Jobs) enlist(j *Job) error {
 	js.mu.Lock()
 	defer js.mu.Unlock()
-	if !jobID.MatchString(j.id) {
+	if !IsIdentifier(j.id) {
 		return fmt.Errorf("Invalid job ID '%s'", j.id)
 	}
 	if js.byID[j.id] != nil {

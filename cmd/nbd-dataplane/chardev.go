@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
 	"nbd-dataplane/qmp"
 )
@@ -40,7 +41,7 @@ func makeChardev(text string) (id string, c *chardev, err error) {
 		return "", nil, err
 	case head.ID == nil:
 		return "", nil, qmp.Errorf("chardev: no id specified")
-	case !identifier.MatchString(*head.ID):
+	case !blockcore.IsIdentifier(*head.ID):
 		return "", nil, control.NotIdentifier()
 	case head.Backend == nil:
 		return "", nil, qmp.Errorf(`chardev: "%s" missing backend`, *head.ID)

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"nbd-dataplane/blockcore"
 )
 
 func (t *ctl) newExport() *cobra.Command {
@@ -135,7 +137,7 @@ var strange = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 // identifierOf makes an id of a name.
 func identifierOf(name string, most int) string {
 	id := strange.ReplaceAllString(name, "-")
-	if !identifier.MatchString(id) {
+	if !blockcore.IsIdentifier(id) {
 		id = "x" + id
 	}
 	return id[:min(len(id), most)]

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"regexp"
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
@@ -80,12 +79,9 @@ func (s *session) removeNodes() error {
 	return s.graph.RemoveNodes()
 }
 
-// identifier is how monitors want ids.
-var identifier = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)
-
 // exportID is what monitors call an export of the command line: by its name if that will do, or else by its number.
 func exportID(name string, n int) string {
-	if identifier.MatchString(name) {
+	if blockcore.IsIdentifier(name) {
 		return name
 	}
 	return fmt.Sprintf("export%d", n)

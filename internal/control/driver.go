@@ -168,7 +168,7 @@ func (o *Opening) check() error {
 	}
 	o.NodeName = *o.Name
 	switch {
-	case !wellFormed.MatchString(o.NodeName):
+	case !blockcore.IsIdentifier(o.NodeName):
 		return qmp.Errorf("Invalid node-name: '%s'", o.NodeName)
 	case len(o.NodeName) > nodeNameMax:
 		return qmp.Errorf("Node name too long")

@@ -70,7 +70,7 @@ func (p *Plane) AddExport(ctx context.Context, v qmp.Value) error {
 }
 
 func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
-	if !wellFormed.MatchString(a.ID) {
+	if !blockcore.IsIdentifier(a.ID) {
 		return qmp.Errorf("Invalid block export id")
 	}
 	p.mu.Lock()

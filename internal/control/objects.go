@@ -56,7 +56,7 @@ func (p *Plane) AddObject(v qmp.Value) error {
 	if !known {
 		return qmp.NotAccepted("qom-type", head.Kind)
 	}
-	if !wellFormed.MatchString(head.ID) {
+	if !blockcore.IsIdentifier(head.ID) {
 		return NotIdentifier()
 	}
 	o := &object{id: head.ID, kind: head.Kind}

@@ -3,7 +3,6 @@ package control
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"sync"
 	"time"
 
@@ -100,9 +99,6 @@ func (p *Plane) Close() error {
 
 // CloseObjects takes the objects away when nothing uses them any more, after a Close with an adopted server.
 func (p *Plane) CloseObjects() error { return p.removeObjects() }
-
-// wellFormed is how QEMU wants ids: a letter first.
-var wellFormed = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)
 
 // nodeNameMax is the longest node-name, in bytes, as QEMU has it.
 const nodeNameMax = 31
