@@ -30,7 +30,10 @@ func (im *Image) allocate(clusters int64) (first int64, err error) {
 			return 0, err
 		}
 	}
-	im.free = first + clusters
+	if clusters == 1 {
+		im.free = first + 1 // there may be single ones left before a longer piece
+	}
+	im.end = max(im.end, first+clusters)
 	return first, nil
 }
 
@@ -91,6 +94,7 @@ func (im *Image) addBlock(index int64) error {
 		return err
 	}
 	im.block = refBlock{index: index, data: make([]byte, im.g.ClusterBytes())}
+	im.end = max(im.end, home+1)
 	if !there {
 		im.g.SetRefcount(im.block.data, home&(im.g.RefBlockEntries()-1), 1)
 	}

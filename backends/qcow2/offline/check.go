@@ -62,7 +62,7 @@ func (c *check) run() error {
 	if err := c.references(c.Repair == RepairAll); err != nil {
 		return err
 	}
-	if err := c.settle(); err != nil {
+	if err := c.settleCounts(); err != nil {
 		return err
 	}
 	if err := c.repairSnapshots(); err != nil {
@@ -82,8 +82,8 @@ func b2i(b bool) int64 {
 	return 0
 }
 
-// settle compares the refcounts, and repairs them if that was asked for.
-func (c *check) settle() error {
+// settleCounts compares the refcounts, and repairs them if that was asked for.
+func (c *check) settleCounts() error {
 	before := c.report
 	if err := c.compare(RepairNothing); err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // File is what an image lies in. Reads behind its end return io.EOF; writes there make it longer.
@@ -23,6 +25,11 @@ type Disk struct{ *os.File }
 
 // Size is the length of a file, or of a block device.
 func (d Disk) Size() (int64, error) { return d.Seek(0, io.SeekEnd) }
+
+// Allocate sets space apart with fallocate(2).
+func (d Disk) Allocate(at, lengthBytes int64) error {
+	return unix.Fallocate(int(d.Fd()), 0, at, lengthBytes)
+}
 
 // readAt fills p; what lies behind the end of the file is zeroes.
 func readAt(f io.ReaderAt, p []byte, at int64) error {

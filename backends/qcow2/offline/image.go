@@ -23,6 +23,7 @@ type Image struct {
 
 	block refBlock // the refcount block that was used last
 	free  int64    // no cluster before this one is free
+	end   int64    // one more than the last cluster that was allocated
 	// refTableMoves is set while the refcount table in memory is ahead of the one on disk, whose place it will take.
 	refTableMoves bool
 }

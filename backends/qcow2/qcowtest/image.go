@@ -33,14 +33,28 @@ type Snapshot struct {
 // same seed makes the same image, but for dates.
 func Make(t testing.TB, dir string, o Options, seed uint64) *Image {
 	t.Helper()
+	return MakeBy(t, dir, o, seed, func(path, backing, backingFormat string) {
+		args := []string{"create", "-q", "-f", "qcow2", "-o", o.CreateOptions()}
+		if backing != "" {
+			args = append(args, "-b", backing, "-F", backingFormat)
+		}
+		Must(t, dir, "qemu-img", append(args, path, fmt.Sprint(o.SizeBytes))...)
+	})
+}
+
+// DataFileName is the name of the external data file of images that have one, in the image's directory.
+const DataFileName = "data.raw"
+
+// MakeBy is Make for an image that somebody else creates; the rest is QEMU's.
+func MakeBy(t testing.TB, dir string, o Options, seed uint64, create func(path, backing, backingFormat string)) *Image {
+	t.Helper()
 	im := &Image{Options: o, Path: filepath.Join(dir, "image.qcow2"), rng: rand.New(rand.NewPCG(seed, 4)), touched: map[int]bool{}}
 	im.Flat = make([]byte, o.SizeBytes)
-	args := []string{"create", "-q", "-f", "qcow2", "-o", o.CreateOptions()}
+	var backing, backingFormat string
 	if o.BackingLevels > 0 {
-		path, format := im.makeBacking(t, dir)
-		args = append(args, "-b", path, "-F", format)
+		backing, backingFormat = im.makeBacking(t, dir)
 	}
-	Must(t, dir, "qemu-img", append(args, im.Path, fmt.Sprint(o.SizeBytes))...)
+	create(im.Path, backing, backingFormat)
 	for n := range o.Bitmaps {
 		im.AddBitmap(t, fmt.Sprintf("bitmap%d", n))
 	}

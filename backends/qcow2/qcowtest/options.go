@@ -57,12 +57,10 @@ func (o Options) CreateOptions() string {
 	add(o.Zstd, "compression_type=zstd")
 	add(o.LazyRefcounts, "lazy_refcounts=on")
 	add(o.Preallocation != "off", "preallocation=%s", o.Preallocation)
-	add(o.DataFile, "data_file=%s", dataFileName)
+	add(o.DataFile, "data_file=%s", DataFileName)
 	add(o.DataFileRaw, "data_file_raw=on")
 	return strings.Join(words, ",")
 }
-
-const dataFileName = "data.raw"
 
 var clusterSizes = []int{512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1 << 20, 2 << 20}
 

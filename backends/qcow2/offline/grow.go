@@ -1,0 +1,238 @@
+package offline
+
+import (
+	"encoding/binary"
+	"syscall"
+
+	"nbd-dataplane/backends/qcow2/format"
+)
+
+// grow makes the disk larger. The new size is written last: a power cut before that leaves an image of the old size that leaks.
+func (im *Image) grow(sizeBytes uint64, how Preallocation, data File, progress func(done, total int64) error) error {
+	old := im.header.SizeBytes
+	if err := im.growL1(im.g.L1EntriesFor(sizeBytes)); err != nil {
+		return err
+	}
+	if how != PreallocationOff {
+		p := &preallocation{Image: im, how: how, data: data, progress: progress, from: old, to: sizeBytes}
+		if err := p.run(); err != nil {
+			return err
+		}
+	}
+	if err := im.coverFile(); err != nil {
+		return err
+	}
+	if err := im.flush(); err != nil {
+		return err
+	}
+	return im.setSize(sizeBytes)
+}
+
+// setSize writes the size of the disk into the header.
+func (im *Image) setSize(sizeBytes uint64) error {
+	im.header.SizeBytes = sizeBytes
+	if _, err := im.file.WriteAt(binary.BigEndian.AppendUint64(nil, sizeBytes), headerSizeAt); err != nil {
+		return err
+	}
+	return im.file.Sync()
+}
+
+const (
+	headerSizeAt = 24 // where in the header the size of the disk stands
+	headerL1At   = 36 // and number of entries and place of the L1 table
+)
+
+// growL1 makes the active L1 table longer, in a new place.
+func (im *Image) growL1(entries uint64) error {
+	switch {
+	case entries > format.L1BytesMax/format.EntryBytes:
+		return ErrTooLarge
+	case entries <= uint64(im.header.L1Entries) && im.header.L1Offset != 0:
+		return nil
+	}
+	table := make([]byte, entries*format.EntryBytes)
+	copy(table, im.l1)
+	return im.moveL1(table)
+}
+
+// moveL1 writes a new active L1 table and turns to it.
+func (im *Image) moveL1(table []byte) error {
+	clusters := max(1, im.g.Clusters(int64(len(table))))
+	first, err := im.allocate(clusters)
+	if err != nil {
+		return err
+	}
+	if _, err := im.file.WriteAt(padded(table, clusters<<im.g.ClusterBits), int64(im.g.Cluster(first))); err != nil {
+		return err
+	}
+	if err := im.flush(); err != nil {
+		return err
+	}
+	place := binary.BigEndian.AppendUint32(nil, uint32(len(table)/format.EntryBytes))
+	place = binary.BigEndian.AppendUint64(place, uint64(im.g.Cluster(first)))
+	if _, err := im.file.WriteAt(place, headerL1At); err != nil {
+		return err
+	}
+	if err := im.file.Sync(); err != nil {
+		return err
+	}
+	oldAt, oldBytes := im.header.L1Offset, int64(len(im.l1))
+	im.header.L1Offset, im.header.L1Entries, im.l1 = im.g.Cluster(first), uint32(len(table)/format.EntryBytes), table
+	if oldAt == 0 {
+		return nil
+	}
+	return im.release(oldAt, max(1, im.g.Clusters(oldBytes)))
+}
+
+func padded(p []byte, lengthBytes int64) []byte {
+	whole := make([]byte, lengthBytes)
+	copy(whole, p)
+	return whole
+}
+
+// coverFile makes the file as long as what is allocated at its end, so that the last cluster is a whole one.
+func (im *Image) coverFile() error {
+	size, err := im.file.Size()
+	if err != nil {
+		return err
+	}
+	im.fileBytes = max(size, int64(im.g.Cluster(im.end)))
+	if im.fileBytes == size {
+		return nil
+	}
+	return im.file.Truncate(im.fileBytes)
+}
+
+// preallocation gives guest clusters their places.
+type preallocation struct {
+	*Image
+	how      Preallocation
+	data     File // nil = the image itself
+	progress func(done, total int64) error
+	from, to uint64 // the part of the disk, in bytes
+}
+
+func (p *preallocation) run() error {
+	span := uint64(p.g.L2Entries()) << p.g.ClusterBits
+	first := p.from &^ uint64(p.g.ClusterBytes()-1)
+	if first != p.from {
+		first += uint64(p.g.ClusterBytes()) // the cluster that was cut off by the old end stays as it is
+	}
+	for at := first; at < p.to; {
+		end := min(p.to, at/span*span+span)
+		if err := p.table(format.Guest(at), int64(end-at)); err != nil {
+			return err
+		}
+		at = end
+		if err := p.report(at); err != nil {
+			return err
+		}
+	}
+	return p.dataSpace()
+}
+
+func (p *preallocation) report(at uint64) error {
+	if p.progress == nil {
+		return nil
+	}
+	return p.progress(int64(at-p.from), int64(p.to-p.from))
+}
+
+// table fills one L2 table, or the end of one, for a part of the disk.
+func (p *preallocation) table(at format.Guest, lengthBytes int64) error {
+	table, where, err := p.l2For(at)
+	if err != nil {
+		return err
+	}
+	clusters := p.g.Clusters(lengthBytes)
+	place := format.Host(at)
+	if p.data == nil {
+		first, err := p.allocate(clusters)
+		if err != nil {
+			return err
+		}
+		place = p.g.Cluster(first)
+		if err := p.space(p.file, int64(place), clusters<<p.g.ClusterBits); err != nil {
+			return err
+		}
+	}
+	for n := range clusters {
+		// Subclusters stay unallocated: there is a place, and what is read is still what is below, or zeroes.
+		p.g.SetL2Entry(table, p.g.L2Index(at)+int(n), format.L2Entry{Descriptor: format.FlagCopied | uint64(place)})
+		place += format.Host(p.g.ClusterBytes())
+	}
+	if err := p.flush(); err != nil {
+		return err
+	}
+	return p.writeL2(at, table, where)
+}
+
+// space sets the space of clusters apart.
+func (p *preallocation) space(f File, at, lengthBytes int64) error {
+	switch p.how {
+	case PreallocationFalloc:
+		a, can := f.(Allocator)
+		if !can {
+			return syscall.ENOTSUP
+		}
+		return a.Allocate(at, lengthBytes)
+	case PreallocationFull:
+		return writeZeroes(f, at, lengthBytes)
+	}
+	return nil
+}
+
+// dataSpace sets apart what is in the external data file.
+func (p *preallocation) dataSpace() error {
+	if p.data == nil || p.from >= p.to {
+		return nil
+	}
+	return p.space(p.data, int64(p.from), int64(p.to-p.from))
+}
+
+const zeroesBytes = 1 << 20
+
+func writeZeroes(f File, at, lengthBytes int64) error {
+	zeroes := make([]byte, min(zeroesBytes, lengthBytes))
+	for end := at + lengthBytes; at < end; at += int64(len(zeroes)) {
+		if _, err := f.WriteAt(zeroes[:min(int64(len(zeroes)), end-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// l2For is the L2 table of a guest offset, and where it is; a new one is zeroes, counted, and not yet referred to.
+func (im *Image) l2For(at format.Guest) (table []byte, where format.Host, err error) {
+	table = make([]byte, im.g.ClusterBytes())
+	e := format.L1Entry(format.Entry(im.l1, im.g.L1Index(at)))
+	if e.Offset() == 0 {
+		first, err := im.allocate(1)
+		return table, im.g.Cluster(first), err
+	}
+	return table, e.Offset(), readAt(im.file, table, int64(e.Offset()))
+}
+
+// writeL2 writes an L2 table and refers to it.
+func (im *Image) writeL2(at format.Guest, table []byte, where format.Host) error {
+	if _, err := im.file.WriteAt(table, int64(where)); err != nil {
+		return err
+	}
+	index := im.g.L1Index(at)
+	entry := format.FlagCopied | uint64(where)
+	if format.Entry(im.l1, index) == entry {
+		return nil
+	}
+	if err := im.file.Sync(); err != nil {
+		return err
+	}
+	return im.setL1(index, entry)
+}
+
+// setL1 writes an entry of the active L1 table.
+func (im *Image) setL1(index int, entry uint64) error {
+	format.SetEntry(im.l1, index, entry)
+	at := index * format.EntryBytes
+	_, err := im.file.WriteAt(im.l1[at:at+format.EntryBytes], int64(im.header.L1Offset)+int64(at))
+	return err
+}

@@ -1,0 +1,174 @@
+package offline
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"nbd-dataplane/backends/qcow2/format"
+)
+
+// ErrNoSnapshot says that there is no snapshot of that name.
+var ErrNoSnapshot = errors.New("snapshot not found")
+
+// BeginChange makes an image that was opened with format.ForUse ready to be changed: features that we do not know and that a change would
+// make untrue are cleared. An image that is damaged or was not closed is refused.
+func (im *Image) BeginChange() error {
+	switch {
+	case im.header.Has(format.IncompatibleCorrupt):
+		return &format.Error{Errno: syscall.EACCES, Text: "qcow2: Image is corrupt; cannot be opened read/write"}
+	case im.header.Has(format.IncompatibleDirty):
+		return &format.Error{Errno: syscall.EBUSY, Text: "qcow2: the image was not closed; 'image check -r all' repairs it"}
+	case im.header.Crypt != format.CryptNone:
+		return &format.Error{Errno: syscall.ENOTSUP, Text: "qcow2: encrypted images cannot be changed"}
+	}
+	unknown := im.header.Autoclear &^ format.AutoclearKnown
+	if unknown == 0 {
+		return nil
+	}
+	im.header.Autoclear &^= unknown
+	return im.writeHeader()
+}
+
+// CreateSnapshot takes a snapshot of the disk as it is.
+func (im *Image) CreateSnapshot(name string, when time.Time) error {
+	switch {
+	case im.header.Has(format.IncompatibleDataFile):
+		return syscall.ENOTSUP
+	case len(im.snapshots) >= format.SnapshotsMax:
+		return syscall.EFBIG
+	}
+	clusters := max(1, im.g.Clusters(int64(len(im.l1))))
+	first, err := im.allocate(clusters)
+	if err != nil {
+		return err
+	}
+	if err := im.retain(im.l1, 1); err != nil {
+		return errors.Join(err, im.release(im.g.Cluster(first), clusters), im.flush())
+	}
+	if err := im.flush(); err != nil {
+		return err
+	}
+	if err := im.settleCopied(); err != nil {
+		return err
+	}
+	// The flags in the copy are clear, as those of the active table are now.
+	if _, err := im.file.WriteAt(padded(im.l1, clusters<<im.g.ClusterBits), int64(im.g.Cluster(first))); err != nil {
+		return err
+	}
+	all := append(slices.Clone(im.snapshots), format.Snapshot{
+		L1Offset: im.g.Cluster(first), L1Entries: uint32(len(im.l1) / format.EntryBytes), ID: im.nextID(), Name: name,
+		Seconds: uint32(when.Unix()), Nanoseconds: uint32(when.Nanosecond()), DiskBytes: im.header.SizeBytes,
+	})
+	if err := im.writeSnapshots(all); err != nil {
+		return err
+	}
+	return im.flush()
+}
+
+// nextID is one more than the largest id that is a number.
+func (im *Image) nextID() string {
+	highest := uint64(0)
+	for i := range im.snapshots {
+		if n, err := strconv.ParseUint(im.snapshots[i].ID, 10, 63); err == nil {
+			highest = max(highest, n)
+		}
+	}
+	return strconv.FormatUint(highest+1, 10)
+}
+
+// DeleteSnapshot deletes the first snapshot of a name.
+func (im *Image) DeleteSnapshot(name string) error {
+	i := slices.IndexFunc(im.snapshots, func(s format.Snapshot) bool { return s.Name == name })
+	if i < 0 {
+		return ErrNoSnapshot
+	}
+	gone := im.snapshots[i]
+	l1, err := im.snapshotL1(&gone)
+	if err != nil {
+		return err
+	}
+	if err := im.writeSnapshots(slices.Delete(slices.Clone(im.snapshots), i, i+1)); err != nil {
+		return err
+	}
+	if err := im.retain(l1, -1); err != nil {
+		return err
+	}
+	if err := im.release(gone.L1Offset, max(1, im.g.Clusters(int64(len(l1))))); err != nil {
+		return err
+	}
+	return im.settle()
+}
+
+// settle ends a change: counts first, and then the flags that say what they are.
+func (im *Image) settle() error {
+	if err := im.flush(); err != nil {
+		return err
+	}
+	if err := im.settleCopied(); err != nil {
+		return err
+	}
+	return im.file.Sync()
+}
+
+func (im *Image) snapshotL1(s *format.Snapshot) ([]byte, error) {
+	if err := s.Check(im.g); err != nil {
+		return nil, err
+	}
+	return im.readTable(s.L1Offset, int64(s.L1Entries)*format.EntryBytes)
+}
+
+// ApplySnapshot makes the disk what it was at a snapshot, which is found by id or else by name.
+func (im *Image) ApplySnapshot(idOrName string) error {
+	i := slices.IndexFunc(im.snapshots, func(s format.Snapshot) bool { return s.ID == idOrName })
+	if i < 0 {
+		i = slices.IndexFunc(im.snapshots, func(s format.Snapshot) bool { return s.Name == idOrName })
+	}
+	switch {
+	case i < 0:
+		return ErrNoSnapshot
+	case im.header.Has(format.IncompatibleDataFile):
+		return syscall.ENOTSUP
+	}
+	s := &im.snapshots[i]
+	l1, err := im.snapshotL1(s)
+	if err != nil {
+		return err
+	}
+	if err := im.growL1(uint64(s.L1Entries)); err != nil {
+		return err
+	}
+	if err := im.retain(l1, 1); err != nil {
+		return errors.Join(err, im.flush())
+	}
+	if err := im.flush(); err != nil {
+		return err
+	}
+	old := im.l1
+	im.l1 = clearFlags(padded(l1, int64(len(old))))
+	if _, err := im.file.WriteAt(im.l1, int64(im.header.L1Offset)); err != nil {
+		return err
+	}
+	if err := im.file.Sync(); err != nil {
+		return err
+	}
+	if s.DiskBytes != im.header.SizeBytes {
+		if err := im.setSize(s.DiskBytes); err != nil {
+			return err
+		}
+	}
+	if err := im.retain(old, -1); err != nil {
+		return err
+	}
+	return im.settle()
+}
+
+// clearFlags takes the COPIED flags out of an L1 table: what a snapshot refers to is shared.
+func clearFlags(l1 []byte) []byte {
+	for i := range len(l1) / format.EntryBytes {
+		format.SetEntry(l1, i, format.Entry(l1, i)&^format.FlagCopied)
+	}
+	return l1
+}

@@ -1,0 +1,94 @@
+package offline
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"nbd-dataplane/backends/qcow2/format"
+	"nbd-dataplane/backends/qcow2/qcowtest"
+)
+
+// change opens an image, changes it, and fails the test if that cannot be done.
+func change(t *testing.T, path string, do func(*Image) error) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	im, err := Open(Disk{f}, format.ForUse)
+	if err == nil {
+		err = im.BeginChange()
+	}
+	if err == nil {
+		err = do(im)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Goal: snapshots are taken, deleted and applied in images of every kind. Method: random ones in turn with work by QEMU, in images of QEMU; after
+// each step qemu-img finds the image clean and reads what it must from the disk and from each snapshot.
+func TestSnapshotsOfAnyImage(t *testing.T) {
+	for seed := range uint64(24) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		o := qcowtest.RandomOptions(rng)
+		o.DataFile, o.DataFileRaw, o.Bitmaps, o.RefcountBits = false, false, 0, max(o.RefcountBits, 16)
+		if o.Version == 2 {
+			o.RefcountBits = 16
+		}
+		t.Run(fmt.Sprintf("%d-%s", seed, o), func(t *testing.T) {
+			t.Parallel()
+			im := qcowtest.Make(t, t.TempDir(), o, seed)
+			for n := range 6 {
+				changeSnapshots(t, im, rng, n)
+				im.Verify(t)
+				im.Work(t, 5)
+			}
+			im.Verify(t)
+		})
+	}
+}
+
+func changeSnapshots(t *testing.T, im *qcowtest.Image, rng *rand.Rand, n int) {
+	kind := rng.IntN(3)
+	if len(im.Snapshots) == 0 {
+		kind = 0
+	}
+	which := rng.IntN(max(1, len(im.Snapshots)))
+	switch kind {
+	case 0:
+		name := fmt.Sprintf("ours%d", n)
+		change(t, im.Path, func(i *Image) error { return i.CreateSnapshot(name, time.Unix(1e9, 5)) })
+		im.Snapshots = append(im.Snapshots, qcowtest.Snapshot{Name: name, Flat: append([]byte(nil), im.Flat...)})
+	case 1:
+		change(t, im.Path, func(i *Image) error { return i.DeleteSnapshot(im.Snapshots[which].Name) })
+		im.Snapshots = append(im.Snapshots[:which], im.Snapshots[which+1:]...)
+	case 2:
+		change(t, im.Path, func(i *Image) error { return i.ApplySnapshot(im.Snapshots[which].Name) })
+		copy(im.Flat, im.Snapshots[which].Flat)
+	}
+}
+
+// Goal: a snapshot that the refcounts have no room for changes nothing. Method: counts of one bit; qemu-img finds the image clean and as it was.
+func TestSnapshotWithoutRoomForCounts(t *testing.T) {
+	o := qcowtest.Options{Version: 3, ClusterBytes: 4096, RefcountBits: 1, Preallocation: "off", SizeBytes: 1 << 20}
+	im := qcowtest.Make(t, t.TempDir(), o, 1)
+	f, err := os.OpenFile(im.Path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	image, err := Open(Disk{f}, format.ForUse)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := image.CreateSnapshot("s", time.Now()); err == nil {
+		t.Error("the snapshot was taken")
+	}
+	im.Verify(t)
+}
