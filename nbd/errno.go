@@ -25,6 +25,7 @@ var wireErrors = map[syscall.Errno]Errno{
 	syscall.EBADF:     EIO,
 	syscall.EBADMSG:   EIO,
 	syscall.ENODEV:    EIO,
+	syscall.ENOMEDIUM: EIO,
 	syscall.ENOLCK:    EIO,
 	syscall.ENXIO:     EIO,
 	syscall.EREMOTEIO: EIO,
