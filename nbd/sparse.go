@@ -1,8 +1,9 @@
 package nbd
 
 import (
-	"bytes"
 	"encoding/binary"
+
+	"nbd-dataplane/internal/membuf"
 )
 
 // Zeroes in the answer to a READ are told as a hole where that pays: looking for them ends at the first byte that
@@ -13,13 +14,6 @@ const (
 	// sparseUnit is the granularity of holes, in bytes: coarse, so that chunks stay few.
 	sparseUnit = 32 << 10
 )
-
-var zeroUnit [sparseUnit]byte
-
-// allZero reports whether p, of at most a unit, is zeroes.
-func allZero(p []byte) bool {
-	return p[0] == 0 && p[len(p)-1] == 0 && bytes.Equal(p, zeroUnit[:len(p)])
-}
 
 // replySparse answers a READ by chunks of data and of holes, in order; the last one is DONE.
 func (c *Conn) replySparse(q *request, buf []byte, charge int64) {
@@ -49,10 +43,10 @@ func (c *Conn) replySparse(q *request, buf []byte, charge int64) {
 // offset is that of buf in the export.
 func sameKind(buf []byte, at int, offset uint64) (end int, zero bool) {
 	end = unitEnd(buf, at, offset)
-	zero = allZero(buf[at:end])
+	zero = membuf.AllZero(buf[at:end])
 	for end < len(buf) {
 		next := unitEnd(buf, end, offset)
-		if next-at > payloadAdvertised || allZero(buf[end:next]) != zero {
+		if next-at > payloadAdvertised || membuf.AllZero(buf[end:next]) != zero {
 			break
 		}
 		end = next

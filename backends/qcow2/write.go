@@ -1,12 +1,12 @@
 package qcow2
 
 import (
-	"bytes"
 	"errors"
 	"syscall"
 
 	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/membuf"
 )
 
 // WriteAt stores p at offset off.
@@ -20,7 +20,7 @@ func (i *Image) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.
 		}
 	}
 	fua := flags & blockcore.WriteFUA
-	if i.options.DetectZeroes != DetectOff && allZero(p) {
+	if i.options.DetectZeroes != DetectOff && membuf.AllZero(p) {
 		err := i.WriteZeroes(t, blockcore.Range{Offset: off, Length: int64(len(p))}, i.detected(fua))
 		if !errors.Is(err, syscall.ENOTSUP) {
 			return err
@@ -46,17 +46,6 @@ func (i *Image) detected(fua blockcore.WriteFlags) blockcore.ZeroFlags {
 		flags |= blockcore.ZeroMayUnmap
 	}
 	return flags
-}
-
-// allZero compares p with itself, one word on: the library's comparison is the fastest loop there is.
-func allZero(p []byte) bool {
-	const word = 16
-	for k := range min(word, len(p)) {
-		if p[k] != 0 {
-			return false
-		}
-	}
-	return len(p) <= word || bytes.Equal(p[word:], p[:len(p)-word])
 }
 
 // writeRange writes in place what is mapped, and allocates the rest.

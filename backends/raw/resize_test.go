@@ -12,6 +12,7 @@ import (
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/blockcore/blocktest"
+	"nbd-dataplane/internal/membuf"
 )
 
 // disk is a file as the only node of a graph.
@@ -98,7 +99,7 @@ func TestResizeFile(t *testing.T) {
 				content, err := os.ReadFile(c.o.Path)
 				require.NoError(t, err)
 				require.Equal(t, byte(1), content[c.o.Offset+8191])
-				require.True(t, allZero(content[min(c.o.Offset+8192, int64(len(content))):]) || size == 128<<10, "what was cut off came back")
+				require.True(t, membuf.AllZero(content[min(c.o.Offset+8192, int64(len(content))):]) || size == 128<<10, "what was cut off came back")
 			}
 			if c.unit == 512 {
 				require.NoError(t, d.resize(1000))

@@ -12,6 +12,7 @@ import (
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/blockcore/blocktest"
+	"nbd-dataplane/internal/membuf"
 )
 
 // Goal: a full file system is ENOSPC for writes, for FUA writes and for zeroes that provision, and harms neither flush nor
@@ -92,7 +93,7 @@ func TestBigZeroes(t *testing.T) {
 		require.NoError(t, ctx.Do(func(t *blockcore.Task) error {
 			p := t.Buffers().Get(4096)
 			defer t.Buffers().Put(p)
-			if err := f.ReadAt(t, p, size-4096); err != nil || !allZero(p) {
+			if err := f.ReadAt(t, p, size-4096); err != nil || !membuf.AllZero(p) {
 				return unix.EBADMSG
 			}
 			return f.Discard(t, blockcore.Range{Length: size})

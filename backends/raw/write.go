@@ -1,13 +1,13 @@
 package raw
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/membuf"
 )
 
 // WriteAt stores p at offset off.
@@ -22,7 +22,7 @@ func (f *File) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.W
 		}
 	}
 	fua := flags&blockcore.WriteFUA != 0
-	if f.detect != DetectOff && allZero(p) {
+	if f.detect != DetectOff && membuf.AllZero(p) {
 		err := f.writeDetected(t, blockcore.Range{Offset: off, Length: int64(len(p))}, fua)
 		if !errors.Is(err, unix.ENOTSUP) {
 			return err
@@ -44,17 +44,6 @@ func (f *File) writeDetected(t *blockcore.Task, r blockcore.Range, fua bool) err
 		flags |= blockcore.ZeroMayUnmap
 	}
 	return f.WriteZeroes(t, r, flags)
-}
-
-// allZero compares p with itself, one word on: the library's comparison is the fastest loop there is.
-func allZero(p []byte) bool {
-	const word = 16
-	for i := range min(word, len(p)) {
-		if p[i] != 0 {
-			return false
-		}
-	}
-	return len(p) <= word || bytes.Equal(p[word:], p[:len(p)-word])
 }
 
 func (f *File) writePlainly(t *blockcore.Task, p []byte, pos int64) error {

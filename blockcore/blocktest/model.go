@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/membuf"
 )
 
 // model is what the disk should hold: a flat array of bytes.
@@ -68,16 +69,12 @@ func (m *model) checkStatus(r blockcore.Range, max int) []blockcore.Extent {
 	at := r.Offset
 	for _, e := range exts {
 		part := blockcore.Range{Offset: at, Length: e.Length}
-		if e.Status&blockcore.ExtentZero != 0 && !allZero(m.slice(part)) {
+		if e.Status&blockcore.ExtentZero != 0 && !membuf.AllZero(m.slice(part)) {
 			require.Failf(m.d.t, "the map is wrong", "%v is said to be zero and is not", part)
 		}
 		at = part.End()
 	}
 	return exts
-}
-
-func allZero(p []byte) bool {
-	return len(bytes.TrimLeft(p, "\x00")) == 0
 }
 
 // requireSame compares without printing megabytes.

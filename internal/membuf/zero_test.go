@@ -1,4 +1,4 @@
-package raw
+package membuf
 
 import (
 	"testing"
@@ -6,14 +6,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Goal: allZero finds a single set byte anywhere; method: every position of lengths around the word size.
+// Goal: AllZero finds a single set byte anywhere; method: every position of lengths around the word size.
 func TestAllZero(t *testing.T) {
 	for n := range 70 {
 		p := make([]byte, n)
-		require.True(t, allZero(p), "%d bytes", n)
+		require.True(t, AllZero(p), "%d bytes", n)
 		for i := range p {
 			p[i] = 1
-			require.False(t, allZero(p), "byte %d of %d", i, n)
+			require.False(t, AllZero(p), "byte %d of %d", i, n)
 			p[i] = 0
 		}
 	}
@@ -24,7 +24,7 @@ func BenchmarkAllZero(b *testing.B) {
 	p := make([]byte, 64<<10)
 	b.SetBytes(int64(len(p)))
 	for b.Loop() {
-		if !allZero(p) {
+		if !AllZero(p) {
 			b.Fatal("not zero")
 		}
 	}
