@@ -10,7 +10,7 @@ import (
 
 // pause is the time between an export that has gone and another one of its name, in which the clients of the one wait for the other:
 //
-//	RemoveExport   delist -> park: drained, flushed, connections still, on the main loop, node free -> ready
+//	RemoveExport   hidden -> park: drained, flushed, connections still, on the main loop, node free -> ready
 //	pauseLoop      until the limit, the last client, the stop of the server, or
 //	AddExport      enlist claims -> the clients leave the old export's loop and come to the new one's (takeover.go)
 //
@@ -33,7 +33,7 @@ func newPause(e *Export, most time.Duration) *pause {
 	return &pause{export: e, most: most, begun: time.Now(), claimed: make(chan struct{}), handed: make(chan struct{})}
 }
 
-// pause holds the clients of e, which is delisted, for the next export of its name. It reports false when they are to leave at once: there are
+// pause holds the clients of e, which is hidden, for the next export of its name. It reports false when they are to leave at once: there are
 // none, or they could not be brought to rest.
 func (s *Server) pause(ctx context.Context, e *Export, most time.Duration) bool {
 	p := s.pauseOf(e.Name())

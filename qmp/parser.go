@@ -196,7 +196,7 @@ func (p *parser) unquote(text []byte) (string, error) {
 	return s.String(), nil
 }
 
-// unicodeEscape reads \uXXXX or two of them that form a surrogate pair; the length is 0 if they name no character.
+// unicodeEscape reads the four digits behind \u, or two such escapes that form a surrogate pair; the length is 0 if they name no character.
 func unicodeEscape(text []byte) (rune, int) {
 	high, ok := hex4(text)
 	if !ok {
