@@ -212,7 +212,7 @@ var wrongInputs = []string{
 // get the same wrong inputs, each on a connection of its own with a command behind it, and give the same answers byte for byte.
 func TestErrorsAreQEMUs(t *testing.T) {
 	theirs := filepath.Join(t.TempDir(), "qemu")
-	daemon := exec.Command("qemu-storage-daemon", "--chardev", "socket,id=m,server=on,wait=off,path="+theirs, "--monitor", "m")
+	daemon := exec.Command("qemu-storage-daemon", "--chardev", "socket,id=m,server=on,wait=on,path="+theirs, "--monitor", "m")
 	require.NoError(t, daemon.Start())
 	defer func() {
 		require.NoError(t, daemon.Process.Kill())
@@ -221,7 +221,6 @@ func TestErrorsAreQEMUs(t *testing.T) {
 	s := newStage()
 	s.server = New(Options{Commands: likeQEMU(), Quit: func() {}})
 	ours := s.listen(t)
-	awaitSocket(t, theirs)
 	for _, input := range wrongInputs {
 		want := answersTo(t, theirs, input)
 		require.NotEmpty(t, want, "%q", input)
@@ -229,27 +228,19 @@ func TestErrorsAreQEMUs(t *testing.T) {
 	}
 }
 
-// awaitSocket returns when somebody accepts there.
-func awaitSocket(t *testing.T, path string) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		conn, err := net.Dial("unix", path)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
-}
-
 // answersTo is all that is said up to the answer to a command of ours behind the input.
 func answersTo(t *testing.T, path, input string) []string {
 	t.Helper()
-	conn, err := net.Dial("unix", path)
-	require.NoError(t, err)
+	var conn net.Conn
+	require.Eventually(t, func() (isUp bool) {
+		var err error
+		conn, err = net.Dial("unix", path)
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
 	defer conn.Close()
 	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	const before, behind = `{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}`, `{"execute":"query-version","id":"last"}`
-	_, err = conn.Write([]byte(before + input + "\n" + behind))
+	_, err := conn.Write([]byte(before + input + "\n" + behind))
 	require.NoError(t, err)
 	var answers []string
 	lines := bufio.NewReader(conn)

@@ -20,8 +20,9 @@ type chardev struct {
 	place  *place   // a socket that listens
 	conn   net.Conn // one that is connected, the first one of place too
 	stdio  bool
-	waits  bool // for its first client before the program goes on
-	taken  bool // a monitor has it
+	waits  bool   // for its first client before the program goes on
+	words  string // of the command line that asked for it
+	taken  bool   // a monitor has it
 	pretty bool
 }
 
@@ -165,9 +166,10 @@ func listenPrivately(path string, takeOver bool) (*place, error) {
 	return listenUnix(path, takeOver)
 }
 
-// meet waits for the first client of a chardev that is to wait for it.
-func (c *chardev) meet(signals <-chan os.Signal) (err error) {
+// meet waits for the first client of a chardev that is to wait for it, and says so: nothing else is to be seen of the program meanwhile.
+func (c *chardev) meet(signals <-chan os.Signal, j *journal) (err error) {
 	if c.waits {
+		j.waits(c)
 		c.conn, err = c.firstClient(signals)
 	}
 	return err

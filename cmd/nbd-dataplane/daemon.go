@@ -183,7 +183,7 @@ var impliedKeys = map[string]string{"blockdev": "driver", "export": "type", "obj
 // do is one option's turn.
 func (s *daemon) do(step daemonStep) error {
 	if step.option == "chardev" {
-		return s.addChardev(step.text)
+		return s.addChardev(step)
 	}
 	v, err := qmp.ParseOption(step.text, impliedKeys[step.option])
 	if err != nil {
@@ -204,8 +204,8 @@ func (s *daemon) do(step daemonStep) error {
 	return err
 }
 
-func (s *daemon) addChardev(text string) error {
-	id, c, err := makeChardev(text)
+func (s *daemon) addChardev(step daemonStep) error {
+	id, c, err := makeChardev(step.text)
 	if err != nil {
 		return err
 	}
@@ -216,6 +216,7 @@ func (s *daemon) addChardev(text string) error {
 		}
 		return qmp.Errorf("attempt to add duplicate property '%s' to object (type 'container')", id)
 	}
+	c.words = step.words
 	s.chardevs[id] = c
 	return nil
 }
@@ -241,7 +242,7 @@ func (s *daemon) addMonitor(v qmp.Value) error {
 		return qmp.Errorf("Device '%s' is in use", a.Chardev)
 	}
 	c.taken, c.pretty = true, a.Pretty
-	return c.meet(s.signals)
+	return c.meet(s.signals, s.journal)
 }
 
 // signalLoop ends the process at the last of so many signals, for people who cannot wait for storage; qemu-storage-daemon

@@ -77,6 +77,15 @@ func (j *journal) warn(text string) {
 	j.log.Warn().Msg(text)
 }
 
+// waits tells that nothing happens until somebody connects to a chardev.
+func (j *journal) waits(c *chardev) {
+	if j.door == doorQSD {
+		fmt.Fprintf(j.err, "%s: %s: info: QEMU waiting for connection on: disconnected:%s,server=on\n", qsdName, c.words, c.place.chardevName())
+		return
+	}
+	j.log.Info().Str("at", c.place.chardevName()).Msg("waiting for a monitor to connect")
+}
+
 // event writes an event of the server down. It is called by one goroutine.
 func (j *journal) event(e nbd.Event) {
 	if j.door == doorQEMU {

@@ -160,6 +160,18 @@ func (p *place) qemuName(export string) string {
 	return ""
 }
 
+// chardevName is how QEMU writes the address of a chardev.
+func (p *place) chardevName() string {
+	name, isAbstract := strings.CutPrefix(p.path, "@")
+	switch {
+	case isAbstract:
+		return "unix:" + name + ",abstract=on,tight=on"
+	case p.network == "unix":
+		return "unix:" + p.path
+	}
+	return "tcp:" + net.JoinHostPort(p.host, p.port)
+}
+
 // close stops listening and removes the socket, if it is still ours.
 func (p *place) close() {
 	p.listener.Close()

@@ -156,12 +156,12 @@ func TestQSDEnds(t *testing.T) {
 			s := steer(t, program, slices.Clone(args)...)
 			s.do("query-version") // the signal does not come before its time
 			require.FileExists(t, filepath.Join(s.dir, "pid"))
-			require.Equal(t, outcome{}, s.end(signal), "%s %s", program, signal)
+			require.Equal(t, ended, s.end(signal), "%s %s", program, signal)
 			require.NoFileExists(t, filepath.Join(s.dir, "pid"))
 		}
 		s := steer(t, program, slices.Clone(args)...)
 		require.Equal(t, "{}", s.do("quit"))
-		require.Equal(t, outcome{}, s.wait())
+		require.Equal(t, ended, s.wait())
 		require.NoFileExists(t, filepath.Join(s.dir, "pid"))
 	}
 }
@@ -200,7 +200,7 @@ func TestQSDPidFileIsHeld(t *testing.T) {
 			}
 		}
 		require.FileExists(t, filepath.Join(s.dir, "pid"))
-		require.Equal(t, outcome{}, s.end(syscall.SIGTERM))
+		require.Equal(t, ended, s.end(syscall.SIGTERM))
 	}
 }
 

@@ -40,11 +40,15 @@ func steer(t *testing.T, program string, args ...string) *steered {
 	return s
 }
 
-// launch starts a storage daemon that has the monitor DIR/m.
+// ended is what is left of a daemon that was started by launch and ended well.
+var ended = outcome{Stderr: "qemu-storage-daemon: --chardev socket,id=m,path=DIR/m,server=on,wait=on: info: QEMU waiting for connection on: disconnected:unix:DIR/m,server=on\n"}
+
+// launch starts a storage daemon that has the monitor DIR/m, and goes on when somebody has dialled it: QEMU greets one twice who comes while it
+// is still putting its monitor up.
 func launch(t *testing.T, program string, args ...string) *steered {
 	t.Helper()
 	s := &steered{t: t, dir: sameDir(t)}
-	args = append([]string{"--chardev", "socket,id=m,path=DIR/m,server=on,wait=off", "--monitor", "m"}, args...)
+	args = append([]string{"--chardev", "socket,id=m,path=DIR/m,server=on,wait=on", "--monitor", "m"}, args...)
 	for n := range args {
 		args[n] = strings.ReplaceAll(args[n], "DIR", s.dir)
 	}

@@ -86,7 +86,7 @@ func TestDaemonAtWork(t *testing.T) {
 		`blockdev-del {"node-name":"d"}`,
 		`blockdev-del {"node-name":"f"}`,
 		`quit`)
-	require.Equal(t, outcome{}, s.wait())
+	require.Equal(t, ended, s.wait())
 	out, err := s.tool("qemu-io", "-f", "raw", "-c", "read -P 0x22 64k 64k", "-c", "read -P 0x44 128k 64k", "-c", "read -P 0x33 3M 64k", "d.img")
 	require.NoError(t, err, out)
 }
@@ -118,7 +118,7 @@ func TestDaemonInjects(t *testing.T) {
 		done <- err
 	}()
 	require.Eventually(t, func() bool { return strings.Contains(s.do("x-query-inflight"), `"offset":65536`) }, commandMax, 10*time.Millisecond)
-	require.Equal(t, outcome{}, s.end(syscall.SIGTERM))
+	require.Equal(t, ended, s.end(syscall.SIGTERM))
 	<-done
 }
 
@@ -143,7 +143,7 @@ func TestDaemonTLS(t *testing.T) {
 	require.Error(t, err)
 	require.Contains(t, out, "TLS")
 	s.ok(`nbd-server-stop`, `object-del {"id":"tls"}`, `quit`)
-	require.Equal(t, outcome{}, s.wait())
+	require.Equal(t, ended, s.wait())
 }
 
 // makeCertificates makes an authority and a server for localhost.
