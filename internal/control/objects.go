@@ -436,7 +436,7 @@ func (p *Plane) qomList(_ context.Context, _ *qmp.Call, a *qomListArgs) (any, er
 			list = append(list, entry{o.id, "child<" + o.kind + ">"})
 		}
 		slices.SortFunc(list, func(a, b entry) int { return compare(a.Name, b.Name) })
-		return list, nil
+		return slices.Insert(list, 0, entry{"type", "string"}), nil
 	}
 	o, err := p.objectAt(a.Path)
 	if err != nil {
