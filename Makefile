@@ -77,6 +77,10 @@ soak: deps ## repeat the tests in random order, race detector and assertions on,
 churn: ## drain, move, filter, resize and disconnect a disk 1,600 times under clients that verify
 	CHURN_PERCENT=100 $(GO) test $(TEST_FLAGS) -v -run TestChurn ./interop
 
+.PHONY: check-qmp-shell
+check-qmp-shell: build ## drive our monitor with QEMU's qmp-shell, which is downloaded from Debian once
+	@scripts/check-qmp-shell $(BIN)
+
 .PHONY: bench-pause
 bench-pause: build ## how long a client stands still while its disk is changed, beside qemu-storage-daemon
 	$(GO) run ./internal/bench/pause --ours $(BIN)

@@ -7,7 +7,7 @@ import (
 
 // Permissions is a set of things that one user of a node may do, or lets the others do.
 //
-// Analogous to QEMU's BLK_PERM_* flags.
+// Analogous to QEMU's BLK_PERM_* flags. The numbers of the bits are QEMU's, too: between processes they are offsets of locks in the image.
 type Permissions uint8
 
 const (

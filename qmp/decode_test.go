@@ -127,7 +127,11 @@ func TestDecodeErrors(t *testing.T) {
 			"Invalid parameter type for 'nodes[0].file.size', expected: integer"},
 		{`{"int":1}{}`, "Expecting at most one JSON value"},
 		{`{"int":1`, "JSON parse error, premature EOI"},
-		{``, "JSON parse error, premature EOI"},
+		{`{"int":[}`, "JSON parse error, expecting value"},
+		{`{"string":"x`, `JSON parse error, stray '"x'`},
+		{`-`, "JSON parse error, stray '-'"},
+		{`{},`, "Expecting at most one JSON value"},
+		{``, "Expecting a JSON value"},
 		{`{"int":01}`, "JSON parse error, stray '01'"},
 	} {
 		err := Decode([]byte(c.json), &everything{})

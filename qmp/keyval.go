@@ -6,7 +6,7 @@ import "strings"
 // for one in a value. implied is the key of a first part without "=".
 func ParseOption(text, implied string) (Value, error) {
 	if strings.HasPrefix(text, "{") {
-		return parseOptionJSON(text)
+		return ParseValue([]byte(text))
 	}
 	pairs, err := splitOption(text, implied)
 	if err != nil {
@@ -19,23 +19,6 @@ func ParseOption(text, implied string) (Value, error) {
 			}
 		}
 	})
-}
-
-// parseOptionJSON tells of what stands behind the value as QEMU does.
-func parseOptionJSON(text string) (Value, error) {
-	v, err := ParseValue([]byte(text))
-	if err == nil {
-		return v, nil
-	}
-	for n := range len(text) {
-		if text[n] != '}' {
-			continue
-		}
-		if _, whole := ParseValue([]byte(text[:n+1])); whole == nil {
-			return v, Errorf("Expecting at most one JSON value")
-		}
-	}
-	return v, err
 }
 
 // splitOption cuts a text into keys and values as QEMU's keyval_parse does, with its errors.

@@ -96,6 +96,11 @@ func (s *stream) take(kind tokenKind) {
 	if s.open() {
 		return
 	}
+	s.parse()
+}
+
+// parse tells about the value of the tokens there are.
+func (s *stream) parse() {
 	value, err := parse(s.text, s.tokens, s.ours)
 	s.reset()
 	s.emit(value, err)
@@ -136,12 +141,15 @@ func (s *stream) open() bool {
 	return (s.braces > 0 || s.brackets > 0) && s.braces >= 0 && s.brackets >= 0
 }
 
-// flush ends a token at the end of the input that only a further byte would have ended: a number or keyword.
-func (s *stream) flush() { s.feed([]byte{'\n'}) }
-
-// idle is true if nothing has been begun.
-func (s *stream) idle() bool {
-	return len(s.tokens) == 0 && len(s.text) == 0
+// flush is the end of the input: it ends the token and the value that are being read, however little there is of them.
+func (s *stream) flush() {
+	if s.lexer.state != lexStart && s.lexer.state != lexRecovery {
+		s.feedByte(0) // which no token takes, and no error shows
+	}
+	s.lexer.state = lexStart
+	if len(s.tokens) > 0 {
+		s.parse()
+	}
 }
 
 func (s *stream) fail(err error) {

@@ -54,25 +54,25 @@ type Value struct {
 
 // ParseValue reads a text that holds one JSON value, with QEMU's extensions and its errors.
 func ParseValue(text []byte) (Value, error) {
-	var values []node
+	var first node
 	var failed error
+	values := 0
 	s := &stream{emit: func(n node, err error) {
-		if failed == nil {
-			failed = err
+		if values++; values == 1 {
+			first, failed = n, err
 		}
-		values = append(values, n)
 	}}
 	s.feed(text)
 	s.flush()
 	switch {
 	case failed != nil:
 		return Value{}, failed
-	case !s.idle() || len(values) == 0:
-		return Value{}, parseError("premature EOI")
-	case len(values) > 1:
+	case values == 0:
+		return Value{}, Errorf("Expecting a JSON value")
+	case values > 1:
 		return Value{}, Errorf("Expecting at most one JSON value")
 	}
-	return valueOf(values[0]), nil
+	return valueOf(first), nil
 }
 
 func valueOf(n node) Value { return Value{node: n, some: true} }

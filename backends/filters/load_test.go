@@ -1,10 +1,7 @@
 package filters
 
 import (
-	"bytes"
 	"fmt"
-	"math/rand/v2"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,61 +16,6 @@ const (
 	loadStripe  = 16 << 10 // bytes for each client
 	loadRounds  = 40
 )
-
-// client works on a stripe of its own and compares what it reads with what it has written.
-type client struct {
-	root  *blockcore.Root
-	base  int64
-	model []byte
-	rng   *rand.Rand
-	stop  *atomic.Bool
-	ops   *atomic.Int64
-	done  chan error
-}
-
-// Run is the life of the client, as one Task.
-func (c *client) Run(t *blockcore.Task) {
-	var err error
-	for err == nil && !c.stop.Load() {
-		if err = c.request(t); err == nil {
-			c.ops.Add(1)
-		}
-		t.Yield()
-	}
-	c.done <- err
-}
-
-func (c *client) request(t *blockcore.Task) error {
-	off := c.rng.Int64N(loadStripe/512) * 512
-	n := min(512*(1+c.rng.Int64N(8)), loadStripe-off)
-	r := blockcore.Range{Offset: c.base + off, Length: n}
-	own := c.model[off : off+n]
-	k := blockcore.Ticket{Op: "load", Range: r}
-	if !c.root.Begin(t, &k) {
-		return blockcore.ErrContextClosed
-	}
-	defer c.root.End(t, &k)
-	p := t.Buffers().Get(int(n))
-	defer t.Buffers().Put(p)
-	switch c.rng.IntN(5) {
-	case 0:
-		clear(own)
-		return c.root.Edge().WriteZeroes(t, r, blockcore.ZeroMayUnmap)
-	case 1, 2:
-		for i := range own {
-			own[i] = byte(c.rng.Uint32())
-		}
-		copy(p, own)
-		return c.root.Edge().Write(t, p, r.Offset, blockcore.WriteFlags(c.rng.IntN(2)))
-	}
-	if err := c.root.Edge().Read(t, p, r.Offset); err != nil {
-		return err
-	}
-	if !bytes.Equal(p, own) {
-		return fmt.Errorf("%v is not what was written", r)
-	}
-	return nil
-}
 
 // Goal: every filter can be put under a client that goes on, and taken away again, and no byte is wrong and nothing is counted in
 // flight afterwards; method: clients that verify, and each filter inserted and removed again and again, one at a time and all on one
@@ -103,34 +45,20 @@ func underLoad(t *testing.T, engine blockcore.EngineKind, filter func(*testing.T
 	r.disk, err = r.graph.AddNode(blockcore.NodeOptions{Name: "disk", Context: r.ctx, Driver: r.fake})
 	require.NoError(t, err)
 	r.own(r.disk)
-	var stop atomic.Bool
-	var ops atomic.Int64
-	var clients []*client
-	for i := range int64(loadClients) {
-		c := &client{
-			root: r.root, base: i * loadStripe, model: make([]byte, loadStripe),
-			rng: rand.New(rand.NewPCG(seed, uint64(i))), stop: &stop, ops: &ops, done: make(chan error, 1),
-		}
-		clients = append(clients, c)
-		r.ctx.Post(func() { r.ctx.Spawn(c) })
-	}
+	load := blocktest.NewLoad(r.ctx, r.root, blocktest.LoadOptions{
+		Clients: loadClients, StripeBytes: loadStripe, RequestMaxBytes: 4096, FUA: true, Seed: seed,
+	})
 	for round := range loadRounds {
-		before := ops.Load()
-		n := r.insert(fmt.Sprintf("filter%d", round), filter(t))
-		require.Eventually(t, func() bool { return ops.Load() > before+loadClients || len(clients[0].done) > 0 }, 10*time.Second, 10*time.Microsecond)
+		var n *blockcore.Node
+		load.During(t, func() { n = r.insert(fmt.Sprintf("filter%d", round), filter(t)) })
 		if round%2 == 1 { // so at times there are two
 			r.remove(n)
 			r.remove(r.graph.Node(fmt.Sprintf("filter%d", round-1)))
 		}
 	}
-	stop.Store(true)
-	for i, c := range clients {
-		require.NoError(t, <-c.done, "client %d, seed %d", i, seed)
-		require.Equal(t, c.model, r.fake.Contents(blockcore.Range{Offset: c.base, Length: loadStripe}), "client %d, seed %d", i, seed)
-	}
+	load.Stop(t, r.fake.Contents)
 	require.Equal(t, []*blockcore.Node{r.disk}, r.graph.Nodes())
 	r.requireStill()
-	require.Zero(t, r.root.Quiesced())
 }
 
 // insert puts a filter between the owner and what it uses.

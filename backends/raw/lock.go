@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
 )
 
 // QEMU's image locks are shared locks on single bytes of the image, one for each permission used and
@@ -25,8 +27,8 @@ const (
 // LockError says that another process uses the image in a way that excludes ours.
 type LockError struct {
 	Path       string
-	Permission Permissions // one bit
-	Denied     bool        // others do not share it; otherwise they use what we do not share
+	Permission blockcore.Permissions // one bit
+	Denied     bool                  // others do not share it; otherwise they use what we do not share
 }
 
 // Message is QEMU's wording of the error.
@@ -72,11 +74,11 @@ func locksUnsupported(err error) bool {
 
 // lockSet is the bytes that a user of an image has locked.
 type lockSet struct {
-	uses, denies Permissions
+	uses, denies blockcore.Permissions
 }
 
-func newLockSet(uses, shares Permissions) lockSet {
-	return lockSet{uses: uses, denies: permAll &^ shares}
+func newLockSet(uses, shares blockcore.Permissions) lockSet {
+	return lockSet{uses: uses, denies: blockcore.PermAll &^ shares}
 }
 
 func (s lockSet) with(o lockSet) lockSet { return lockSet{s.uses | o.uses, s.denies | o.denies} }
@@ -85,7 +87,7 @@ func (s lockSet) without(o lockSet) lockSet { return lockSet{s.uses &^ o.uses, s
 
 // setLocks locks or unlocks all bytes of s on fd.
 func setLocks(ops lockOps, fd int, s lockSet, kind int16) error {
-	for n := range permCount {
+	for n := range lockBits {
 		if err := setByte(ops, fd, lockUsesBase+n, s.uses&(1<<n) != 0, kind); err != nil {
 			return err
 		}
@@ -126,8 +128,8 @@ func narrowLocks(ops lockOps, fd int, from, to lockSet) {
 }
 
 func lookForConflicts(ops lockOps, fd int, path string, s lockSet) error {
-	for n := range permCount {
-		bit := Permissions(1) << n
+	for n := range lockBits {
+		bit := blockcore.Permissions(1) << n
 		if err := lookForByte(ops, fd, lockDeniesBase+n, s.uses&bit != 0); err != nil {
 			return lockConflict(err, &LockError{Path: path, Permission: bit, Denied: true})
 		}

@@ -5,6 +5,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
 )
 
 // lockedBytes returns the bytes that somebody has locked, of those that mean something.
@@ -15,7 +17,7 @@ func lockedBytes(t *testing.T, path string) []int64 {
 	defer unix.Close(fd)
 	var locked []int64
 	for _, base := range []int{lockUsesBase, lockDeniesBase} {
-		for n := range permCount {
+		for n := range lockBits {
 			err := lookForByte(kernelLocks{}, fd, base+n, true)
 			if err != nil {
 				require.ErrorIs(t, err, errByteLocked)
@@ -29,12 +31,12 @@ func lockedBytes(t *testing.T, path string) []int64 {
 // bytesOf returns the bytes that a set stands for.
 func bytesOf(s lockSet) []int64 {
 	var bytes []int64
-	for n := range permCount {
+	for n := range lockBits {
 		if s.uses&(1<<n) != 0 {
 			bytes = append(bytes, int64(lockUsesBase+n))
 		}
 	}
-	for n := range permCount {
+	for n := range lockBits {
 		if s.denies&(1<<n) != 0 {
 			bytes = append(bytes, int64(lockDeniesBase+n))
 		}
@@ -48,7 +50,7 @@ type user struct {
 	locks lockSet
 }
 
-func (u *user) change(t *testing.T, path string, uses, shares Permissions) error {
+func (u *user) change(t *testing.T, path string, uses, shares blockcore.Permissions) error {
 	t.Helper()
 	to := newLockSet(uses, shares)
 	if err := widenLocks(kernelLocks{}, u.fd, path, u.locks, to); err != nil {
@@ -69,8 +71,8 @@ func newUser(t *testing.T, path string) *user {
 // T-L1, image-locking/basic. Goal: each user locks the bytes of what it does and does not share, users who get along add theirs, one who
 // does not fails and leaves nothing, and closing gives back exactly its own. Method: QEMU's script, on real locks.
 func TestImageLockingBasic(t *testing.T) {
-	const perm1, perm2 = PermWrite | PermConsistentRead, PermResize
-	const shared = Permissions(permAll)
+	const perm1, perm2 = blockcore.PermWrite | blockcore.PermRead, blockcore.PermResize
+	const shared = blockcore.PermAll
 	path := makeFile(t, t.TempDir(), 4096)
 	first, second, third := newUser(t, path), newUser(t, path), newUser(t, path)
 	require.NoError(t, first.change(t, path, perm1, perm1))
@@ -80,7 +82,7 @@ func TestImageLockingBasic(t *testing.T) {
 	require.NoError(t, first.change(t, path, perm1, perm1|perm2))
 	require.NoError(t, second.change(t, path, perm2, shared))
 	require.Equal(t, []int64{100, 101, 103, 202}, lockedBytes(t, path))
-	require.Error(t, third.change(t, path, perm1, shared&^PermWrite), "somebody writes")
+	require.Error(t, third.change(t, path, perm1, shared&^blockcore.PermWrite), "somebody writes")
 	require.Equal(t, []int64{100, 101, 103, 202}, lockedBytes(t, path))
 	require.NoError(t, unix.Close(first.fd))
 	require.Equal(t, []int64{103}, lockedBytes(t, path))
@@ -92,24 +94,24 @@ func TestImageLockingBasic(t *testing.T) {
 // T-L2, image-locking/set-perm-abort. Goal: a change of permissions that fails leaves the locked bytes untouched; method: QEMU's
 // script: two users, of whom one asks for what the other does not share, at each step of the way.
 func TestImageLockingAbort(t *testing.T) {
-	const reads = PermConsistentRead | PermWriteUnchanged
+	const reads = blockcore.PermRead | blockcore.PermWriteUnchanged
 	path := makeFile(t, t.TempDir(), 4096)
 	first, second := newUser(t, path), newUser(t, path)
 	defer unix.Close(first.fd)
 	defer unix.Close(second.fd)
-	require.NoError(t, first.change(t, path, reads, permAll))
-	require.NoError(t, second.change(t, path, reads, permAll&^(PermWrite|PermResize)))
+	require.NoError(t, first.change(t, path, reads, blockcore.PermAll))
+	require.NoError(t, second.change(t, path, reads, blockcore.PermAll&^(blockcore.PermWrite|blockcore.PermResize)))
 	before := lockedBytes(t, path)
 	require.Equal(t, []int64{100, 102, 201, 203}, before)
-	for _, wanted := range []struct{ uses, shares Permissions }{
-		{PermWrite, permAll},
-		{reads | PermResize, permAll},
-		{reads, permAll &^ PermConsistentRead},
-		{permAll, 0},
+	for _, wanted := range []struct{ uses, shares blockcore.Permissions }{
+		{blockcore.PermWrite, blockcore.PermAll},
+		{reads | blockcore.PermResize, blockcore.PermAll},
+		{reads, blockcore.PermAll &^ blockcore.PermRead},
+		{blockcore.PermAll, 0},
 	} {
 		var conflict *LockError
 		require.ErrorAs(t, first.change(t, path, wanted.uses, wanted.shares), &conflict)
 		require.Equal(t, before, lockedBytes(t, path))
-		require.Equal(t, newLockSet(reads, permAll), first.locks)
+		require.Equal(t, newLockSet(reads, blockcore.PermAll), first.locks)
 	}
 }

@@ -107,7 +107,7 @@ func (f *File) deviceEnd(wanted int64) (int64, error) {
 // truncate changes the length of a file, for which it uses one more permission for a moment.
 func (f *File) truncate(end int64) error {
 	if f.lockFD >= 0 {
-		resizing := f.locks.with(lockSet{uses: PermResize})
+		resizing := f.locks.with(lockSet{uses: blockcore.PermResize})
 		if err := widenLocks(kernelLocks{}, f.lockFD, f.path, f.locks, resizing); err != nil {
 			return err
 		}

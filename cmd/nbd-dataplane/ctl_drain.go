@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -16,47 +15,17 @@ import (
 // drainVariable tells the command of a drain the id of its section.
 const drainVariable = "NBD_DATAPLANE_DRAIN"
 
-// leaseMax is the server's bound on one lease.
-const leaseMax = time.Hour
-
-// leaseValue is the flag --lease: a time, or a number of seconds.
-type leaseValue time.Duration
-
-// Set implements pflag.Value.
-func (l *leaseValue) Set(text string) (err error) {
-	*l, err = readSeconds("lease", text)
-	return err
-}
-
-// readSeconds reads how long something is to last.
-func readSeconds(flag, text string) (leaseValue, error) {
-	d, err := time.ParseDuration(text)
-	if seconds, notNumber := strconv.ParseUint(text, 10, 16); notNumber == nil {
-		d, err = time.Duration(seconds)*time.Second, nil
-	}
-	if err != nil || d < time.Second || d > leaseMax || d%time.Second != 0 {
-		return 0, fmt.Errorf("--%s %s: use whole seconds from 1s to 1h, such as 30s or 5m", flag, text)
-	}
-	return leaseValue(d), nil
-}
-
-// Type implements pflag.Value.
-func (l *leaseValue) Type() string { return "TIME" }
-
-func (l *leaseValue) String() string { return time.Duration(*l).String() }
-
-func (l *leaseValue) seconds() int64 { return int64(time.Duration(*l) / time.Second) }
-
 // drainOrder is what to hold still and how.
 type drainOrder struct {
-	lease   leaseValue
+	lease   secondsValue
+	timeout secondsValue // for what is in flight
 	noFlush bool
 	command []string // to run meanwhile; none = until Ctrl-C
 	program string   // the file of command[0]
 }
 
 func (t *ctl) newDrain() *cobra.Command {
-	o := &drainOrder{lease: leaseValue(30 * time.Second)}
+	o := &drainOrder{lease: secondsValue{"lease", 30 * time.Second}, timeout: secondsValue{flag: "timeout"}}
 	cmd := &cobra.Command{
 		Use:   "drain EXPORT|NODE... [flags] [-- CMD [ARG...]]",
 		Short: "Hold exports still, while a command runs",
@@ -89,6 +58,7 @@ func (t *ctl) newDrain() *cobra.Command {
 		return t.run(func(m *monitor, names []string) error { return t.drain(m, names, o) })(cmd, args)
 	}
 	cmd.Flags().Var(&o.lease, "lease", "how long the section lasts unless it is renewed, and the longest that it outlives this program")
+	cmd.Flags().Var(&o.timeout, "timeout", "give up when requests in flight have not ended by then (default 30s); new ones wait meanwhile")
 	cmd.Flags().BoolVar(&o.noFlush, "no-flush", false, "do not flush what was acknowledged")
 	return cmd
 }
@@ -108,7 +78,7 @@ func (t *ctl) drain(m *monitor, names []string, o *drainOrder) error {
 	if len(o.command) > 0 {
 		return s.during()
 	}
-	fmt.Fprintf(t.c.err, "%s held still (%s) for %v; Ctrl-C ends it\n", joined(names), s.id, time.Duration(o.lease))
+	fmt.Fprintf(t.c.err, "%s held still (%s) for %v; Ctrl-C ends it\n", joined(names), s.id, o.lease.d)
 	return s.hold()
 }
 
@@ -156,6 +126,9 @@ func (s *section) begin(c covered) error {
 		ID string `json:"id"`
 	}
 	args := map[string]any{"exports": c.exports, "nodes": c.nodes, "lease": s.order.lease.seconds(), "flush": !s.order.noFlush}
+	if s.order.timeout.d != 0 {
+		args["timeout"] = s.order.timeout.seconds()
+	}
 	go s.beginOnce(ctx, args, &begun, answer)
 	waiting := newWaitingFor(s.t, c)
 	defer waiting.close()
@@ -211,7 +184,7 @@ const reasonExpired = "lease expired"
 
 // end ends the section. It asks for no longer than a lease: there is no section any more by then.
 func (s *section) end() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.order.lease))
+	ctx, cancel := context.WithTimeout(context.Background(), s.order.lease.d)
 	defer cancel()
 	return s.m.askWithin(ctx, "x-drain-end", map[string]string{"id": s.id}, nil)
 }
@@ -223,7 +196,7 @@ func (s *section) during() error {
 	if err != nil {
 		return errors.Join(err, s.end())
 	}
-	renew := time.NewTicker(time.Duration(s.order.lease) / renewals)
+	renew := time.NewTicker(s.order.lease.d / renewals)
 	defer renew.Stop()
 	lost := false
 	for {
@@ -262,7 +235,7 @@ func (s *section) finish(status syscall.WaitStatus, lost bool) error {
 const renewals = 3
 
 func (s *section) renew() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.order.lease)/renewals)
+	ctx, cancel := context.WithTimeout(context.Background(), s.order.lease.d/renewals)
 	defer cancel()
 	return s.m.askWithin(ctx, "x-drain-renew", map[string]any{"id": s.id, "lease": s.order.lease.seconds()}, nil)
 }

@@ -49,13 +49,13 @@ type exportOrder struct {
 	writable              bool
 	ioThread, group       string
 	farewell              string
-	pause                 pauseValue
+	pause                 secondsValue
 	allowLess             bool
 	file                  fileOrder
 }
 
 func (t *ctl) newExportAdd() *cobra.Command {
-	o := &exportOrder{}
+	o := &exportOrder{pause: secondsValue{flag: "pause"}}
 	cmd := &cobra.Command{
 		Use:   "add NODE|--file PATH [flags]",
 		Short: "Offer a node, or a file, to clients",
@@ -153,7 +153,7 @@ func (t *ctl) exportNode(m *monitor, node string, o *exportOrder) error {
 	if o.ioThread != "" {
 		args["fixed-iothread"] = false
 	}
-	if o.pause != 0 {
+	if o.pause.d != 0 {
 		args["x-pause"] = o.pause.seconds()
 	}
 	if o.allowLess {

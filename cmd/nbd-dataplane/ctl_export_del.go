@@ -2,43 +2,20 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 )
 
-// pauseValue is the flag --pause: a time, or a number of seconds; 0 = not given.
-type pauseValue time.Duration
-
-// Set implements pflag.Value.
-func (p *pauseValue) Set(text string) error {
-	d, err := readSeconds("pause", text)
-	*p = pauseValue(d)
-	return err
-}
-
-// Type implements pflag.Value.
-func (p *pauseValue) Type() string { return "TIME" }
-
-func (p *pauseValue) String() string {
-	if *p == 0 {
-		return ""
-	}
-	return time.Duration(*p).String()
-}
-
-func (p *pauseValue) seconds() int64 { return int64(time.Duration(*p) / time.Second) }
-
 // exportEnd is what "export del" is asked for.
 type exportEnd struct {
 	hard, retire, withNode bool
-	pause                  pauseValue
+	pause                  secondsValue
 }
 
 // farewell is what the clients meet; empty = there may be none.
 func (o *exportEnd) farewell() string {
 	switch {
-	case o.pause != 0:
+	case o.pause.d != 0:
 		return "pause"
 	case o.retire:
 		return "retire"
@@ -49,7 +26,7 @@ func (o *exportEnd) farewell() string {
 }
 
 func (t *ctl) newExportDel() *cobra.Command {
-	o := &exportEnd{}
+	o := &exportEnd{pause: secondsValue{flag: "pause"}}
 	cmd := &cobra.Command{
 		Use:   "del ID [flags]",
 		Short: "Take an export away",
@@ -64,7 +41,7 @@ func (t *ctl) newExportDel() *cobra.Command {
 		ValidArgsFunction:     t.completeFirst(exportIDs),
 		DisableFlagsInUseLine: true,
 		RunE: t.run(func(m *monitor, args []string) error {
-			if o.pause != 0 && (o.hard || o.retire) {
+			if o.pause.d != 0 && (o.hard || o.retire) {
 				return usagef("clients either wait or leave: give only one of --pause, --hard and --retire")
 			}
 			return t.exportDel(m, args[0], o)
@@ -93,7 +70,7 @@ func (t *ctl) exportDel(m *monitor, name string, o *exportEnd) error {
 	if farewell != "" {
 		args["mode"], args["x-farewell"] = "hard", farewell
 	}
-	if o.pause != 0 {
+	if o.pause.d != 0 {
 		args["x-pause"] = o.pause.seconds()
 	}
 	if err := m.ask("block-export-del", args, nil); err != nil {
@@ -110,7 +87,7 @@ func (t *ctl) exportDel(m *monitor, name string, o *exportEnd) error {
 	}
 	switch {
 	case held > 0:
-		t.say("export %s is gone; clients that wait %v for another one named '%s': %d", printable(e.ID), time.Duration(o.pause), printable(e.Name), held)
+		t.say("export %s is gone; clients that wait %v for another one named '%s': %d", printable(e.ID), o.pause.d, printable(e.Name), held)
 	case refusal != "":
 		t.say("export %s is gone; its clients could not wait: %s", printable(e.ID), printable(refusal))
 	default:

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/internal/keyval"
@@ -12,15 +13,16 @@ import (
 func (img *image) readImageOpts(text string) error {
 	set, err := keyval.Parse(text, "")
 	if err != nil {
-		return wrong(fmt.Sprintf("%s: %v; write driver=raw,file.filename=PATH", text, err), fmt.Sprintf("Cannot find device='%s' nor node-name='%s'", text, text))
+		first, _, _ := strings.Cut(text, ",") // QEMU takes it for the name of a node
+		return wrong(fmt.Sprintf("%s: %v; write driver=raw,file.filename=PATH", text, err), fmt.Sprintf("Cannot find device='%s' nor node-name='%s'", first, first))
 	}
 	return img.readSet(set, "")
 }
 
-// readJSON reads a json:{...} file name. format is -f's; the object may say the same.
+// readJSON reads a json:{...} file name. format is -f's, which comes first.
 func (img *image) readJSON(text, format string) error {
-	set, err := keyval.ParseJSON(text)
-	if errors.Is(err, keyval.ErrNoObject) {
+	set, err := keysOfJSON(text)
+	if errors.Is(err, errNoObject) {
 		return wrong(fmt.Sprintf("%s: the JSON is no object; write json:{\"driver\":\"raw\",...}", img.display), "Invalid JSON object given")
 	}
 	if err != nil {
@@ -32,7 +34,7 @@ func (img *image) readJSON(text, format string) error {
 // readSet reads the options of a format and of the protocol below it. A protocol driver may stand alone.
 func (img *image) readSet(set *keyval.Set, format string) error {
 	driver, given := set.Take("driver")
-	if !given && format != "" {
+	if format != "" {
 		driver, given = format, true
 	}
 	file := set.TakeGroup("file")
@@ -43,7 +45,7 @@ func (img *image) readSet(set *keyval.Set, format string) error {
 	case "file", "host_device":
 		return img.readFile(set, driver)
 	case "null-co", "null-aio":
-		return img.readNull(set)
+		return img.readNull(set, driver)
 	case "raw", "":
 		return img.readRaw(set, file, !given)
 	}
@@ -63,16 +65,16 @@ func (img *image) readRaw(set, file *keyval.Set, probe bool) error {
 	if err := img.readCommon(set); err != nil {
 		return err
 	}
-	if !set.Empty() {
-		return unknownOption("raw", set)
-	}
 	if file.Empty() {
 		return wrong(img.display+": driver=raw needs a file; add file.filename=PATH", `A block device must be specified for "file"`)
+	}
+	if !set.Empty() {
+		return unknownOption("raw", set)
 	}
 	kind := file.TakeOr("driver", "file")
 	switch kind {
 	case "null-co", "null-aio":
-		return img.readNull(file)
+		return img.readNull(file, kind)
 	case "file", "host_device":
 	default:
 		return wrong(fmt.Sprintf("%s: there is no driver '%s'; use file, host_device or null-co", img.display, kind), fmt.Sprintf("Unknown driver '%s'", kind))
@@ -134,8 +136,8 @@ func (img *image) readCommon(set *keyval.Set) (err error) {
 	return err
 }
 
-// readNull reads driver=null-co.
-func (img *image) readNull(set *keyval.Set) (err error) {
+// readNull reads driver=null-co or null-aio.
+func (img *image) readNull(set *keyval.Set, kind string) (err error) {
 	img.isNull = true
 	if err := img.readCommon(set); err != nil {
 		return err
@@ -150,12 +152,16 @@ func (img *image) readNull(set *keyval.Set) (err error) {
 		return err
 	}
 	if !set.Empty() {
-		return unknownOption("null-co", set)
+		return unknownOption(kind, set)
 	}
 	return nil
 }
 
 func unknownOption(driver string, set *keyval.Set) error {
 	key := set.Keys()[0]
-	return wrong(fmt.Sprintf("the driver %s has no option '%s'; leave it out", driver, key), fmt.Sprintf("Block format '%s' does not support the option '%s'", driver, key))
+	qemu := fmt.Sprintf("Block protocol '%s' doesn't support the option '%s'", driver, key)
+	if driver == "raw" {
+		qemu = fmt.Sprintf("Block format '%s' does not support the option '%s'", driver, key)
+	}
+	return wrong(fmt.Sprintf("the driver %s has no option '%s'; leave it out", driver, key), qemu)
 }

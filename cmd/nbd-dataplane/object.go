@@ -3,10 +3,10 @@ package main
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"nbd-dataplane/internal/keyval"
 	"nbd-dataplane/nbd"
+	"nbd-dataplane/qmp"
 )
 
 // object is one --object: credentials, or an authorization, that other options name by id.
@@ -42,15 +42,11 @@ var objectsRefused = map[string]string{
 
 // parseObject reads the argument of --object, as key=value list or as JSON.
 func parseObject(text string) (object, error) {
-	parse := func() (*keyval.Set, error) { return keyval.Parse(text, "qom-type") }
-	if strings.HasPrefix(text, "{") {
-		parse = func() (*keyval.Set, error) { return keyval.ParseJSON(text) }
-	}
-	set, err := parse()
+	v, err := qmp.ParseOption(text, "qom-type")
 	if err != nil {
 		return object{}, objectError(err)
 	}
-	obj, err := readObject(set)
+	obj, err := readObject(keysOf(v))
 	if err != nil {
 		return object{}, objectError(err)
 	}

@@ -208,3 +208,12 @@ func FuzzCommandLine(f *testing.F) {
 		}
 	})
 }
+
+// Goal: the manual tells of every driver of blockdev-add. Method: each has its name in the first column of the table.
+func TestDriversAreInTheManual(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/operations.md")
+	require.NoError(t, err)
+	for _, name := range driverNames() {
+		require.Regexp(t, "(?m)^\\| [^|]*`"+name+"`[^|]*\\|", string(manual))
+	}
+}

@@ -9,7 +9,6 @@ import (
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
-	"nbd-dataplane/internal/keyval"
 	"nbd-dataplane/nbd"
 	"nbd-dataplane/qmp"
 )
@@ -52,7 +51,7 @@ func wordsOfQEMU(err error) error {
 
 // readSecurity makes credentials or an authorization of an object's options in JSON, as --object does of its text.
 func readSecurity(kind, id string, options []byte, warn func(error)) (*nbd.TLSCredentials, nbd.Authorizer, error) {
-	set, err := keyval.ParseJSON(string(options))
+	set, err := keysOfJSON(string(options))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -122,7 +122,10 @@ func build(ctx context.Context, dir, ours string, kinds []server.Kind) (server.P
 	}
 	needed := slices.ContainsFunc(kinds, func(k server.Kind) bool { return k.Ours })
 	if ours == "" && needed {
-		p.Ours, err = compile(ctx, filepath.Join(dir, "nbd-dataplane"), "./cmd/nbd-dataplane")
+		if p.Ours, err = compile(ctx, filepath.Join(dir, "nbd-dataplane"), "./cmd/nbd-dataplane"); err != nil {
+			return p, err
+		}
 	}
+	p.Revisions, err = buildRevisions(ctx, dir, kinds)
 	return p, err
 }

@@ -36,7 +36,7 @@ func (f *flags) register(set *pflag.FlagSet) {
 	set.BoolVar(&f.quick, "quick", false, "a reduced matrix, three rounds of one second, nearly without a warm-up")
 	set.BoolVar(&f.list, "list", false, "list the workloads and servers, and measure nothing")
 	set.StringVar(&f.run, "run", "", "measure what matches this `regexp` only (names as in --list)")
-	set.StringSliceVar(&f.servers, "servers", nil, "measure these servers (default: those marked * in --list)")
+	set.StringSliceVar(&f.servers, "servers", nil, "measure these servers (default: those marked * in --list); nbd-dataplane@REVISION is ours of another revision")
 	set.IntVar(&f.rounds, "rounds", 0, "samples of each server under each workload (default 3)")
 	set.Float64Var(&f.seconds, "seconds", 0, "length of a sample (default 4, quick 1)")
 	set.Float64Var(&f.warmUp, "warm-up", -1, "seconds of the same before it, not counted (default 2, quick 0.2); not with fio")
@@ -118,9 +118,13 @@ func (f flags) kinds() ([]server.Kind, error) {
 	}
 	var chosen []server.Kind
 	for _, name := range f.servers {
+		if k, ok := server.AtRevision(name); ok {
+			chosen = append(chosen, k)
+			continue
+		}
 		i := slices.IndexFunc(known, func(k server.Kind) bool { return k.Name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("server %q: want one of %s", name, strings.Join(names(known), ", "))
+			return nil, fmt.Errorf("server %q: want one of %s, or nbd-dataplane@REVISION", name, strings.Join(names(known), ", "))
 		}
 		chosen = append(chosen, known[i])
 	}

@@ -157,7 +157,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 		o.refused(c.name, c.arguments, "")
 	}
 	h.empty()
-	require.Empty(t, o.must("qom-list", `{"path":"/objects"}`))
+	require.Len(t, o.must("qom-list", `{"path":"/objects"}`), 1, "its type")
 	h.serve(o)
 	o.must("blockdev-add", `{"driver":"null-co","node-name":"x"}`)
 	o.refused("block-export-add", `{"type":"nbd","id":"e","node-name":"x","name":"`+long(5000)+`"}`, "too long")

@@ -35,14 +35,21 @@ type drainArgs struct {
 	Exports []string `qmp:"exports,optional"`
 	Nodes   []string `qmp:"nodes,optional"`
 	Lease   int64    `qmp:"lease"`
+	Timeout *int64   `qmp:"timeout"`
 	Flush   *bool    `qmp:"flush"`
 }
 
 // drainBegin holds exports still, all at one instant, until the lease is ended, is over, or the monitor that asked for it is
-// gone. What was acknowledged is flushed, unless flush is false, so that a snapshot of the storage taken meanwhile has it.
+// gone. What was acknowledged is flushed, unless flush is false, so that a snapshot of the storage taken meanwhile has it. With a timeout it
+// gives up sooner, or later, than changes do when requests in flight do not end.
 func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (any, error) {
-	if err := checkLease(a.Lease); err != nil {
+	if err := checkSeconds("lease", a.Lease); err != nil {
 		return nil, err
+	}
+	if a.Timeout != nil {
+		if err := checkSeconds("timeout", *a.Timeout); err != nil {
+			return nil, err
+		}
 	}
 	nodes, roots, err := p.drained(a)
 	if err != nil {
@@ -51,6 +58,9 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 	l := &lease{id: p.nextID("drain"), exports: append(slices.Clone(a.Exports), a.Nodes...), begun: time.Now()}
 	o := p.drainOptions("lease "+l.id, nodes...)
 	o.Roots = roots
+	if a.Timeout != nil {
+		o.Max = time.Duration(*a.Timeout) * time.Second
+	}
 	o.FlushAhead = a.Flush == nil || *a.Flush
 	if l.section, err = p.graph.Drain(ctx, o); err != nil {
 		return nil, err
@@ -70,9 +80,9 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 	return map[string]string{"id": l.id}, nil
 }
 
-func checkLease(seconds int64) error {
+func checkSeconds(name string, seconds int64) error {
 	if seconds < 1 || seconds > leaseMaxSeconds {
-		return qmp.Expects("lease", "a number of seconds from 1 to 3600")
+		return qmp.Expects(name, "a number of seconds from 1 to 3600")
 	}
 	return nil
 }
@@ -202,7 +212,7 @@ type renewArgs struct {
 
 // drainRenew gives a lease new time from now on.
 func (p *Plane) drainRenew(_ context.Context, _ *qmp.Call, a *renewArgs) (any, error) {
-	if err := checkLease(a.Lease); err != nil {
+	if err := checkSeconds("lease", a.Lease); err != nil {
 		return nil, err
 	}
 	l, err := p.lease(a.ID)

@@ -124,6 +124,8 @@ func TestLeaseRefuses(t *testing.T) {
 		`{"exports":["a"],"lease":0}`:                    "Parameter 'lease' expects",
 		`{"exports":["a"],"lease":3601}`:                 "Parameter 'lease' expects",
 		`{"exports":["a"]}`:                              "Parameter 'lease' is missing",
+		`{"exports":["a"],"lease":5,"timeout":0}`:        "Parameter 'timeout' expects",
+		`{"exports":["a"],"lease":5,"timeout":3601}`:     "Parameter 'timeout' expects",
 		`{"lease":5}`:                                    "Parameter 'exports' is missing",
 		`{"exports":[],"lease":5}`:                       "Parameter 'exports' is missing",
 		`{"exports":["nope"],"lease":5}`:                 "Export 'nope' is not found",

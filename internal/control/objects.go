@@ -44,22 +44,27 @@ func (p *Plane) objectAdd(ctx context.Context, call *qmp.Call) (any, error) {
 
 // AddObject is object-add for the command line.
 func (p *Plane) AddObject(v qmp.Value) error {
-	var head struct {
+	var kind struct {
 		Kind string `qmp:"qom-type"`
-		ID   string `qmp:"id"`
 	}
-	rest, err := v.Take(&head)
+	rest, err := v.Take(&kind)
 	if err != nil {
 		return err
 	}
-	makeIt, known := objectKinds[head.Kind]
+	makeIt, known := objectKinds[kind.Kind]
 	if !known {
-		return qmp.NotAccepted("qom-type", head.Kind)
+		return qmp.NotAccepted("qom-type", kind.Kind)
+	}
+	var head struct {
+		ID string `qmp:"id"`
+	}
+	if rest, err = rest.Take(&head); err != nil {
+		return err
 	}
 	if !blockcore.IsIdentifier(head.ID) {
 		return NotIdentifier()
 	}
-	o := &object{id: head.ID, kind: head.Kind}
+	o := &object{id: head.ID, kind: kind.Kind}
 	if err := p.reserve(o); err != nil {
 		return err
 	}
@@ -431,7 +436,7 @@ func (p *Plane) qomList(_ context.Context, _ *qmp.Call, a *qomListArgs) (any, er
 			list = append(list, entry{o.id, "child<" + o.kind + ">"})
 		}
 		slices.SortFunc(list, func(a, b entry) int { return compare(a.Name, b.Name) })
-		return list, nil
+		return slices.Insert(list, 0, entry{"type", "string"}), nil
 	}
 	o, err := p.objectAt(a.Path)
 	if err != nil {

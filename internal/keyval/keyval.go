@@ -1,5 +1,5 @@
-// Package keyval reads option strings as QEMU writes them: "driver=raw,file.filename=disk.img", the same as JSON, sizes
-// with a suffix and switches. Dotted keys stay flat; a nested JSON object becomes dotted keys.
+// Package keyval reads option strings as QEMU writes them: "driver=raw,file.filename=disk.img", sizes with a suffix and
+// switches. Dotted keys stay flat.
 //
 // Who reads a Set takes the keys it knows; what is left over is what it does not know.
 package keyval

@@ -41,6 +41,7 @@ func Run(ctx context.Context, o Options) (all []Comparison, err error) {
 		return nil, err
 	}
 	var verdicts []report.Verdict
+	var changes []report.Change
 	for i, w := range o.Workloads {
 		c, err := r.compare(ctx, w, fmt.Sprintf("%d/%d", i+1, len(o.Workloads)))
 		if err != nil {
@@ -48,11 +49,15 @@ func Run(ctx context.Context, o Options) (all []Comparison, err error) {
 		}
 		all = append(all, c)
 		verdicts = append(verdicts, judge(w, c)...)
+		changes = append(changes, report.Changes(c.Workload, c.Series)...)
 		if err := report.Print(o.Out, fmt.Sprintf("%s  (%d rounds of %v)", w.Name(), o.Rounds, o.Duration), c.Series); err != nil {
 			return all, err
 		}
 	}
 	if err := report.PrintVerdicts(o.Out, verdicts); err != nil {
+		return all, err
+	}
+	if err := report.PrintChanges(o.Out, changes); err != nil {
 		return all, err
 	}
 	return all, printScaling(o, all)
@@ -75,7 +80,7 @@ func (r *runner) compare(ctx context.Context, w Workload, progress string) (Comp
 	for _, k := range r.o.Servers {
 		if k.Serves(w.Storage) {
 			kinds = append(kinds, k)
-			c.Series = append(c.Series, report.Series{Server: k.Name, Ours: k.Ours, Peer: k.Peer})
+			c.Series = append(c.Series, report.Series{Server: k.Name, Ours: k.Ours, Peer: k.Peer, RevisionOf: k.RevisionOf})
 		}
 	}
 	if err := r.image.prepare(w.Storage); err != nil {

@@ -17,10 +17,12 @@ type Sample struct {
 
 // Series is the samples of one server under one workload.
 type Series struct {
-	Server  string   `json:"server"`
-	Ours    bool     `json:"ours"`
-	Peer    bool     `json:"peer"`
-	Samples []Sample `json:"samples"`
+	Server string `json:"server"`
+	Ours   bool   `json:"ours"`
+	Peer   bool   `json:"peer"`
+	// RevisionOf is the server that this is another revision of.
+	RevisionOf string   `json:"revision_of,omitempty"`
+	Samples    []Sample `json:"samples"`
 }
 
 // Spread is the median of some values with the least and the greatest.

@@ -31,6 +31,8 @@ type Programs struct {
 	Ours  string // the server under test
 	GoNBD string // internal/bench/gonbd
 	Bench string // this program, for its own dummy server
+
+	Revisions map[string]string // the server under test of other revisions of this repository
 }
 
 func (s Setup) socket() string  { return filepath.Join(s.Dir, "nbd.sock") }
@@ -45,6 +47,9 @@ type Kind struct {
 	Ours    bool     // the server under test, which is compared
 	Peer    bool     // one of those it is compared with
 	Default bool     // measured unless the user chooses
+
+	Revision   string // of this repository; empty: the one at hand
+	RevisionOf string // the name of the kind that is this one of the revision at hand
 
 	export      string // name of the export
 	daemonizes  bool   // it leaves the process we start, and writes a pid file
