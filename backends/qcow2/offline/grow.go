@@ -169,7 +169,15 @@ func (p *preallocation) table(at format.Guest, lengthBytes int64) error {
 
 // space sets the space of clusters apart.
 func (p *preallocation) space(f File, at, lengthBytes int64) error {
-	switch p.how {
+	return Preallocate(f, at, lengthBytes, p.how, nil)
+}
+
+// Preallocate sets space of a plain file apart, or writes zeroes there. progress may be nil.
+func Preallocate(f File, at, lengthBytes int64, how Preallocation, progress func(done, total int64) error) error {
+	if lengthBytes == 0 {
+		return nil
+	}
+	switch how {
 	case PreallocationFalloc:
 		a, can := f.(Allocator)
 		if !can {
@@ -177,7 +185,7 @@ func (p *preallocation) space(f File, at, lengthBytes int64) error {
 		}
 		return a.Allocate(at, lengthBytes)
 	case PreallocationFull:
-		return writeZeroes(f, at, lengthBytes)
+		return writeZeroes(f, at, lengthBytes, progress)
 	}
 	return nil
 }
@@ -192,10 +200,18 @@ func (p *preallocation) dataSpace() error {
 
 const zeroesBytes = 1 << 20
 
-func writeZeroes(f File, at, lengthBytes int64) error {
+func writeZeroes(f File, at, lengthBytes int64, progress func(done, total int64) error) error {
 	zeroes := make([]byte, min(zeroesBytes, lengthBytes))
-	for end := at + lengthBytes; at < end; at += int64(len(zeroes)) {
-		if _, err := f.WriteAt(zeroes[:min(int64(len(zeroes)), end-at)], at); err != nil {
+	for done := int64(0); done < lengthBytes; {
+		n, err := f.WriteAt(zeroes[:min(int64(len(zeroes)), lengthBytes-done)], at+done)
+		if err != nil {
+			return err
+		}
+		done += int64(n)
+		if progress == nil {
+			continue
+		}
+		if err := progress(done, lengthBytes); err != nil {
 			return err
 		}
 	}
