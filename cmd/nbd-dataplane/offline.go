@@ -30,7 +30,7 @@ func newImage(c console) *cobra.Command {
 			return cmd.Help()
 		},
 	}
-	cmd.AddCommand(newImageCreate(c), newImageInfo(c), newImageCheck(c), newImageSnapshot(c))
+	cmd.AddCommand(newImageCreate(c), newImageInfo(c), newImageCheck(c), newImageMap(c), newImageSnapshot(c), newImageResize(c), newImageRebase(c), newImageBitmap(c))
 	for _, sub := range cmd.Commands() {
 		sub.DisableFlagsInUseLine = true
 		sub.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return failed(flagError(cmd, err)) })

@@ -107,5 +107,9 @@ func (t *imageSnapshot) outcome(what string, err error) error {
 	case errors.Is(err, offline.ErrNoSnapshot):
 		err = syscall.ENOENT
 	}
+	var refused *format.Error
+	if errors.As(err, &refused) {
+		return failed(fmt.Errorf("Could not apply snapshot '%s': %w", t.apply, refused))
+	}
 	return failed(fmt.Errorf("Could not apply snapshot '%s': Failed to load snapshot: %s", t.apply, pathText(err)))
 }

@@ -136,3 +136,67 @@ func TestImagesAreCreatedAsByQEMU(t *testing.T) {
 		})
 	}
 }
+
+// Goal: images are changed as qemu-img changes them. Method: both are given the same commands, one after the other, in directories of their own; what
+// they say is compared, and what qemu-img says of the images then.
+func TestImagesAreChangedAsByQEMU(t *testing.T) {
+	program := asProgram(t, programName)
+	stock, ours := t.TempDir(), t.TempDir()
+	for _, dir := range []string{stock, ours} {
+		qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "a", "10M")
+		qcowtest.Must(t, dir, "qemu-io", "-c", "write 0 6M", "a")
+		qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "raw", "r.raw", "1M")
+		qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", "v", "1M")
+		qcowtest.Must(t, dir, "qemu-img", "snapshot", "-c", "s", "v")
+	}
+	for _, line := range []string{
+		"resize a 20M", "resize a 5M", "resize --shrink a 5M", "resize a +1M", "resize a 6M", "resize a 6000001", "resize -q a 7M",
+		"resize --preallocation=full a 8M", "resize --preallocation=metadata a 9M", "resize --preallocation=foo a 9M", "resize --shrink --preallocation=full a 3M",
+		"resize -f raw r.raw 3M", "resize -f raw --shrink r.raw 1M", "resize v 2M", "resize a 6M",
+		"rebase -u -b r.raw -F raw a", "rebase -u -b  a", "rebase -u -b x a", "rebase -u -b x -F foo a",
+		"bitmap a b", "bitmap --add a b", "bitmap --add a b", "bitmap --remove a zz", "bitmap --add -g 1000 a g", "bitmap --add -g 256 a g",
+		"bitmap --disable a b", "bitmap --enable a b", "bitmap --clear a b", "bitmap --clear a bb", "bitmap --merge b a c", "bitmap --add --merge b a c",
+		"bitmap --remove --add a c", "bitmap -g 512 --clear a b",
+		"snapshot -d q a", "snapshot -c t a", "snapshot -a zz a", "snapshot -a t a", "snapshot -l -c x a", "check a",
+	} {
+		args := strings.Split(line, " ")
+		theirs := qcowtest.Stock(t, stock, "qemu-img", args...)
+		our := qcowtest.Stock(t, ours, program, append([]string{"image"}, args...)...)
+		our.Stderr = strings.ReplaceAll(our.Stderr, "nbd-dataplane: ", "qemu-img: ")
+		if theirs.Status != our.Status || oneLine(theirs.Stderr) != oneLine(our.Stderr) || args[0] != "check" && theirs.Stdout != our.Stdout {
+			t.Errorf("%q: qemu-img says\n%+v\nand we\n%+v", line, theirs, our)
+		}
+		for _, name := range []string{"a", "v", "r.raw"} {
+			qcowtest.Must(t, stock, "qemu-img", "compare", "-U", "-f", formatOf(name), "-F", formatOf(name), name, filepath.Join(ours, name))
+			if diff := cmp.Diff(described(t, stock, name), described(t, ours, name)); diff != "" {
+				t.Errorf("%q: qemu-img's %s (-) and ours (+):\n%s", line, name, diff)
+			}
+		}
+	}
+}
+
+func formatOf(name string) string {
+	if strings.HasSuffix(name, ".raw") {
+		return "raw"
+	}
+	return "qcow2"
+}
+
+// described is what qemu-img info says, but for what two images cannot have in common.
+func described(t *testing.T, dir, name string) string {
+	var kept []string
+	for _, line := range strings.Split(qcowtest.Must(t, dir, "qemu-img", "info", "-f", formatOf(name), name), "\n") {
+		if !strings.HasPrefix(line, "disk size: ") && !strings.Contains(line, "00:00:00.000") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "\n")
+}
+
+// oneLine is an error as we print it, in one line and with our advice left out.
+func oneLine(text string) string {
+	text, _, _ = strings.Cut(text, "Try 'qemu-img --help'")
+	text, _, _ = strings.Cut(text, "; see '")
+	text, _, _ = strings.Cut(text, "qemu-img: warning: Shrinking")
+	return strings.TrimSpace(strings.ReplaceAll(text, "\n", " "))
+}
