@@ -46,7 +46,7 @@ func newRoot(c console) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.Flags().BoolVarP(wantsVersion, "version", "V", false, "show the version and exit")
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(newServe(c), newDaemonCommand(c), newCtl(c), newList(c), newDeviceSize(c), newVersion(c))
+	root.AddCommand(newServe(c), newDaemonCommand(c), newCtl(c), newImage(c), newList(c), newDeviceSize(c), newVersion(c))
 	addManPages(root)
 	return root
 }

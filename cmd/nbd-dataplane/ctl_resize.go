@@ -92,13 +92,13 @@ func newSize(was int64, text string) (int64, error) {
 // lessThan is a size to be taken away, which looks like a bundle of short options.
 var lessThan = regexp.MustCompile(`^-[0-9][0-9a-zA-Z.]*$`)
 
-// guardSizes puts the sizes among the arguments of "ctl resize" that begin with a minus behind a "--".
+// guardSizes puts the sizes among the arguments of "ctl resize" and "image resize" that begin with a minus behind a "--".
 func guardSizes(args []string) []string {
 	resize, guarded := false, []string{}
 	var sizes []string
 	for i, arg := range args {
 		switch {
-		case arg == "--" || i == 0 && arg != "ctl":
+		case arg == "--" || i == 0 && arg != "ctl" && arg != "image":
 			return args
 		case resize && lessThan.MatchString(arg):
 			sizes = append(sizes, arg)

@@ -140,14 +140,14 @@ func (p *preallocation) report(at uint64) error {
 
 // table fills one L2 table, or the end of one, for a part of the disk.
 func (p *preallocation) table(at format.Guest, lengthBytes int64) error {
-	table, where, err := p.l2For(at)
+	table, where, err := p.l2ToChange(at)
 	if err != nil {
 		return err
 	}
 	clusters := p.g.Clusters(lengthBytes)
 	place := format.Host(at)
 	if p.data == nil {
-		first, err := p.allocate(clusters)
+		first, err := p.allocateAtEnd(clusters)
 		if err != nil {
 			return err
 		}
@@ -167,9 +167,30 @@ func (p *preallocation) table(at format.Guest, lengthBytes int64) error {
 	return p.writeL2(at, table, where)
 }
 
+// allocateAtEnd allocates clusters behind all that the file ever had, which read as zeroes.
+func (im *Image) allocateAtEnd(clusters int64) (int64, error) {
+	size, err := im.file.Size()
+	if err != nil {
+		return 0, err
+	}
+	before := im.free
+	im.free = max(before, im.g.Clusters(size), im.end)
+	first, err := im.allocate(clusters)
+	im.free = before
+	return first, err
+}
+
 // space sets the space of clusters apart.
 func (p *preallocation) space(f File, at, lengthBytes int64) error {
-	switch p.how {
+	return Preallocate(f, at, lengthBytes, p.how, nil)
+}
+
+// Preallocate sets space of a plain file apart, or writes zeroes there. progress may be nil.
+func Preallocate(f File, at, lengthBytes int64, how Preallocation, progress func(done, total int64) error) error {
+	if lengthBytes == 0 {
+		return nil
+	}
+	switch how {
 	case PreallocationFalloc:
 		a, can := f.(Allocator)
 		if !can {
@@ -177,7 +198,7 @@ func (p *preallocation) space(f File, at, lengthBytes int64) error {
 		}
 		return a.Allocate(at, lengthBytes)
 	case PreallocationFull:
-		return writeZeroes(f, at, lengthBytes)
+		return writeZeroes(f, at, lengthBytes, progress)
 	}
 	return nil
 }
@@ -192,10 +213,18 @@ func (p *preallocation) dataSpace() error {
 
 const zeroesBytes = 1 << 20
 
-func writeZeroes(f File, at, lengthBytes int64) error {
+func writeZeroes(f File, at, lengthBytes int64, progress func(done, total int64) error) error {
 	zeroes := make([]byte, min(zeroesBytes, lengthBytes))
-	for end := at + lengthBytes; at < end; at += int64(len(zeroes)) {
-		if _, err := f.WriteAt(zeroes[:min(int64(len(zeroes)), end-at)], at); err != nil {
+	for done := int64(0); done < lengthBytes; {
+		n, err := f.WriteAt(zeroes[:min(int64(len(zeroes)), lengthBytes-done)], at+done)
+		if err != nil {
+			return err
+		}
+		done += int64(n)
+		if progress == nil {
+			continue
+		}
+		if err := progress(done, lengthBytes); err != nil {
 			return err
 		}
 	}
@@ -219,14 +248,18 @@ func (im *Image) writeL2(at format.Guest, table []byte, where format.Host) error
 		return err
 	}
 	index := im.g.L1Index(at)
+	old := format.L1Entry(format.Entry(im.l1, index))
 	entry := format.FlagCopied | uint64(where)
-	if format.Entry(im.l1, index) == entry {
+	if uint64(old) == entry {
 		return nil
 	}
 	if err := im.file.Sync(); err != nil {
 		return err
 	}
-	return im.setL1(index, entry)
+	if err := im.setL1(index, entry); err != nil || old.Offset() == 0 || old.Offset() == where {
+		return err
+	}
+	return im.addRefcount(im.g.Index(old.Offset()), -1)
 }
 
 // setL1 writes an entry of the active L1 table.

@@ -122,6 +122,9 @@ func (im *Image) snapshotL1(s *format.Snapshot) ([]byte, error) {
 
 // ApplySnapshot makes the disk what it was at a snapshot, which is found by id or else by name.
 func (im *Image) ApplySnapshot(idOrName string) error {
+	if _, has := im.bitmapsExtension(); has {
+		return unsupported("Device has active dirty bitmaps") // in which nobody would mark what changes
+	}
 	i := slices.IndexFunc(im.snapshots, func(s format.Snapshot) bool { return s.ID == idOrName })
 	if i < 0 {
 		i = slices.IndexFunc(im.snapshots, func(s format.Snapshot) bool { return s.Name == idOrName })

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"nbd-dataplane/backends/qcow2/format"
+	"nbd-dataplane/backends/qcow2/offline"
+	"nbd-dataplane/backends/raw"
+)
+
+// newImage is the command for images that nobody serves: qemu-img's, with its options.
+func newImage(c console) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "image COMMAND",
+		Short: "Create, describe, check and change images that nobody uses",
+		Long: "Works on image files that nobody serves; the commands, their options and their output are qemu-img's, as far as they are here.\n" +
+			"An image that a server or a virtual machine uses is locked, and refused; 'ctl' has what can be done with those.",
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("image %s: there is no such command; see '%s --help'", printable(args[0]), cmd.CommandPath())
+			}
+			return cmd.Help()
+		},
+	}
+	cmd.AddCommand(newImageCreate(c), newImageInfo(c), newImageCheck(c), newImageMap(c), newImageSnapshot(c), newImageResize(c), newImageRebase(c), newImageBitmap(c))
+	for _, sub := range cmd.Commands() {
+		sub.DisableFlagsInUseLine = true
+		sub.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return failed(flagError(cmd, err)) })
+	}
+	return cmd
+}
+
+// failed gives an error qemu-img's status: it has only the one for what goes wrong, be it the command line.
+func failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{statusFailed, err}
+}
+
+// oneImage wants one file name.
+func oneImage(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return failed(fmt.Errorf("Expecting one image file name; see '%s --help'", cmd.CommandPath()))
+	}
+	return nil
+}
+
+// imageFlags are the options that most commands have.
+type imageFlags struct {
+	format string
+	output string
+	quiet  bool
+	share  bool // no locks, for reading what others write
+}
+
+func (f *imageFlags) add(cmd *cobra.Command, names string) {
+	flags := cmd.Flags()
+	for _, name := range strings.Fields(names) {
+		switch name {
+		case "format":
+			flags.StringVarP(&f.format, name, "f", "", "the image's `FMT`, qcow2 or raw; it is guessed otherwise")
+		case "output":
+			flags.StringVar(&f.output, name, "human", "`FMT` of the output, human or json")
+		case "quiet":
+			flags.BoolVarP(&f.quiet, name, "q", false, "print errors only")
+		case "force-share":
+			flags.BoolVarP(&f.share, name, "U", false, "read the image even if somebody writes it, who may make it look damaged")
+		}
+	}
+	flags.SortFlags = false
+}
+
+// json says how to print; anything but the two words is an error.
+func (f *imageFlags) json() (bool, error) {
+	switch f.output {
+	case "human", "json":
+		return f.output == "json", nil
+	}
+	return false, failed(errors.New("--output must be used with human or json as argument."))
+}
+
+// imageFile is an image's file, opened and locked.
+type imageFile struct {
+	*os.File
+	format string
+	lock   interface{ Close() error }
+}
+
+func (f *imageFile) Close() error {
+	if f.lock != nil {
+		f.lock.Close()
+	}
+	return f.File.Close()
+}
+
+// openFile opens and locks a file and finds out what format it has.
+func (f *imageFlags) openFile(path string, write bool) (*imageFile, error) {
+	how := os.O_RDONLY
+	if write {
+		how = os.O_RDWR
+	}
+	file, err := os.OpenFile(strings.TrimPrefix(path, "file:"), how, 0)
+	if err != nil {
+		return nil, couldNot(path, fmt.Errorf("Could not open '%s': %s", path, pathText(err)))
+	}
+	opened := &imageFile{File: file, format: f.format}
+	if err := opened.prepare(f, path, write); err != nil {
+		opened.Close()
+		return nil, couldNot(path, err)
+	}
+	return opened, nil
+}
+
+func (f *imageFile) prepare(flags *imageFlags, path string, write bool) error {
+	if st, err := f.Stat(); err != nil || st.IsDir() {
+		return errors.New("The 'file' driver requires 'filename' to be a regular file")
+	}
+	if f.format == "" {
+		size, err := offline.Disk{File: f.File}.Size()
+		if err != nil {
+			return err
+		}
+		f.format = sniffIn(f.File, size)
+	}
+	if f.format != "raw" && f.format != "qcow2" {
+		if otherFormats[f.format] {
+			return fmt.Errorf("the image format %s is not supported by this version", f.format)
+		}
+		return fmt.Errorf("Unknown driver '%s'", f.format)
+	}
+	if flags.share {
+		return nil
+	}
+	held, err := raw.Hold(f.File, write)
+	var conflict *raw.LockError
+	if errors.As(err, &conflict) {
+		return fmt.Errorf("%s. Is another process using the image [%s]?", conflict.Message(), path)
+	}
+	f.lock = held
+	return err
+}
+
+// open opens a qcow2 image.
+func (f *imageFile) open(path string, mode format.Mode) (*offline.Image, error) {
+	im, err := offline.Open(offline.Disk{File: f.File}, mode)
+	if err != nil {
+		return nil, couldNot(path, err)
+	}
+	return im, nil
+}
+
+// couldNot is an error about an image as a whole.
+func couldNot(path string, err error) error {
+	var known *format.Error
+	text := err.Error()
+	if errors.As(err, &known) && known.Hint != "" {
+		text += "\n" + known.Hint
+	}
+	return failed(fmt.Errorf("Could not open '%s': %s", path, text))
+}
+
+// pathText is the C library's text for what the file system said.
+func pathText(err error) string {
+	var errno syscall.Errno
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &errno):
+		return strerror(errno)
+	case errors.As(err, &path):
+		return path.Err.Error()
+	}
+	return err.Error()
+}
+
+// errnoText is "-5 (Input/output error)", as qemu-img has it.
+func errnoText(err error) string {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return err.Error()
+	}
+	return fmt.Sprintf("-%d (%s)", int(errno), strerror(errno))
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"nbd-dataplane/backends/qcow2/format"
+	"nbd-dataplane/backends/qcow2/offline"
+)
+
+// imageInfo is what is said of an image, with QEMU's names and in its order.
+type imageInfo struct {
+	Snapshots           []snapshotInfo  `json:"snapshots,omitempty"`
+	BackingFormat       string          `json:"backing-filename-format,omitempty"`
+	VirtualSize         uint64          `json:"virtual-size"`
+	Filename            string          `json:"filename"`
+	ClusterSize         int64           `json:"cluster-size,omitempty"`
+	Format              string          `json:"format"`
+	ActualSize          int64           `json:"actual-size"`
+	Encrypted           bool            `json:"encrypted,omitempty"`
+	FormatSpecific      *formatSpecific `json:"format-specific,omitempty"`
+	FullBackingFilename string          `json:"full-backing-filename,omitempty"`
+	BackingFilename     string          `json:"backing-filename,omitempty"`
+	DirtyFlag           bool            `json:"dirty-flag"`
+}
+
+// snapshotInfo is a snapshot.
+type snapshotInfo struct {
+	ICount      *int64 `json:"icount,omitempty"`
+	VMClockNsec uint64 `json:"vm-clock-nsec"`
+	Name        string `json:"name"`
+	DateSec     uint32 `json:"date-sec"`
+	DateNsec    uint32 `json:"date-nsec"`
+	VMClockSec  uint64 `json:"vm-clock-sec"`
+	ID          string `json:"id"`
+	VMStateSize uint64 `json:"vm-state-size"`
+}
+
+type formatSpecific struct {
+	Type string    `json:"type"`
+	Data qcow2Info `json:"data"`
+}
+
+// qcow2Info is what only qcow2 has. Version 2 knows the first two only, besides the width of refcounts.
+type qcow2Info struct {
+	Compat          string       `json:"compat"`
+	CompressionType string       `json:"compression-type"`
+	LazyRefcounts   *bool        `json:"lazy-refcounts,omitempty"`
+	Bitmaps         []bitmapInfo `json:"bitmaps,omitempty"`
+	RefcountBits    uint         `json:"refcount-bits"`
+	DataFile        string       `json:"data-file,omitempty"`
+	DataFileRaw     *bool        `json:"data-file-raw,omitempty"`
+	Corrupt         *bool        `json:"corrupt,omitempty"`
+	ExtendedL2      *bool        `json:"extended-l2,omitempty"`
+}
+
+type bitmapInfo struct {
+	Flags       []string `json:"flags"`
+	Name        string   `json:"name"`
+	Granularity uint64   `json:"granularity"`
+}
+
+func newImageInfo(c console) *cobra.Command {
+	f := &imageFlags{}
+	chain := false
+	cmd := &cobra.Command{
+		Use:     "info [-f FMT] [--output=human|json] [--backing-chain] [-U] FILE",
+		Short:   "Describe an image",
+		Example: "  nbd-dataplane image info disk.qcow2\n  nbd-dataplane image info --backing-chain --output=json top.qcow2 | jq '.[].filename'",
+		Args:    oneImage,
+		RunE: func(_ *cobra.Command, args []string) error {
+			asJSON, err := f.json()
+			if err != nil {
+				return err
+			}
+			all, err := f.describe(args[0], chain)
+			if err != nil {
+				return err
+			}
+			switch {
+			case asJSON && chain:
+				return writeQEMUJSON(c.out, all)
+			case asJSON:
+				return writeQEMUJSON(c.out, all[0])
+			}
+			for i, info := range all {
+				if i > 0 {
+					fmt.Fprintln(c.out)
+				}
+				info.write(c.out)
+			}
+			return nil
+		},
+	}
+	f.add(cmd, "format output force-share")
+	cmd.Flags().BoolVar(&chain, "backing-chain", false, "describe the backing files as well")
+	return cmd
+}
+
+// describe describes an image, and with chain those below it. A chain that comes back to itself is refused.
+func (f *imageFlags) describe(path string, chain bool) ([]*imageInfo, error) {
+	var all []*imageInfo
+	seen := map[string]bool{}
+	flags := *f
+	for {
+		if seen[path] {
+			return nil, failed(fmt.Errorf("Backing file '%s' creates an infinite loop.", path))
+		}
+		seen[path] = true
+		info, err := flags.describeOne(path)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, info)
+		if !chain || info.BackingFilename == "" {
+			return all, nil
+		}
+		path, flags.format = info.FullBackingFilename, info.BackingFormat
+	}
+}
+
+func (f *imageFlags) describeOne(path string) (*imageInfo, error) {
+	file, err := f.openFile(path, false)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	st, err := file.Stat()
+	if err != nil {
+		return nil, couldNot(path, err)
+	}
+	info := &imageInfo{Filename: path, Format: file.format}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		info.ActualSize = sys.Blocks * sectorBytes
+	}
+	if file.format == "raw" {
+		size, err := offline.Disk{File: file.File}.Size()
+		info.VirtualSize = uint64(size+sectorBytes-1) &^ (sectorBytes - 1)
+		return info, err
+	}
+	im, err := file.open(path, format.ForUse)
+	if err != nil {
+		return nil, err
+	}
+	if err := info.readQcow2(im, path); err != nil {
+		return nil, couldNot(path, err)
+	}
+	return info, nil
+}
+
+const sectorBytes = 512
+
+func (info *imageInfo) readQcow2(im *offline.Image, path string) error {
+	h := im.Header()
+	info.VirtualSize, info.ClusterSize = h.SizeBytes, h.Geometry().ClusterBytes()
+	info.DirtyFlag, info.Encrypted = h.Has(format.IncompatibleDirty), h.Crypt != format.CryptNone
+	if info.BackingFilename, info.BackingFormat = h.Backing, h.BackingFormat(); h.Backing != "" {
+		info.FullBackingFilename = besideImage(path, h.Backing)
+	}
+	for _, s := range im.Snapshots() {
+		info.Snapshots = append(info.Snapshots, describeSnapshot(&s))
+	}
+	data := qcow2Info{Compat: "0.10", CompressionType: h.Compression.String(), RefcountBits: h.Geometry().RefcountBits()}
+	if h.Version >= 3 {
+		data.Compat = "1.1"
+		lazy, corrupt, extended := h.Compatible&format.CompatibleLazyRefcounts != 0, h.Has(format.IncompatibleCorrupt), h.Has(format.IncompatibleExtendedL2)
+		data.LazyRefcounts, data.Corrupt, data.ExtendedL2 = &lazy, &corrupt, &extended
+		if raw := h.Autoclear&format.AutoclearRawData != 0; h.Has(format.IncompatibleDataFile) {
+			data.DataFile, data.DataFileRaw = h.DataFile(), &raw
+		}
+	}
+	bitmaps, err := im.Bitmaps()
+	if err != nil {
+		return err
+	}
+	for _, b := range bitmaps {
+		data.Bitmaps = append(data.Bitmaps, describeBitmap(&b))
+	}
+	info.FormatSpecific = &formatSpecific{Type: "qcow2", Data: data}
+	return nil
+}
+
+// besideImage is the name of another file as an image has it, which counts from the image's directory.
+func besideImage(image, name string) string {
+	if protocol, isURL := protocolOf(name); filepath.IsAbs(name) || isURL && protocol != "file" {
+		return name
+	}
+	name = strings.TrimPrefix(name, "file:")
+	at := strings.LastIndexByte(image, '/')
+	return image[:at+1] + name
+}
+
+func describeSnapshot(s *format.Snapshot) snapshotInfo {
+	const second = 1e9
+	info := snapshotInfo{
+		ID: s.ID, Name: s.Name, DateSec: s.Seconds, DateNsec: s.Nanoseconds, VMStateSize: s.VMStateBytes,
+		VMClockSec: s.VMClock / second, VMClockNsec: s.VMClock % second,
+	}
+	if s.InstructionCount != format.NoInstructionCount {
+		count := int64(s.InstructionCount)
+		info.ICount = &count
+	}
+	return info
+}
+
+func describeBitmap(b *format.Bitmap) bitmapInfo {
+	info := bitmapInfo{Name: b.Name, Granularity: 1 << b.GranularityBits, Flags: []string{}}
+	if b.Flags&format.BitmapInUse != 0 {
+		info.Flags = append(info.Flags, "in-use")
+	}
+	if b.Flags&format.BitmapAuto != 0 {
+		info.Flags = append(info.Flags, "auto")
+	}
+	return info
+}
+
+// exists reports whether a file is there.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, os.ErrNotExist)
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"nbd-dataplane/backends/qcow2/format"
+	"nbd-dataplane/backends/qcow2/offline"
+)
+
+// imageRebase is one run of image rebase.
+type imageRebase struct {
+	imageFlags
+	c                      console
+	backing, backingFormat string
+	unsafe                 bool
+}
+
+func newImageRebase(c console) *cobra.Command {
+	t := &imageRebase{c: c}
+	cmd := &cobra.Command{
+		Use:   "rebase -u [-q] [-f FMT] [-b FILE [-F FMT]] IMAGE",
+		Short: "Tell an image that its backing file is another one",
+		Long: "Changes which file is below an image, and no data: the new file must have what the old one had, or the disk changes under its user. That is what\n" +
+			"-u says, and it is the only way there is here. Without -b, or with an empty name, nothing is below any more.",
+		Example: "  nbd-dataplane image rebase -u -b moved/base.qcow2 -F qcow2 overlay.qcow2",
+		Args:    oneImage,
+		RunE:    func(_ *cobra.Command, args []string) error { return t.run(args[0]) },
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&t.unsafe, "unsafe", "u", false, "change the name only")
+	flags.StringVarP(&t.backing, "backing", "b", "", "the new backing `FILE`")
+	flags.StringVarP(&t.backingFormat, "backing-format", "F", "", "`FMT` of the new backing file")
+	t.add(cmd, "quiet format")
+	return cmd
+}
+
+func (t *imageRebase) run(path string) error {
+	switch {
+	case !t.unsafe:
+		return failed(errors.New("only unsafe mode (-u) is supported: it changes the name and compares no data; for the other there is qemu-img rebase"))
+	case t.backingFormat != "" && t.backingFormat != "raw" && t.backingFormat != "qcow2" && !otherFormats[t.backingFormat]:
+		return failed(fmt.Errorf("Invalid format name: '%s'", t.backingFormat))
+	case t.backing != "" && t.backingFormat == "":
+		return failed(fmt.Errorf("Could not change the backing file to '%s': backing format must be specified", t.backing))
+	}
+	file, err := t.openFile(path, true)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if file.format != "qcow2" {
+		return failed(fmt.Errorf("Could not change the backing file to '%s': %s", t.backing, strerror(syscall.ENOTSUP)))
+	}
+	im, err := file.open(path, format.ForUse)
+	if err != nil {
+		return err
+	}
+	if err := im.BeginChange(); err != nil {
+		return couldNot(path, err)
+	}
+	err = im.SetBacking(t.backing, t.backingFormat)
+	switch {
+	case errors.Is(err, offline.ErrNoRoom):
+		return failed(fmt.Errorf("Could not change the backing file to '%s': No space left in the file header", t.backing))
+	case err != nil:
+		return failed(fmt.Errorf("Could not change the backing file to '%s': %s", t.backing, pathText(err)))
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"nbd-dataplane/backends/qcow2/format"
+	"nbd-dataplane/backends/qcow2/offline"
+	"nbd-dataplane/internal/keyval"
+)
+
+// imageResize is one run of image resize.
+type imageResize struct {
+	imageFlags
+	c             console
+	preallocation string
+	shrink        bool
+	progress      bool
+}
+
+func newImageResize(c console) *cobra.Command {
+	t := &imageResize{c: c}
+	cmd := &cobra.Command{
+		Use:   "resize [-q] [-f FMT] [--preallocation=MODE] [--shrink] FILE [+|-]SIZE",
+		Short: "Make the disk in an image longer or shorter",
+		Long: "Makes the disk in an image as long as SIZE, or longer or shorter by it. What is cut off is lost, which is why that needs --shrink. SIZE is in\n" +
+			"bytes, or with k, M, G, T, P or E behind it.",
+		Example: "  nbd-dataplane image resize disk.qcow2 40G\n  nbd-dataplane image resize disk.qcow2 +10G\n  nbd-dataplane image resize --shrink disk.qcow2 -10G",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return failed(fmt.Errorf("Expecting image file name and size; see '%s --help'", cmd.CommandPath()))
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return t.run(args[0], args[1]) },
+	}
+	t.add(cmd, "quiet format")
+	cmd.Flags().StringVar(&t.preallocation, "preallocation", "off", "`MODE` for what is new: off, metadata, falloc or full")
+	cmd.Flags().BoolVar(&t.shrink, "shrink", false, "allow a smaller size: what is past it is lost")
+	cmd.Flags().BoolVarP(&t.progress, "progress", "p", false, "show how much is done")
+	return cmd
+}
+
+func (t *imageResize) run(path, sizeText string) error {
+	how, err := offline.ParsePreallocation(t.preallocation)
+	if err != nil {
+		return failed(fmt.Errorf("Invalid preallocation mode '%s'", t.preallocation))
+	}
+	file, err := t.openFile(path, true)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	target, err := t.open(path, file)
+	if err != nil {
+		return err
+	}
+	size, err := resizedTo(target.sizeBytes(), sizeText)
+	switch {
+	case err != nil:
+		return failed(err)
+	case size < target.sizeBytes() && !t.shrink:
+		return failed(errors.New("Use the --shrink option to perform a shrink operation."))
+	case size <= target.sizeBytes() && how != offline.PreallocationOff:
+		return failed(errors.New("Preallocation can only be used for growing images"))
+	}
+	bar := newProgressBar(t.c.err, t.progress)
+	err = target.resize(offline.ResizeOptions{SizeBytes: size, Preallocation: how, Progress: bar.show})
+	bar.end()
+	if err != nil {
+		return failed(err)
+	}
+	if !t.quiet {
+		fmt.Fprintln(t.c.out, "Image resized.")
+	}
+	return nil
+}
+
+// resizedTo is a size, or a change of one; it is rounded up to sectors.
+func resizedTo(old int64, text string) (int64, error) {
+	digits := strings.TrimLeft(text, "+-")
+	size, err := keyval.Size("size", digits)
+	if err != nil || len(text)-len(digits) > 1 {
+		return 0, fmt.Errorf("%w. Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta- and exabytes, respectively.", err)
+	}
+	switch text[0] {
+	case '+':
+		if size > math.MaxInt64-old {
+			return 0, errors.New("New image size is too large")
+		}
+		size += old
+	case '-':
+		size = old - size
+	}
+	if size <= 0 {
+		return 0, errors.New("New image size must be positive")
+	}
+	if size > math.MaxInt64-sectorBytes {
+		return 0, errors.New("New image size is too large")
+	}
+	return (size + sectorBytes - 1) / sectorBytes * sectorBytes, nil
+}
+
+// resizable is what has a size to change: an image, or a plain file.
+type resizable struct {
+	im      *offline.Image // nil = a plain file
+	file    *imageFile
+	path    string
+	backing int64
+}
+
+func (t *imageResize) open(path string, file *imageFile) (*resizable, error) {
+	r := &resizable{file: file, path: path}
+	if file.format == "raw" {
+		return r, nil
+	}
+	im, err := file.open(path, format.ForUse)
+	if err != nil {
+		return nil, err
+	}
+	if err := im.BeginChange(); err != nil {
+		return nil, couldNot(path, err)
+	}
+	r.im = im
+	if name := im.Header().Backing; name != "" {
+		below := &imageFlags{format: im.Header().BackingFormat()}
+		info, err := below.describeOne(besideImage(path, name))
+		if err != nil {
+			return nil, couldNot(path, fmt.Errorf("Could not open backing file: %w", err))
+		}
+		r.backing = int64(info.VirtualSize)
+	}
+	return r, nil
+}
+
+func (r *resizable) sizeBytes() int64 {
+	if r.im != nil {
+		return int64(r.im.Header().SizeBytes)
+	}
+	size, err := offline.Disk{File: r.file.File}.Size()
+	if err != nil {
+		return 0
+	}
+	return size
+}
+
+func (r *resizable) resize(o offline.ResizeOptions) error {
+	if r.im == nil {
+		return r.resizeRaw(o)
+	}
+	o.BackingBytes = r.backing
+	if r.im.Header().Has(format.IncompatibleDataFile) {
+		data, err := os.OpenFile(r.im.Header().DataFile(), os.O_RDWR, 0)
+		if err != nil {
+			return fmt.Errorf("Could not open '%s': %s", r.im.Header().DataFile(), pathText(err))
+		}
+		defer data.Close()
+		o.Data = offline.Disk{File: data}
+	}
+	err := r.im.Resize(o)
+	var errno syscall.Errno
+	var known *format.Error
+	if err != nil && !errors.As(err, &known) && errors.As(err, &errno) {
+		return fmt.Errorf("Could not resize the image: %s", strerror(errno))
+	}
+	return err
+}
+
+func (r *resizable) resizeRaw(o offline.ResizeOptions) error {
+	disk, old := offline.Disk{File: r.file.File}, r.sizeBytes()
+	if err := disk.Truncate(o.SizeBytes); err != nil {
+		return fmt.Errorf("Could not resize file: %s", pathText(err))
+	}
+	if o.Preallocation == offline.PreallocationMetadata {
+		return errors.New("Unsupported preallocation mode 'metadata'")
+	}
+	if o.SizeBytes <= old {
+		return nil
+	}
+	return offline.Preallocate(disk, old, o.SizeBytes-old, o.Preallocation, o.Progress)
+}
