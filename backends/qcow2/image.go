@@ -101,3 +101,6 @@ func (i *Image) warn(text string) {
 		i.options.Warn(text)
 	}
 }
+
+// NeedsDataFile reports whether guest data is in a file of its own. Safe from anywhere.
+func (i *Image) NeedsDataFile() bool { return i.external }

@@ -97,3 +97,11 @@ func keepsRaw(block0 []byte) error {
 	}
 	return nil
 }
+
+// protocolDriver is the driver for a path.
+func protocolDriver(path string) string {
+	if st, err := os.Stat(path); err == nil && st.Mode()&os.ModeDevice != 0 {
+		return "host_device"
+	}
+	return "file"
+}
