@@ -73,7 +73,7 @@ func sniffIn(r io.ReaderAt, sizeBytes int64) string {
 
 // otherFormats are formats of QEMU's that -f may name and that cannot be had.
 var otherFormats = map[string]bool{
-	"qcow2": true, "qcow": true, "qed": true, "vmdk": true, "vhdx": true, "vpc": true, "dmg": true, "vdi": true, "luks": true,
+	"qcow": true, "qed": true, "vmdk": true, "vhdx": true, "vpc": true, "dmg": true, "vdi": true, "luks": true,
 	"parallels": true, "bochs": true, "cloop": true,
 }
 

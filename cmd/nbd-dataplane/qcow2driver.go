@@ -155,7 +155,7 @@ func (d qcow2Driver) openOthers(o *control.Opening, n *qcow2Node, file *blockcor
 		}
 	}
 	switch {
-	case n.Backing != nil && n.Backing.Kind() == qmp.Null:
+	case n.Backing != nil && isNothing(*n.Backing):
 	case n.Backing != nil:
 		_, err := o.Child(blockcore.RoleBacking, *n.Backing)
 		return err
@@ -219,7 +219,7 @@ func (d qcow2Driver) reopen(o *control.Opening) (any, error) {
 		role  blockcore.Role
 		value *qmp.Value
 	}{{blockcore.RoleFile, &n.File}, {blockcore.RoleData, n.DataFile}, {blockcore.RoleBacking, n.Backing}} {
-		if child.value == nil || child.value.Kind() == qmp.Null {
+		if child.value == nil || isNothing(*child.value) {
 			continue
 		}
 		if _, err := o.Node(child.role, *child.value); err != nil {
@@ -227,4 +227,10 @@ func (d qcow2Driver) reopen(o *control.Opening) (any, error) {
 		}
 	}
 	return options, nil
+}
+
+// isNothing is null, which a command line writes as nothing.
+func isNothing(v qmp.Value) bool {
+	var text string
+	return v.Kind() == qmp.Null || v.Kind() == qmp.String && v.Decode(&text) == nil && text == ""
 }
