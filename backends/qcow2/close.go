@@ -35,9 +35,13 @@ func (i *Image) trim(t *blockcore.Task) {
 	if i.readOnly || i.broken {
 		return
 	}
+	_ = i.trimTo(t, int64(i.g.Cluster(i.refs.blank)))
+}
+
+func (i *Image) trimTo(t *blockcore.Task, end int64) error {
 	e := i.file.Load()
-	if end := int64(i.g.Cluster(i.refs.blank)); end < e.Node().Size() {
-		r := blockcore.Range{Length: end}
-		_ = e.Resize(t, r.Widen(e.Node().Limits().Align).Length)
+	if end >= e.Node().Size() {
+		return nil
 	}
+	return e.Resize(t, blockcore.Range{Length: end}.Widen(e.Node().Limits().Align).Length)
 }

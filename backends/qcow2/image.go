@@ -40,6 +40,7 @@ type Image struct {
 	unordered bool
 	// unmarked: the header says things that are not true any more when something is written.
 	unmarked  bool
+	through   bool // each write is durable when it returns
 	snapshots []format.Snapshot
 	broken    bool // by corruption: no request is taken any more
 	told      bool // of a corruption that is not fatal
@@ -101,3 +102,9 @@ func (i *Image) warn(text string) {
 		i.options.Warn(text)
 	}
 }
+
+// NeedsDataFile reports whether guest data is in a file of its own. Safe from anywhere.
+func (i *Image) NeedsDataFile() bool { return i.external }
+
+// WriteThrough has each write be durable when it returns, as cache=writethrough does. On the loop.
+func (i *Image) WriteThrough() { i.through = true }

@@ -20,6 +20,9 @@ func (i *Image) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.
 		}
 	}
 	fua := flags & blockcore.WriteFUA
+	if i.through {
+		fua = blockcore.WriteFUA
+	}
 	if i.options.DetectZeroes != DetectOff && membuf.AllZero(p) {
 		err := i.WriteZeroes(t, blockcore.Range{Offset: off, Length: int64(len(p))}, i.detected(fua))
 		if !errors.Is(err, syscall.ENOTSUP) {

@@ -32,7 +32,7 @@ func (i *Image) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcor
 	if err := i.zeroEnd(t, middle.End(), r.End()); err != nil {
 		return err
 	}
-	if flags&blockcore.ZeroFUA != 0 {
+	if flags&blockcore.ZeroFUA != 0 || i.through {
 		return i.Flush(t)
 	}
 	return nil

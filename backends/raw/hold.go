@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
 )
 
 // Hold takes QEMU's image locks for somebody who works on a file without a Driver, as qemu-img does: nobody else may write or resize it
@@ -17,11 +19,11 @@ func Hold(f *os.File, writes bool) (io.Closer, error) {
 		return nil, fmt.Errorf("open %s for locking: %w", f.Name(), err)
 	}
 	held := os.NewFile(uintptr(fd), f.Name())
-	uses := PermConsistentRead
+	uses := blockcore.PermRead
 	if writes {
-		uses |= PermWrite | PermResize
+		uses |= blockcore.PermWrite | blockcore.PermResize
 	}
-	err = widenLocks(kernelLocks{}, fd, f.Name(), lockSet{}, newLockSet(uses, permAll&^(PermWrite|PermResize)))
+	err = widenLocks(kernelLocks{}, fd, f.Name(), lockSet{}, newLockSet(uses, blockcore.PermAll&^(blockcore.PermWrite|blockcore.PermResize)))
 	if err != nil && !locksUnsupported(err) {
 		held.Close()
 		return nil, err

@@ -191,7 +191,7 @@ func (s *daemon) do(step daemonStep) error {
 	}
 	switch step.option {
 	case "blockdev":
-		_, err = s.plane.AddNode(context.Background(), v)
+		_, err = s.plane.AddNode(context.Background(), v, nil)
 	case "object":
 		err = s.plane.AddObject(v)
 	case "nbd-server":

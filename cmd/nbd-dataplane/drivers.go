@@ -17,10 +17,11 @@ import (
 
 // drivers are the block drivers that blockdev-add knows. warn is told of what they work around.
 func drivers(warn func(string)) map[string]control.Driver {
-	file := fileDriver{warn}
+	file, image := fileDriver{warn}, qcow2Driver{warn}
 	all := map[string]control.Driver{
 		"file":        {Open: file.open, Reopen: reopened(file.options), Fixed: fixedOfFiles},
 		"host_device": {Open: file.openDevice, Reopen: reopened(file.options), Fixed: fixedOfFiles},
+		"qcow2":       {Open: image.open, Reopen: image.reopen},
 		"null-co":     {Open: openNullNode},
 		"null-aio":    {Open: openNullNode},
 	}

@@ -73,7 +73,7 @@ func sniffIn(r io.ReaderAt, sizeBytes int64) string {
 
 // otherFormats are formats of QEMU's that -f may name and that cannot be had.
 var otherFormats = map[string]bool{
-	"qcow2": true, "qcow": true, "qed": true, "vmdk": true, "vhdx": true, "vpc": true, "dmg": true, "vdi": true, "luks": true,
+	"qcow": true, "qed": true, "vmdk": true, "vhdx": true, "vpc": true, "dmg": true, "vdi": true, "luks": true,
 	"parallels": true, "bochs": true, "cloop": true,
 }
 
@@ -96,4 +96,12 @@ func keepsRaw(block0 []byte) error {
 		return fmt.Errorf("the image would look like %s, and its format was not given (-f raw allows it): %w", format, syscall.EPERM)
 	}
 	return nil
+}
+
+// protocolDriver is the driver for a path.
+func protocolDriver(path string) string {
+	if st, err := os.Stat(path); err == nil && st.Mode()&os.ModeDevice != 0 {
+		return "host_device"
+	}
+	return "file"
 }

@@ -12,6 +12,7 @@ import (
 	"nbd-dataplane/backends/null"
 	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/keyval"
 )
 
 // image is one thing to serve: a file, or a null disk, and how to use it.
@@ -21,6 +22,7 @@ type image struct {
 	isNull  bool
 	raw     raw.Options
 	null    null.Options
+	node    *keyval.Set // of a format that the control plane opens: its options; nil = it is raw, or null
 }
 
 // imageOf reads one FILE of the command line: a path, null-co://, json:{...}, or with --image-opts a list of options.
@@ -68,6 +70,9 @@ func (img *image) readPath(arg string, o *options) error {
 	if img.probe {
 		format = sniff(path)
 	}
+	if format == formatQcow2 {
+		return img.pathQcow2()
+	}
 	return checkFormat(arg, format)
 }
 
@@ -86,8 +91,7 @@ func (img *image) open(warn func(string)) (blockcore.Driver, error) {
 		return img.openNull()
 	}
 	if img.raw.AIO == raw.AIONative && !img.raw.Cache.Direct {
-		return nil, openError(img.display, wrong("--aio=native needs O_DIRECT; add --cache=none or leave it out",
-			"aio=native was specified, but it requires cache.direct=on, which was not specified."))
+		return nil, openError(img.display, errNativeNeedsDirect)
 	}
 	options := img.raw
 	options.Warn = warn
@@ -108,7 +112,7 @@ const guessedBlock = 512
 
 // minBlock is what clients are told to respect; 0 = anything goes.
 func (img *image) minBlock() uint32 {
-	if img.probe && img.raw.ShareRW {
+	if img.probe && img.raw.ShareRW && img.node == nil {
 		return guessedBlock
 	}
 	return 0
@@ -152,7 +156,7 @@ func (img *image) creates() bool {
 
 // probingWarning is what QEMU says when it had to guess and the guest could make it guess otherwise next time.
 func (img *image) probingWarning() string {
-	if !img.probe || img.raw.ReadOnly {
+	if !img.probe || img.raw.ReadOnly || img.node != nil {
 		return ""
 	}
 	const indent = "         "

@@ -47,7 +47,14 @@ func (img *image) readSet(set *keyval.Set, format string) error {
 	case "null-co", "null-aio":
 		return img.readNull(set, driver)
 	case "raw", "":
+		if kind := file.TakeOr("driver", ""); kind == formatQcow2 && given {
+			return img.readWindow(set, file)
+		} else if kind != "" {
+			file.Put("driver", kind)
+		}
 		return img.readRaw(set, file, !given)
+	case formatQcow2:
+		return img.readQcow2(set, file)
 	}
 	return checkFormat(img.display, driver)
 }
@@ -86,7 +93,26 @@ func (img *image) readRaw(set, file *keyval.Set, probe bool) error {
 		return nil
 	}
 	img.probe, img.display = true, img.raw.Path
-	return checkFormat(img.display, sniff(img.raw.Path))
+	if format := sniff(img.raw.Path); format != formatQcow2 {
+		return checkFormat(img.display, format)
+	}
+	return img.pathQcow2()
+}
+
+// readWindow reads driver=raw on a qcow2 image.
+func (img *image) readWindow(set, file *keyval.Set) error {
+	offset, err := set.TakeSize("offset", 0)
+	if err != nil {
+		return err
+	}
+	img.raw.Offset += offset
+	if err := img.readCommon(set); err != nil {
+		return err
+	}
+	if !set.Empty() {
+		return unknownOption("raw", set)
+	}
+	return img.readQcow2(file, file.TakeGroup("file"))
 }
 
 // readFile reads driver=file or host_device.

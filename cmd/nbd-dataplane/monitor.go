@@ -11,12 +11,13 @@ import (
 // makeGraph makes the graph, and the control plane where one was asked for. On the first loop runs what is on no other.
 func (s *session) makeGraph() error {
 	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.contexts[0], OnEvent: s.onGraphEvent})
+	s.opener = newPlane(control.Options{
+		Graph: s.graph, Main: s.contexts[0], Quit: func() { s.end(nil) },
+	}, s.journal.warn)
 	if s.o.control == "" {
 		return nil
 	}
-	s.plane = newPlane(control.Options{
-		Graph: s.graph, Main: s.contexts[0], Quit: func() { s.end(nil) },
-	}, s.journal.warn)
+	s.plane = s.opener
 	s.plane.AdoptServer(s.server, s.o.shared)
 	for _, c := range s.contexts {
 		if err := s.plane.AdoptIOThread(c); err != nil {
@@ -91,6 +92,9 @@ func exportID(name string, n int) string {
 func (img *image) driver() string {
 	if img.isNull {
 		return "null-co"
+	}
+	if img.node != nil {
+		return formatQcow2
 	}
 	return "file"
 }

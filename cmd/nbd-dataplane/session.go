@@ -31,6 +31,7 @@ type session struct {
 	made       []string // files made by --create
 	server     *nbd.Server
 	plane      *control.Plane // nil without --control
+	opener     *control.Plane // opens images; the plane, if there is one
 	monitor    *place         // where the plane's monitors connect
 	exports    []string       // names, in the order of the command line
 	images     []image        // in the same order
@@ -171,18 +172,30 @@ func (s *session) openImages() error {
 	return nil
 }
 
-func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n int) error {
+// openImage makes the node of an image.
+func (s *session) openImage(img *image, c *blockcore.AioContext, n int) (*blockcore.Node, error) {
+	if img.node != nil {
+		return img.openNode(s.opener, nodeName(n), c)
+	}
 	creates := img.creates()
 	driver, err := img.open(s.journal.warn)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if creates {
 		s.made = append(s.made, img.raw.Path)
 	}
-	node, err := s.graph.AddNode(blockcore.NodeOptions{Name: fmt.Sprintf("disk%d", n), Context: c, Driver: driver})
+	node, err := s.graph.AddNode(blockcore.NodeOptions{Name: nodeName(n), Context: c, Driver: driver})
 	if err != nil {
-		return openError(img.display, errors.Join(err, c.Do(driver.Close)))
+		return nil, openError(img.display, errors.Join(err, c.Do(driver.Close)))
+	}
+	return node, nil
+}
+
+func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n int) error {
+	node, err := s.openImage(img, c, n)
+	if err != nil {
+		return err
 	}
 	s.nodes = append(s.nodes, node)
 	if s.journal.door == doorQEMU {

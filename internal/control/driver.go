@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"maps"
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/qmp"
@@ -47,9 +48,13 @@ type Opening struct {
 
 	plane    *Plane
 	rest     qmp.Value
-	inherits *Opening // whose child it is; nil = nobody's
+	inherits *Opening              // whose child it is; nil = nobody's
+	role     blockcore.Role        // as which
+	context  *blockcore.AioContext // of the node; nil = that of its children, or the main one
 	children []child
+	holds    []*blockcore.Root // on children that were looked into
 	depth    int
+	images   bool // the driver is an image format, which decides about its files itself
 
 	reopens    *blockcore.Node // whose options these are to be; nil = a node is to be made
 	reopenings *[]*reopening   // where nodes go that are described inside
@@ -61,6 +66,8 @@ type child struct {
 	role blockcore.Role
 	node *blockcore.Node
 	made *madeNode
+	// added are the nodes that are in the graph already, where made is; nil = they are not yet.
+	added map[*blockcore.Node]*madeNode
 }
 
 // madeNode is a driver that is open and not in the graph yet.
@@ -102,7 +109,7 @@ func (o *Opening) Child(role blockcore.Role, v qmp.Value) (sizeBytes int64, err 
 		o.children = append(o.children, child{role: role, node: n})
 		return n.Size(), nil
 	case qmp.Object:
-		made, err := o.plane.open(v, o)
+		made, err := o.plane.open(v, o, role)
 		if err != nil {
 			return 0, err
 		}
@@ -121,11 +128,16 @@ func (m *madeNode) size() int64 {
 }
 
 // open reads the options of a node and opens it with its children. What it has opened when it fails is closed.
-func (p *Plane) open(v qmp.Value, parent *Opening) (*madeNode, error) {
-	o := &Opening{plane: p, inherits: parent}
+func (p *Plane) open(v qmp.Value, parent *Opening, role blockcore.Role) (*madeNode, error) {
+	o := &Opening{plane: p, inherits: parent, role: role}
 	if parent != nil {
-		o.depth = parent.depth + 1
+		o.depth, o.context = parent.depth+1, parent.context
 	}
+	return p.openAs(v, o)
+}
+
+// openAs is open with what is known before the options are read.
+func (p *Plane) openAs(v qmp.Value, o *Opening) (*madeNode, error) {
 	if o.depth > nestingMax {
 		return nil, qmp.Errorf("nodes are nested more than %d deep", nestingMax)
 	}
@@ -189,17 +201,34 @@ func (o *Opening) inherit() {
 	if o.Discard == "" {
 		o.Discard = o.inherits.Discard
 	}
+	switch {
+	case o.role == blockcore.RoleBacking:
+		o.ReadOnly = true
+	case o.role != "" && o.inherits.images && o.Discard == "":
+		o.Discard = "unmap" // the image knows itself what it hands down
+	}
 }
 
 // close closes what was opened and did not get into the graph.
 func (m *madeNode) close(p *Plane) error {
-	return errors.Join(p.options.Main.Do(m.driver.Close), p.closeChildren(m.opening))
+	loop := p.options.Main
+	if m.opening.context != nil {
+		loop = m.opening.context
+	}
+	return errors.Join(loop.Do(m.driver.Close), p.closeChildren(m.opening))
 }
 
 func (p *Plane) closeChildren(o *Opening) error {
+	for _, r := range o.holds {
+		r.Close()
+	}
+	o.holds = nil
 	var errs []error
 	for _, c := range o.children {
-		if c.made != nil {
+		switch {
+		case c.added != nil:
+			errs = append(errs, p.removeAdded(c.node))
+		case c.made != nil:
 			errs = append(errs, c.made.close(p))
 		}
 	}
@@ -209,9 +238,16 @@ func (p *Plane) closeChildren(o *Opening) error {
 // add puts m and its children into the graph.
 func (m *madeNode) add(tx *blockcore.Tx, implicit bool, added map[*blockcore.Node]*madeNode) (*blockcore.Node, error) {
 	options := blockcore.NodeOptions{Name: m.opening.NodeName, Driver: m.driver, Implicit: implicit, ReadOnly: m.opening.ReadOnly}
+	if len(m.opening.children) == 0 {
+		options.Context = m.opening.context
+	}
+	for _, r := range m.opening.holds {
+		tx.CloseRoot(r)
+	}
 	for _, c := range m.opening.children {
 		n := c.node
-		if c.made != nil {
+		maps.Copy(added, c.added)
+		if n == nil {
 			var err error
 			if n, err = c.made.add(tx, true, added); err != nil {
 				return nil, err

@@ -19,17 +19,17 @@ type opened struct {
 
 // blockdevAdd makes a node, and those below it that are described with it.
 func (p *Plane) blockdevAdd(ctx context.Context, call *qmp.Call) (any, error) {
-	_, err := p.addNode(ctx, call.Arguments)
+	_, err := p.addNode(ctx, call.Arguments, nil)
 	return nil, err
 }
 
-// AddNode is blockdev-add for the command line.
-func (p *Plane) AddNode(ctx context.Context, v qmp.Value) (*blockcore.Node, error) {
-	return p.addNode(ctx, v)
+// AddNode is blockdev-add for the command line. loop runs the node and those that are made with it; nil = the main one.
+func (p *Plane) AddNode(ctx context.Context, v qmp.Value, loop *blockcore.AioContext) (*blockcore.Node, error) {
+	return p.addNode(ctx, v, loop)
 }
 
-func (p *Plane) addNode(ctx context.Context, v qmp.Value) (*blockcore.Node, error) {
-	m, err := p.open(v, nil)
+func (p *Plane) addNode(ctx context.Context, v qmp.Value, loop *blockcore.AioContext) (*blockcore.Node, error) {
+	m, err := p.openAs(v, &Opening{plane: p, context: loop})
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type childMove struct {
 func (p *Plane) blockdevReopen(ctx context.Context, _ *qmp.Call, a *reopenArgs) (any, error) {
 	var all []*reopening
 	for _, v := range a.Options {
-		if err := p.readReopening(v, nil, nil, &all); err != nil {
+		if err := p.readReopening(v, nil, "", nil, &all); err != nil {
 			return nil, err
 		}
 	}
@@ -54,7 +54,7 @@ func (p *Plane) blockdevReopen(ctx context.Context, _ *qmp.Call, a *reopenArgs) 
 
 // readReopening reads the options of a node that is there, and of the nodes below it that are described with it. below is the node that
 // is described inside of the options of its parent.
-func (p *Plane) readReopening(v qmp.Value, parent *Opening, below *blockcore.Node, all *[]*reopening) error {
+func (p *Plane) readReopening(v qmp.Value, parent *Opening, role blockcore.Role, below *blockcore.Node, all *[]*reopening) error {
 	var head struct {
 		Driver string `qmp:"driver"`
 	}
@@ -62,7 +62,7 @@ func (p *Plane) readReopening(v qmp.Value, parent *Opening, below *blockcore.Nod
 	if err != nil {
 		return err
 	}
-	o := &Opening{plane: p, inherits: parent, Driver: head.Driver, reopens: below, reopenings: all}
+	o := &Opening{plane: p, inherits: parent, role: role, Driver: head.Driver, reopens: below, reopenings: all}
 	if parent != nil {
 		o.depth = parent.depth + 1
 	}
@@ -107,7 +107,7 @@ func (o *Opening) prefix() string {
 	if o.inherits == nil {
 		return ""
 	}
-	return o.inherits.prefix() + "file."
+	return o.inherits.prefix() + string(o.role) + "."
 }
 
 // findNode finds the node whose options these are.
@@ -171,7 +171,7 @@ func (o *Opening) childAgain(role blockcore.Role, v qmp.Value) (*blockcore.Node,
 	}
 	switch v.Kind() {
 	case qmp.Object:
-		return edge.Node(), o.plane.readReopening(v, o, edge.Node(), o.reopenings)
+		return edge.Node(), o.plane.readReopening(v, o, role, edge.Node(), o.reopenings)
 	case qmp.String:
 		var name string
 		if err := v.Decode(&name); err != nil {

@@ -225,7 +225,9 @@ func (p *Plane) AdoptServer(s *nbd.Server, shared int) {
 // AdoptExport makes an export known that somebody else has added, with the driver of its node.
 func (p *Plane) AdoptExport(id string, e *nbd.Export, driver string) error {
 	p.mu.Lock()
-	p.opened[e.Node()] = &opened{driver: driver, options: &Opening{Driver: driver}}
+	if p.opened[e.Node()] == nil { // it was not opened here
+		p.opened[e.Node()] = &opened{driver: driver, options: &Opening{Driver: driver}}
+	}
 	server := p.server
 	p.mu.Unlock()
 	return p.adopt(id, server, e)

@@ -1,0 +1,53 @@
+package qcow2
+
+import (
+	"fmt"
+	"syscall"
+
+	"nbd-dataplane/backends/qcow2/format"
+	"nbd-dataplane/blockcore"
+)
+
+var _ blockcore.Reopener = (*Image)(nil)
+
+// PrepareReopen takes other options. options are Options, complete ones. All that is in memory reaches the disk before, while the image may still be written.
+func (i *Image) PrepareReopen(t *blockcore.Task, options any) (commit, abort func(*blockcore.Task), err error) {
+	o, ok := options.(Options)
+	if !ok {
+		return nil, nil, fmt.Errorf("%T are no options of a qcow2 image: %w", options, syscall.EINVAL)
+	}
+	if o.Warn == nil {
+		o.Warn = i.options.Warn
+	}
+	if o.OnCorrupted == nil {
+		o.OnCorrupted = i.options.OnCorrupted
+	}
+	if err := i.mayBecome(o); err != nil {
+		return nil, nil, err
+	}
+	if err := i.settle(t); err != nil {
+		return nil, nil, err
+	}
+	before := i.options
+	if err := i.adopt(t, o); err != nil {
+		return nil, nil, err
+	}
+	commit = func(*blockcore.Task) {}
+	abort = func(t *blockcore.Task) {
+		if err := i.adopt(t, before); err != nil { // it was right before, and nothing has changed
+			i.warn("qcow2: " + err.Error())
+		}
+	}
+	return commit, abort, nil
+}
+
+// mayBecome refuses to write to what must not be written to.
+func (i *Image) mayBecome(o Options) error {
+	if o.ReadOnly {
+		return nil
+	}
+	if i.readOnly && i.header.Has(format.IncompatibleDirty) {
+		return &format.Error{Errno: syscall.EACCES, Text: "Image was not closed properly; cannot be opened read/write before it is repaired"}
+	}
+	return mayOpen(i.header, false)
+}

@@ -1,0 +1,248 @@
+package qcow2
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"nbd-dataplane/backends/qcow2/format"
+	"nbd-dataplane/blockcore"
+)
+
+var _ blockcore.Resizer = (*Image)(nil)
+
+// Resize changes the length of the disk. The node is drained. The header has the new length last when the disk becomes longer, and what is cut off is
+// gone before it has when it becomes shorter: a crash in between leaves the old length.
+func (i *Image) Resize(t *blockcore.Task, sizeBytes int64) error {
+	if err := i.writable(); err != nil {
+		return err
+	}
+	if err := i.mayResize(sizeBytes); err != nil {
+		return err
+	}
+	if i.unmarked {
+		if err := i.mark(t); err != nil {
+			return err
+		}
+	}
+	if err := i.soilImage(t); err != nil {
+		return err
+	}
+	var err error
+	old := i.Size()
+	if sizeBytes < old {
+		err = i.shrink(t, sizeBytes)
+	} else {
+		err = i.grow(t, sizeBytes)
+	}
+	if err == nil {
+		err = i.commit(t)
+	}
+	if err == nil {
+		err = i.changeHeader(t, func(h *format.Header) { h.SizeBytes = uint64(sizeBytes) })
+	}
+	if err != nil {
+		i.size.Store(old)
+		return fmt.Errorf("qcow2: resize to %d bytes: %w", sizeBytes, err)
+	}
+	i.size.Store(sizeBytes)
+	if plan, err := i.options.Caches.plan(i.g, sizeBytes); err == nil {
+		i.l2.piecesMax = plan.l2Pieces
+	}
+	if sizeBytes < old {
+		i.shrinkFile(t)
+	}
+	return nil
+}
+
+func (i *Image) mayResize(sizeBytes int64) error {
+	switch {
+	case sizeBytes%format.SectorBytes != 0:
+		return &format.Error{Errno: syscall.EINVAL, Text: fmt.Sprintf("The new size must be a multiple of %d", format.SectorBytes)}
+	case i.version < 3 && len(i.snapshots) > 0:
+		return &format.Error{Errno: syscall.ENOTSUP, Text: "Can't resize a v2 image which has snapshots"}
+	case i.header.Autoclear&format.AutoclearBitmaps != 0:
+		return &format.Error{Errno: syscall.ENOTSUP, Text: "Can't resize an image which has bitmaps"}
+	case i.g.L1EntriesFor(uint64(sizeBytes)) > format.L1BytesMax/format.EntryBytes:
+		return &format.Error{Errno: syscall.EFBIG, Text: "The new size is too large for the L1 table"}
+	}
+	return nil
+}
+
+// grow maps more. What is new reads as zeroes, whatever is in the last cluster, or in a backing image that is longer.
+func (i *Image) grow(t *blockcore.Task, sizeBytes int64) error {
+	old := i.Size()
+	if err := i.growL1(t, int(i.g.L1EntriesFor(uint64(sizeBytes)))); err != nil {
+		return err
+	}
+	if i.externRaw {
+		if err := reach(t, i.data.Load(), sizeBytes, 0); err != nil {
+			return err
+		}
+	}
+	if err := i.blank(t, old, min(i.inner(blockcore.Range{Length: old}, i.g.ClusterBytes()).Length, sizeBytes)); err != nil {
+		return err
+	}
+	if e := i.backing.Load(); e != nil {
+		if err := i.blank(t, old, min(e.Node().Size(), sizeBytes)); err != nil {
+			return err
+		}
+	}
+	if i.externRaw {
+		return i.mapAll(t, old, sizeBytes)
+	}
+	return nil
+}
+
+// blank has bytes behind the old end of the disk read as zeroes, which they are as soon as the disk is longer.
+func (i *Image) blank(t *blockcore.Task, from, to int64) error {
+	if from >= to {
+		return nil
+	}
+	old := i.Size()
+	i.size.Store(to) // for what a longer backing image has there
+	defer i.size.Store(old)
+	r := blockcore.Range{Offset: from, Length: to - from}
+	err := i.WriteZeroes(t, r, 0)
+	if err == nil || !errors.Is(err, syscall.ENOTSUP) {
+		return err
+	}
+	return i.writeZeroBytes(t, from, to)
+}
+
+// growL1 moves the L1 table to a place where it can be longer: the new one is on disk before the header refers to it.
+func (i *Image) growL1(t *blockcore.Task, entries int) error {
+	if entries <= len(i.l1.entries) {
+		return nil
+	}
+	if err := i.commit(t); err != nil {
+		return err
+	}
+	table := make([]uint64, entries)
+	copy(table, i.l1.entries)
+	r, err := i.allocateTogether(t, i.g.Clusters(int64(entries)*format.EntryBytes), "L1 table")
+	if err != nil {
+		return err
+	}
+	err = i.writeEntries(t, table, r.host)
+	if err == nil {
+		err = i.commit(t) // the refcounts; and a sync
+	}
+	if err == nil {
+		err = i.changeHeader(t, func(h *format.Header) { h.L1Offset, h.L1Entries = r.host, uint32(entries) })
+	}
+	if err != nil {
+		i.release(t, r)
+		return err
+	}
+	if clusters := i.g.Clusters(int64(len(i.l1.entries)) * format.EntryBytes); clusters > 0 {
+		i.free(freed{first: i.g.Index(i.l1.at), count: clusters, kind: freeOther})
+	}
+	i.l1 = newL1Table(table, r.host)
+	i.metas.set(metaActiveL1, i.g.Index(r.host), i.g.Index(r.host)+r.count)
+	return nil
+}
+
+// allocateTogether allocates clusters that have to lie together. Runs that are too short are left out, and given back at the end.
+func (i *Image) allocateTogether(t *blockcore.Task, count int64, what string) (run, error) {
+	var apart []run
+	defer func() {
+		for _, r := range apart {
+			i.release(t, r)
+		}
+	}()
+	var whole run
+	for whole.count < count {
+		r, err := i.allocate(t, count-whole.count, what)
+		if err != nil {
+			apart = append(apart, whole)
+			return run{}, err
+		}
+		if whole.count > 0 && r.host == whole.host+i.g.Cluster(whole.count) {
+			whole.count += r.count
+			whole.blank = whole.blank && r.blank
+			continue
+		}
+		apart = append(apart, whole)
+		whole = r
+	}
+	return whole, nil
+}
+
+// mapAll has all clusters of a range refer to the external data file, where they belong.
+func (i *Image) mapAll(t *blockcore.Task, from, to int64) error {
+	r := i.clustersOf(format.Guest(from), to-from)
+	for off := format.Guest(r.Offset); int64(off) < r.End(); {
+		n := i.pieceAt(off, r.End()-int64(off))
+		if err := i.prepare(t, off, n); err != nil {
+			return err
+		}
+		for end := off + format.Guest(n); off < end; off += format.Guest(i.g.ClusterBytes()) {
+			at, err := i.place(t, off)
+			if err != nil {
+				return err
+			}
+			piece, err := i.l2.get(t, at.piece)
+			if err != nil {
+				return err
+			}
+			i.setEntry(t, piece, at, format.L2Entry{Descriptor: uint64(off) | format.FlagCopied, Bits: i.subclusters(0, format.Guest(i.g.ClusterBytes()))})
+		}
+		i.unordered = true
+	}
+	return nil
+}
+
+// shrink gives up what is behind the new end: clusters, then L2 tables.
+func (i *Image) shrink(t *blockcore.Task, sizeBytes int64) error {
+	r := blockcore.Range{Offset: sizeBytes, Length: i.Size() - sizeBytes}
+	if r = i.inner(r, i.g.ClusterBytes()); r.Length > 0 {
+		if _, err := i.changeEntries(t, r, freeRequest, dropped); err != nil {
+			return err
+		}
+	}
+	for index := int(i.g.L1EntriesFor(uint64(sizeBytes))); index < len(i.l1.entries); index++ {
+		e := i.l1.entry(index)
+		if e == 0 {
+			continue
+		}
+		i.l1.set(index, 0)
+		if at := e.Offset(); at != 0 && i.g.InCluster(at) == 0 {
+			i.l2.forget(t, at, i.g.ClusterBytes())
+			i.metas.remove(i.g.Index(at), metaActiveL2)
+			i.free(freed{first: i.g.Index(at), count: 1, kind: freeOther})
+		}
+	}
+	return nil
+}
+
+// shrinkFile cuts off what is behind the last cluster in use. If that cannot be done now nothing is lost but space.
+func (i *Image) shrinkFile(t *blockcore.Task) {
+	last, err := i.lastUsed(t)
+	if err == nil {
+		i.refs.blank = last + 1
+		err = i.trimTo(t, int64(i.g.Cluster(last+1)))
+	}
+	if err != nil {
+		i.warn("qcow2: Failed to truncate the tail of the image: " + err.Error())
+	}
+}
+
+// lastUsed finds the last cluster that is used.
+func (i *Image) lastUsed(t *blockcore.Task) (int64, error) {
+	for index := len(i.refs.table) - 1; index >= 0; index-- {
+		block, err := i.refBlock(t, index)
+		if err != nil {
+			return 0, err
+		}
+		if block == nil {
+			continue
+		}
+		for k := i.g.RefBlockEntries() - 1; k >= 0; k-- {
+			if i.g.Refcount(block.bytes, k) != 0 {
+				return int64(index)<<i.g.RefBlockBits() + k, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("nothing is in use: %w", syscall.EINVAL)
+}

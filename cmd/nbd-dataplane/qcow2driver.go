@@ -1,0 +1,236 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"nbd-dataplane/backends/qcow2"
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/control"
+	"nbd-dataplane/qmp"
+)
+
+// qcow2Driver opens qcow2 images, with the files that they name.
+type qcow2Driver struct{ warn func(string) }
+
+// qcow2Node are the options of the driver qcow2.
+type qcow2Node struct {
+	File                qmp.Value  `qmp:"file"`
+	Backing             *qmp.Value `qmp:"backing"`
+	DataFile            *qmp.Value `qmp:"data-file"`
+	LazyRefcounts       *bool      `qmp:"lazy-refcounts"`
+	PassDiscardRequest  *bool      `qmp:"pass-discard-request"`
+	PassDiscardSnapshot *bool      `qmp:"pass-discard-snapshot"`
+	PassDiscardOther    *bool      `qmp:"pass-discard-other"`
+	OverlapCheck        *qmp.Value `qmp:"overlap-check"`
+	CacheSize           *int64     `qmp:"cache-size"`
+	L2CacheSize         *int64     `qmp:"l2-cache-size"`
+	L2CacheEntrySize    *int64     `qmp:"l2-cache-entry-size"`
+	RefcountCacheSize   *int64     `qmp:"refcount-cache-size"`
+	CacheCleanInterval  *int64     `qmp:"cache-clean-interval"`
+	Encrypt             *qmp.Value `qmp:"encrypt"`
+}
+
+// overlapFlags is the long form of overlap-check.
+type overlapFlags struct {
+	Template        string `qmp:"template,optional,enum=none|constant|cached|all"`
+	MainHeader      *bool  `qmp:"main-header"`
+	ActiveL1        *bool  `qmp:"active-l1"`
+	ActiveL2        *bool  `qmp:"active-l2"`
+	RefcountTable   *bool  `qmp:"refcount-table"`
+	RefcountBlock   *bool  `qmp:"refcount-block"`
+	SnapshotTable   *bool  `qmp:"snapshot-table"`
+	InactiveL1      *bool  `qmp:"inactive-l1"`
+	InactiveL2      *bool  `qmp:"inactive-l2"`
+	BitmapDirectory *bool  `qmp:"bitmap-directory"`
+}
+
+var overlapLevels = map[string]qcow2.OverlapLevel{
+	"": qcow2.OverlapCached, "none": qcow2.OverlapNone, "constant": qcow2.OverlapConstant, "cached": qcow2.OverlapCached, "all": qcow2.OverlapAll,
+}
+
+func readOverlap(v *qmp.Value) (o qcow2.OverlapCheck, err error) {
+	if v == nil {
+		return o, nil
+	}
+	var flags overlapFlags
+	if v.Kind() == qmp.String {
+		var name string
+		if err := v.Decode(&name); err != nil {
+			return o, err
+		}
+		level, known := overlapLevels[name]
+		if !known {
+			return o, qmp.Errorf("Unsupported value '%s' for qcow2 option 'overlap-check'. Allowed are any of the following: none, constant, cached, all", name)
+		}
+		return qcow2.OverlapCheck{Level: level}, nil
+	}
+	if err := v.Decode(&flags); err != nil {
+		return o, err
+	}
+	o.Level = overlapLevels[flags.Template]
+	for name, flag := range map[string]*bool{
+		"main-header": flags.MainHeader, "active-l1": flags.ActiveL1, "active-l2": flags.ActiveL2, "refcount-table": flags.RefcountTable,
+		"refcount-block": flags.RefcountBlock, "snapshot-table": flags.SnapshotTable, "inactive-l1": flags.InactiveL1,
+		"inactive-l2": flags.InactiveL2, "bitmap-directory": flags.BitmapDirectory,
+	} {
+		switch {
+		case flag == nil:
+		case *flag:
+			o.On = append(o.On, name)
+		default:
+			o.Off = append(o.Off, name)
+		}
+	}
+	return o, nil
+}
+
+// options are those of the image itself.
+func (d qcow2Driver) options(o *control.Opening, n *qcow2Node) (options qcow2.Options, err error) {
+	if n.Encrypt != nil {
+		return options, qmp.Errorf("Encrypted qcow2 images are not supported")
+	}
+	options = qcow2.Options{
+		ReadOnly: o.ReadOnly, Unmap: o.Discard == "unmap" || o.Discard == "on", LazyRefcounts: n.LazyRefcounts,
+		PassDiscardRequest: n.PassDiscardRequest, PassDiscardSnapshot: n.PassDiscardSnapshot, PassDiscardOther: n.PassDiscardOther,
+		Caches: qcow2.CacheSizes{Cache: n.CacheSize, L2: n.L2CacheSize, L2Entry: n.L2CacheEntrySize, Refcount: n.RefcountCacheSize},
+		Warn:   d.warn,
+	}
+	switch o.DetectZeroes {
+	case "on":
+		options.DetectZeroes = qcow2.DetectOn
+	case "unmap":
+		options.DetectZeroes = qcow2.DetectUnmap
+	}
+	options.Overlap, err = readOverlap(n.OverlapCheck)
+	return options, err
+}
+
+func (d qcow2Driver) open(o *control.Opening) (blockcore.Driver, error) {
+	var n qcow2Node
+	if err := o.Decode(&n); err != nil {
+		return nil, err
+	}
+	options, err := d.options(o, &n)
+	if err != nil {
+		return nil, err
+	}
+	o.OpenImage()
+	file, err := o.Node(blockcore.RoleFile, n.File)
+	if err != nil {
+		return nil, err
+	}
+	var image *qcow2.Image
+	err = o.Examine(file, func(t *blockcore.Task, e *blockcore.Edge) (err error) {
+		image, err = qcow2.Open(t, e, options)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = d.openOthers(o, &n, file, image)
+	if err != nil {
+		return nil, errors.Join(err, file.Context().Do(image.Close))
+	}
+	return image, nil
+}
+
+// openOthers opens what the image refers to, or what the options say instead.
+func (d qcow2Driver) openOthers(o *control.Opening, n *qcow2Node, file *blockcore.Node, image *qcow2.Image) error {
+	h := image.Header()
+	switch {
+	case n.DataFile != nil:
+		if _, err := o.Child(blockcore.RoleData, *n.DataFile); err != nil {
+			return err
+		}
+	case image.NeedsDataFile():
+		if h.DataFile() == "" {
+			return qmp.Errorf("'data-file' is required for this image")
+		}
+		if err := d.openNamed(o, blockcore.RoleData, file, h.DataFile(), "file"); err != nil {
+			return fmt.Errorf("Could not open external data file: %w", err)
+		}
+	}
+	switch {
+	case n.Backing != nil && isNothing(*n.Backing):
+	case n.Backing != nil:
+		_, err := o.Child(blockcore.RoleBacking, *n.Backing)
+		return err
+	case h.Backing != "":
+		if err := d.openNamed(o, blockcore.RoleBacking, file, h.Backing, h.BackingFormat()); err != nil {
+			return fmt.Errorf("Could not open backing file: %w", err)
+		}
+	}
+	return nil
+}
+
+// openNamed opens a file that an image names. A name without a directory is one beside the image.
+func (d qcow2Driver) openNamed(o *control.Opening, role blockcore.Role, file *blockcore.Node, name, format string) error {
+	v, err := d.describe(o.Filename(file), name, format)
+	if err != nil {
+		return err
+	}
+	_, err = o.Child(role, v)
+	return err
+}
+
+// describe returns the options for a file that an image names.
+func (d qcow2Driver) describe(image, name, format string) (qmp.Value, error) {
+	if text, is := strings.CutPrefix(name, "json:"); is {
+		return qmp.ParseValue([]byte(text))
+	}
+	path, isFile := strings.CutPrefix(name, "file:")
+	if protocol, isURL := protocolOf(path); isURL && !isFile {
+		return qmp.Value{}, qmp.Errorf("Unknown protocol '%s'", protocol)
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(image), path)
+	}
+	protocol := map[string]any{"driver": protocolDriver(path), "filename": path}
+	if format == "" {
+		format = sniff(path)
+	}
+	options := protocol
+	if format != "file" && format != "host_device" {
+		options = map[string]any{"driver": format, "file": protocol}
+	}
+	text, err := json.Marshal(options)
+	if err != nil {
+		return qmp.Value{}, err
+	}
+	return qmp.ParseValue(text)
+}
+
+// reopen reads the options again, of an image that is there.
+func (d qcow2Driver) reopen(o *control.Opening) (any, error) {
+	var n qcow2Node
+	if err := o.Decode(&n); err != nil {
+		return nil, err
+	}
+	options, err := d.options(o, &n)
+	if err != nil {
+		return nil, err
+	}
+	o.OpenImage()
+	for _, child := range []struct {
+		role  blockcore.Role
+		value *qmp.Value
+	}{{blockcore.RoleFile, &n.File}, {blockcore.RoleData, n.DataFile}, {blockcore.RoleBacking, n.Backing}} {
+		if child.value == nil || isNothing(*child.value) {
+			continue
+		}
+		if _, err := o.Node(child.role, *child.value); err != nil {
+			return nil, err
+		}
+	}
+	return options, nil
+}
+
+// isNothing is null, which a command line writes as nothing.
+func isNothing(v qmp.Value) bool {
+	var text string
+	return v.Kind() == qmp.Null || v.Kind() == qmp.String && v.Decode(&text) == nil && text == ""
+}
