@@ -1,22 +1,10 @@
 # The kernel's own client: /dev/nbd0 by nbd-client over TCP, with one connection and then with four.
 . /guest/common.sh
+. /guest/attaching.sh
 
-address=10.0.2.2
 disk=/dev/nbd0
+
 queue=/sys/block/nbd0/queue
-
-attached() { [ "$(cat /sys/block/nbd0/size)" != 0 ]; }
-detached() { [ ! -e /sys/block/nbd0/pid ]; }
-
-attach() {
-  nbd-client "$@" -N e2e "$address" "$E2E_port" "$disk"
-  until_true 10 attached
-}
-
-detach() {
-  nbd-client -d "$disk"
-  until_true 10 detached
-}
 
 step "attach $disk with one connection"
 network_up

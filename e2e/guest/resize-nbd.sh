@@ -1,25 +1,12 @@
 # A resize reaches the kernel's nbd device while a file system on it is written to: once connected by netlink, as nbd-client does by
 # itself, and once by ioctl. Where it says READY, the host resizes the export.
 . /guest/common.sh
+. /guest/attaching.sh
 . /guest/resizing.sh
 
-address=10.0.2.2
 disk=/dev/nbd0
 
-attached() { [ "$(cat /sys/block/nbd0/size)" != 0 ]; }
-detached() { [ ! -e /sys/block/nbd0/pid ]; }
 export_has() { nbd-dataplane list -b "$address" -p "$E2E_port" | grep -q "^  size:  $1\$"; }
-
-attach() {
-  nbd-client "$@" -N e2e "$address" "$E2E_port" "$disk"
-  until_true 10 attached
-}
-
-# detach [OPTION...]
-detach() {
-  nbd-client "$@" -d "$disk"
-  until_true 10 detached
-}
 
 # refused STATUS TEXT COMMAND...: the command fails with that status and says that.
 refused() {
