@@ -2,11 +2,14 @@ package qcow2
 
 import "nbd-dataplane/blockcore"
 
-// Close writes what is not on disk yet, and gives everything back.
+// Close writes what is not on disk yet, and gives everything back. An image that has not come into the graph, or not stayed there, has lost its file, and has
+// written nothing.
 func (i *Image) Close(t *blockcore.Task) error {
-	err := i.settle(t)
-	if err == nil {
-		i.trim(t)
+	var err error
+	if i.file.Load() != nil {
+		if err = i.settle(t); err == nil {
+			i.trim(t)
+		}
 	}
 	i.l2.dropAll(t)
 	i.refs.blocks.dropAll(t)

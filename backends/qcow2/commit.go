@@ -69,6 +69,9 @@ func (i *Image) commitOnce(t *blockcore.Task) error {
 	if err := i.writable(); err != nil {
 		return err
 	}
+	if err := i.confirmHeader(t); err != nil {
+		return fmt.Errorf("qcow2: write the header: %w", err)
+	}
 	set := changeSet{l2: i.l2.take(), l1: takeSectors(t, i.l1.dirty, i.l1.entries), pending: i.commits.pending, unordered: i.unordered}
 	i.commits.pending, i.unordered = nil, false
 	err := i.write(t, &set)

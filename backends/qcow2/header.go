@@ -15,17 +15,24 @@ func (i *Image) writeHeader(t *blockcore.Task) error {
 	next := make([]byte, len(i.first))
 	copy(next, p)
 	from, to := changedSectors(i.first, next)
+	if i.unsure {
+		from, to = 0, len(next)
+	}
 	if from == to {
 		return nil
 	}
 	buf := t.Buffers().Get(to - from)
 	defer t.Buffers().Put(buf)
 	copy(buf, next[from:to])
-	if err := i.file.Load().Write(t, buf, int64(from), 0); err != nil {
-		return err
+	err = i.file.Load().Write(t, buf, int64(from), 0)
+	if err == nil {
+		err = i.file.Load().Flush(t)
 	}
-	i.first = next
-	return i.file.Load().Flush(t)
+	if err == nil {
+		i.first = next
+	}
+	i.unsure = err != nil
+	return err
 }
 
 // changedSectors returns the range of sectors in which two first clusters differ.
@@ -40,7 +47,8 @@ func changedSectors(a, b []byte) (from, to int) {
 	return from, to
 }
 
-// changeHeader changes the header here and on disk, one change after the other. When it fails the header is as it was.
+// changeHeader changes the header here and on disk, one change after the other. When it fails the header is as it was here; what is on disk is put right
+// before anything else is written.
 func (i *Image) changeHeader(t *blockcore.Task, change func(h *format.Header)) error {
 	i.headers.enter(t)
 	defer i.headers.leave()
@@ -48,9 +56,18 @@ func (i *Image) changeHeader(t *blockcore.Task, change func(h *format.Header)) e
 	change(i.header)
 	if err := i.writeHeader(t); err != nil {
 		*i.header = before
+		i.unmarked = true
 		return err
 	}
 	return nil
+}
+
+// confirmHeader writes the header again if the last time has failed: which one is on disk is not known then.
+func (i *Image) confirmHeader(t *blockcore.Task) error {
+	if !i.unsure {
+		return nil
+	}
+	return i.changeHeader(t, func(*format.Header) {})
 }
 
 // soilImage sets the dirty bit before refcounts are left behind.

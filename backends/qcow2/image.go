@@ -38,8 +38,9 @@ type Image struct {
 	headers single // changes of the header
 	// unordered: L2 or L1 entries have changed that refer to something which need not be on disk yet.
 	unordered bool
-	// unmarked: the header says things that are not true any more when something is written.
+	// unmarked: the header says things that are not true any more when something is written, or it is unsure what it says.
 	unmarked  bool
+	unsure    bool // which header is on disk, the last change of it has failed
 	through   bool // each write is durable when it returns
 	snapshots []format.Snapshot
 	broken    bool // by corruption: no request is taken any more

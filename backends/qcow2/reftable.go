@@ -97,6 +97,9 @@ func (i *Image) growRefTable(t *blockcore.Task, index int) error {
 	if err := i.writable(); err != nil {
 		return err
 	}
+	if err := i.confirmHeader(t); err != nil {
+		return err // it may refer to what is written now
+	}
 	plan, err := i.planTable(index)
 	if err != nil {
 		return err
@@ -119,7 +122,7 @@ func (i *Image) growRefTable(t *blockcore.Task, index int) error {
 	}
 	err = i.changeHeader(t, func(h *format.Header) { h.RefTableOffset, h.RefTableClusters = at, uint32(plan.clusters) })
 	if err != nil {
-		return err
+		return err // and clusters of the new table are given to nobody: those before it do not reach so far
 	}
 	i.adoptTable(plan, table, at)
 	return nil

@@ -21,7 +21,10 @@ func (i *Image) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcor
 		if err == nil && !zero {
 			err = syscall.ENOTSUP
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return i.zeroesStay(t, flags) // they need not be on disk yet
 	}
 	if err := i.zeroMiddle(t, middle, flags); err != nil {
 		return err
@@ -32,6 +35,11 @@ func (i *Image) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcor
 	if err := i.zeroEnd(t, middle.End(), r.End()); err != nil {
 		return err
 	}
+	return i.zeroesStay(t, flags)
+}
+
+// zeroesStay makes durable what was zeroed, where that is asked for.
+func (i *Image) zeroesStay(t *blockcore.Task, flags blockcore.ZeroFlags) error {
 	if flags&blockcore.ZeroFUA != 0 || i.through {
 		return i.Flush(t)
 	}

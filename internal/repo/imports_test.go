@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"backends/qcow2/qcowtest": nil,
 
 	// A world for the block layer, in which nothing is left to chance.
-	"internal/sim": with(leaves, "blockcore", "backends/filters"),
+	"internal/sim": with(leaves, "blockcore", "backends/filters", "backends/qcow2", "backends/qcow2/offline"),
 
 	// A protocol that knows nothing of what it controls.
 	"qmp":              leaves,

@@ -23,6 +23,8 @@ var changes = []change{
 	{"close", 6, (*controller).shut},
 	{"throttle", 8, (*controller).throttle},
 	{"crash", 5, (*controller).crash},
+	{"overlay", 6, (*controller).overlay},
+	{"power cut", 5, (*controller).powerCut},
 	{"switch", 5, (*controller).redirect},
 	{"target", 5, (*controller).target},
 	{"job", 4, (*controller).job},
@@ -56,8 +58,9 @@ func (c *controller) pickLayer(wanted func(driver) bool) driver {
 	return d
 }
 
-func isData(d driver) bool { b := diskOf(d); return b != nil && b.volume != nil }
-func isDisk(d driver) bool { _, ok := d.(*disk); return ok && isData(d) }
+func isData(d driver) bool  { b := storeOf(d); return b != nil && b.volume != nil }
+func isDisk(d driver) bool  { _, ok := d.(*disk); return ok && isData(d) }
+func isImage(d driver) bool { _, ok := d.(*image); return ok && isData(d) }
 
 // here reports whether a node is in the graph still.
 func (w *world) here(l *layer) bool { return l.node != nil && w.graph.Node(l.name) == l.node }
@@ -110,10 +113,15 @@ func (c *controller) attend() {
 	c.w.attended++
 }
 
-// addVolume makes a disk of its own.
+// addVolume makes a disk of its own, or an image.
 func (c *controller) addVolume() {
 	w := c.w
 	v := newVolume(w.newName("volume"), 64*(1+c.rng.IntN(3)))
+	w.volumes = append(w.volumes, v)
+	if c.rng.IntN(3) == 0 {
+		c.addImage(v)
+		return
+	}
 	d := w.newDisk(w.newName("disk"), len(v.cells), v)
 	loop, _ := pick(c.rng, w.loops)
 	_ = c.updateWhole("add "+d.name, func(tx *blockcore.Tx) error {
@@ -121,7 +129,6 @@ func (c *controller) addVolume() {
 		w.enlist(d)
 		return err
 	})
-	w.volumes = append(w.volumes, v)
 }
 
 // someSection draws what to drain.
@@ -215,7 +222,7 @@ func (c *controller) insert() {
 // remove takes a filter away.
 func (c *controller) remove() {
 	w := c.w
-	d := c.pickLayer(func(d driver) bool { return childOf(d) != nil })
+	d := c.pickLayer(func(d driver) bool { return childOf(d) != nil && !isStore(d) })
 	if d == nil {
 		return
 	}
@@ -286,7 +293,7 @@ func (c *controller) open() {
 		options.Unshared = blockcore.PermResize
 	}
 	err := c.update("open "+o.name, func(tx *blockcore.Tx) error {
-		if !w.here(below.common()) || w.hidden(below) {
+		if !w.here(below.common()) || !isData(below) || w.hidden(below) {
 			return errGone
 		}
 		r, err := tx.NewRoot(below.common().node, options)
@@ -392,7 +399,7 @@ func (c *controller) redirect() {
 			return
 		}
 		_ = c.update("switch "+f.name+" to "+to.common().name, func(tx *blockcore.Tx) error {
-			if !w.here(&f.layer) || !w.here(to.common()) {
+			if !w.here(&f.layer) || !w.here(to.common()) || !isData(to) {
 				return errGone
 			}
 			if hasCache(w.above(f)) || w.hidden(to) {

@@ -49,28 +49,32 @@ func (c *controller) replace() {
 
 func (c *controller) resize() {
 	w := c.w
-	d, _ := c.pickLayer(isDisk).(*disk)
-	if d == nil || w.locked[d.volume] {
+	d := c.pickLayer(func(d driver) bool { return isStore(d) && isData(d) })
+	if d == nil || w.locked[d.common().volume] {
 		return
 	}
-	w.locked[d.volume] = true
-	defer delete(w.locked, d.volume)
+	l := d.common()
+	v := l.volume
+	w.locked[v] = true
+	defer delete(w.locked, v)
 	cells := 64 * (1 + c.rng.IntN(4))
-	c.within("resize", []*layer{&d.layer}, func(s *section) {
-		if !w.here(&d.layer) {
+	c.within("resize", []*layer{l}, func(s *section) {
+		if !w.here(l) {
 			return
 		}
-		_ = c.updateWhole("resize "+d.name, func(tx *blockcore.Tx) error {
+		_ = c.updateWhole("resize "+l.name, func(tx *blockcore.Tx) error {
 			c.attend()
-			err := tx.Resize(s.d, d.node, int64(cells)*cellBytes)
+			err := tx.Resize(s.d, l.node, int64(cells)*cellBytes)
 			c.park(0)
 			if err == nil {
-				d.volume.resize(cells, w.tick())
+				v.resize(cells, w.tick())
+			} else if isImage(d) {
+				v.mayLose(cells, w.tick())
 			}
 			return err
 		})
-		if d.Size() != d.volume.sizeBytes() {
-			w.fail("disk %s has %d bytes after a resize that should have left %d", d.name, d.Size(), d.volume.sizeBytes())
+		if d.Size() != v.sizeBytes() {
+			w.fail("%s has %d bytes after a resize that should have left %d", l.name, d.Size(), v.sizeBytes())
 		}
 	})
 }

@@ -3,28 +3,19 @@ package sim
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"syscall"
-	"time"
 
 	"nbd-dataplane/blockcore"
 )
 
-// errInjected is what a disk fails with where the seed says so.
-var errInjected = fmt.Errorf("injected: %w", syscall.EIO)
-
 // disk is the simulated disk: see the fault model in doc.go.
 type disk struct {
 	layer
-	volume *volume // nil = nobody's: contents are not checked
+	hardware
 
 	// Immutable.
-	rng     *rand.Rand
-	limits  blockcore.Limits
-	slow    time.Duration // the longest that a piece of a request takes; 0 = no time, only turns
-	failing int           // of a thousand requests
-	zeroer  int           // of a hundred zeroings done by own means
+	limits blockcore.Limits
+	zeroer int // of a hundred zeroings done by own means
 
 	// Owned by the context.
 	now      []uint64            // contents, by cell
@@ -41,23 +32,19 @@ type cellWrite struct {
 
 func (w *world) newDisk(name string, cells int, v *volume) *disk {
 	d := &disk{
-		rng: w.stream(name), volume: v,
-		now: make([]uint64, cells), stable: make([]uint64, cells), below: make([]bool, cells), volatile: map[int][]cellWrite{},
+		hardware: newHardware(w.stream(name)),
+		now:      make([]uint64, cells), stable: make([]uint64, cells), below: make([]bool, cells), volatile: map[int][]cellWrite{},
 	}
 	for cell := range d.below {
 		d.below[cell] = v != nil
 	}
 	d.layer.init(w, name, d)
+	d.volume = v
 	aligns := []int64{1, 64, 256, 512}
 	d.limits.Align = aligns[d.rng.IntN(len(aligns))]
 	if d.rng.IntN(2) == 0 {
 		d.limits.TransferMax = 512
 	}
-	d.slow = time.Duration(d.rng.IntN(20)) * 50 * time.Microsecond
-	if d.rng.IntN(3) == 0 {
-		d.slow = 0
-	}
-	d.failing = d.rng.IntN(3) * 10
 	d.zeroer = d.rng.IntN(3) * 50
 	return d
 }
@@ -67,21 +54,6 @@ func (d *disk) Size() int64 { return int64(len(d.now)) * cellBytes }
 
 // Limits are drawn when the disk is made.
 func (d *disk) Limits() blockcore.Limits { return d.limits }
-
-// work takes some time and perhaps fails.
-func (d *disk) work(t *blockcore.Task) error {
-	switch n := d.rng.IntN(4); {
-	case n == 0:
-	case n == 1 || d.slow == 0:
-		t.Yield()
-	default:
-		t.Sleep(1 + time.Duration(d.rng.Int64N(int64(d.slow))))
-	}
-	if d.rng.IntN(1000) < d.failing {
-		return errInjected
-	}
-	return nil
-}
 
 // pieces calls fn for the cells of a request, in two pieces at different times.
 func (d *disk) pieces(t *blockcore.Task, off, length int64, fn func(cell int)) error {

@@ -4,7 +4,7 @@
 // # What is real and what is not
 //
 // Graph, Nodes, Edges, Roots, Tasks, chores, throttle groups and jobs are those of blockcore; throttle, inject, raw and copy-on-read are those of
-// backends/filters, with checks around them. Their loops are [blockcore.Stepped]: the
+// backends/filters, with checks around them; so is that of backends/qcow2. Their loops are [blockcore.Stepped]: the
 // scheduler (world.run) has one of them do one thing, or lets one goroutine of the control plane go on, or lets time pass. It is the
 // only goroutine that decides, and it decides by the seed. Time is that of a testing/synctest bubble.
 //
@@ -23,6 +23,9 @@
 //   - tell, of what nobody has written yet, that it comes from another disk below: copy-on-read writes that back.
 //
 // It does not lie about flushes, and it does not change what nobody writes.
+//
+// Under an image (backends/qcow2 as it is, on a file in memory) the same holds for each sector of the file. Overlays are put on images and on disks while
+// clients write. What a power cut would leave is looked at in copies: they are opened, and read to the end.
 //
 // # What is checked
 //

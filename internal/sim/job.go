@@ -51,7 +51,7 @@ func (b *copyJob) piece(t *blockcore.Task, roots []*blockcore.Root) error {
 		return err
 	}
 	source := from.Node().Driver().(driver)
-	if d := diskOf(source); d != nil && d.volume != nil && !b.w.hidden(source) { // a cache may have come before the job did
+	if d := storeOf(source); d != nil && d.volume != nil && !b.w.hidden(source) { // a cache may have come before the job did
 		b.check(d.volume, p, first, begin)
 	}
 	return to.Edge().Write(t, p, b.rng.Int64N(int64(spareCells-n+1))*cellBytes, 0)

@@ -11,15 +11,17 @@ type layer struct {
 	self blockcore.Driver
 
 	// Changed only by a Tx.
-	node   *blockcore.Node
-	file   *blockcore.Edge // what is below; nil for a disk
-	target *blockcore.Edge // what gets the writes as well; nil = nothing
+	node    *blockcore.Node
+	file    *blockcore.Edge // what is below; nil for a disk
+	backing *blockcore.Edge // of an image; nil = nothing
+	target  *blockcore.Edge // what gets the writes as well; nil = nothing
 
 	// Owned by the context.
 	running int  // requests in it
 	still   bool // between Quiesce and Resume
 	away    bool // between Detach and Attach
 	closed  bool
+	volume  *volume // what clients see of it, of a disk or an image; nil = it is nobody's, and its contents are not checked
 }
 
 // driver is a driver of the simulation.
@@ -132,7 +134,23 @@ func (l *layer) mayRun(what string) {
 
 // uses reports whether a driver is a child.
 func (l *layer) uses(d blockcore.Driver) bool {
-	return l.file != nil && l.file.Node().Driver() == d || l.target != nil && l.target.Node().Driver() == d
+	for _, e := range l.children() {
+		if e.Node().Driver() == d {
+			return true
+		}
+	}
+	return false
+}
+
+// children are the edges downwards.
+func (l *layer) children() []*blockcore.Edge {
+	var list []*blockcore.Edge
+	for _, e := range []*blockcore.Edge{l.file, l.backing, l.target} {
+		if e != nil {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // childOf returns what is below a driver, or nil.
@@ -143,11 +161,11 @@ func childOf(d blockcore.Driver) driver {
 	return nil
 }
 
-// diskOf returns the disk at the bottom, or nil where the chain is open.
-func diskOf(d blockcore.Driver) *disk {
+// storeOf returns what has the contents that a driver shows, a disk or an image; nil = the chain is open.
+func storeOf(d blockcore.Driver) *layer {
 	for {
-		if found, ok := d.(*disk); ok {
-			return found
+		if isStore(d) {
+			return d.(driver).common()
 		}
 		below := childOf(d)
 		if below == nil {
@@ -155,4 +173,12 @@ func diskOf(d blockcore.Driver) *disk {
 		}
 		d = below
 	}
+}
+
+func isStore(d blockcore.Driver) bool {
+	switch d.(type) {
+	case *disk, *image:
+		return true
+	}
+	return false
 }

@@ -242,7 +242,7 @@ func (q *request) perform(t *blockcore.Task) bool {
 		t.Yield()
 	}
 	q.volume = nil
-	if d := diskOf(o.root.Node().Driver()); d != nil {
+	if d := storeOf(o.root.Node().Driver()); d != nil {
 		q.volume = d.volume
 	}
 	q.tag = w.newTag()
@@ -317,6 +317,9 @@ func (q *request) io(t *blockcore.Task) error {
 	err := q.change(t, e, fua)
 	note.optional = err != nil || q.op == "discard"
 	note.end = w.tick()
+	if err == nil && q.volume != nil && q.tag != 0 {
+		q.volume.maybe = nil
+	}
 	if fua && err == nil {
 		note.durable = note.end
 	}

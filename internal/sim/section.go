@@ -24,10 +24,7 @@ func (s *section) covers(d blockcore.Driver) bool {
 	if s.all || slices.Contains(s.layers, l) {
 		return true
 	}
-	if l.file != nil && s.covers(l.file.Node().Driver()) {
-		return true
-	}
-	return l.target != nil && s.covers(l.target.Node().Driver())
+	return slices.ContainsFunc(l.children(), func(e *blockcore.Edge) bool { return s.covers(e.Node().Driver()) })
 }
 
 func (s *section) coversOwner(o *owner) bool {

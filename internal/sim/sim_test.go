@@ -66,7 +66,8 @@ func TestSeeds(t *testing.T) {
 // happens is what must have happened for all that is checked to mean something.
 var happens = []string{
 	"change done", "change failed", "closed", "control by a task", "copied up", "drain failed", "drain settled", "held", "injected in the graph",
-	"job aborted", "job done", "move refused", "moved", "moved while held", "overtaken",
+	"job aborted", "job done", "move refused", "moved", "moved while held", "overlays", "overtaken",
+	"power cuts",
 }
 
 func logCounts(t *testing.T, counts map[string]int) {

@@ -20,6 +20,9 @@ func (c *controller) takeDown() {
 		}
 	}
 	for _, d := range w.layers {
+		if isImage(d) && !w.failed() {
+			c.cutPower(d)
+		}
 		if b, ok := d.(*disk); ok && b.volume != nil {
 			b.crash()
 			for cell, tag := range b.now {
@@ -131,16 +134,24 @@ func (c *controller) checkPermissions() {
 				}
 			}
 		}
-		switch d := n.Driver().(type) {
-		case *cache:
-			perm |= blockcore.PermWrite
-		case *real:
-			perm, shared = d.ChildPermissions(blockcore.RoleFile, perm, shared)
-		}
 		for _, e := range n.Children() {
+			perm, shared := wishes(n.Driver(), e.Role(), perm, shared)
 			if e.Permissions() != perm || e.Shared() != shared {
 				w.fail("node %s takes %v of its child and shares %v; its parents ask for %v and share %v", n.Name(), e.Permissions(), e.Shared(), perm, shared)
 			}
 		}
 	}
+}
+
+// wishes is what a driver asks for of a child, given what its parents ask for.
+func wishes(d blockcore.Driver, role blockcore.Role, perm, shared blockcore.Permissions) (blockcore.Permissions, blockcore.Permissions) {
+	switch d := d.(type) {
+	case *cache:
+		return perm | blockcore.PermWrite, shared
+	case *real:
+		return d.ChildPermissions(role, perm, shared)
+	case *image:
+		return d.ChildPermissions(role, perm, shared)
+	}
+	return perm, shared
 }

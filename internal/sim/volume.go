@@ -18,6 +18,7 @@ type volume struct {
 	name  string
 	cells [][]*write
 	open  []*write // begun and not settled as durable
+	maybe []int    // how many cells a power cut may leave as well, because changes of the size have failed
 }
 
 // write is one write of some cells, in the order of the simulation's events. One that failed, and a discard, may
@@ -38,6 +39,7 @@ func (v *volume) sizeBytes() int64 { return int64(len(v.cells)) * cellBytes }
 
 // resize makes v longer by zeroes, or shorter.
 func (v *volume) resize(cells int, now int64) {
+	v.maybe = nil
 	old := len(v.cells)
 	if cells < old {
 		v.cells = v.cells[:cells:cells]
@@ -46,6 +48,17 @@ func (v *volume) resize(cells int, now int64) {
 	zero := &write{begin: now, end: now, durable: now}
 	for range cells - old {
 		v.cells = append(v.cells, []*write{zero})
+	}
+}
+
+// mayLose notes that a resize has failed: what it was to cut off may read as zeroes, or as what an image below has there, and a power cut may
+// leave either size until something is written.
+func (v *volume) mayLose(cells int, now int64) {
+	v.maybe = append(v.maybe, cells)
+	for i := cells; i < len(v.cells); i++ {
+		for _, w := range append([]*write{{}}, v.cells[i]...) {
+			v.cells[i] = append(v.cells[i], &write{tag: w.tag, begin: now, end: now, durable: never, optional: true})
+		}
 	}
 }
 
