@@ -39,8 +39,10 @@ func (v *volume) sizeBytes() int64 { return int64(len(v.cells)) * cellBytes }
 
 // resize makes v longer by zeroes, or shorter.
 func (v *volume) resize(cells int, now int64) {
-	v.maybe = nil
 	old := len(v.cells)
+	if cells != old { // or there was nothing to be done
+		v.maybe = nil
+	}
 	if cells < old {
 		v.cells = v.cells[:cells:cells]
 		return
