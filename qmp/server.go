@@ -45,9 +45,9 @@ type Monitor struct {
 // Server runs the commands of all monitors and tells them about events.
 type Server struct {
 	// Immutable.
-	options  Options
-	table    map[string]Command
-	order    []string // names, ours last
+	options Options
+	table   map[string]Command
+	order   []string // names, ours last
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -195,7 +195,6 @@ func (s *Server) Connections() int {
 	defer s.mu.Unlock()
 	return len(s.connections)
 }
-
 
 // isTransient is true for what passes when others let go of something.
 func isTransient(err error) bool {
