@@ -9,7 +9,7 @@ import (
 // exportEnd is what "export del" is asked for.
 type exportEnd struct {
 	hard, restart, retire, withNode bool
-	pause                  secondsValue
+	pause                           secondsValue
 }
 
 // farewell is what the clients meet; empty = there may be none.

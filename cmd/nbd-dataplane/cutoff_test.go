@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,6 +108,7 @@ func TestCutOffAtOnce(t *testing.T) {
 		for _, words := range []string{"disconnect", "export del"} {
 			name := engine + ", " + words
 			s, socket := serveSteered(t, "--aio="+engine)
+			ctl := []string{"ctl", "--control", filepath.Join(s.dir, "m")}
 			s.ok(`blockdev-add {"driver":"inject","node-name":"i","file":"disk0","rules":[{"ops":["write"],"offset":0,"length":512,"hold":true}]}`,
 				`x-blockdev-insert {"node-name":"i","above":"disk0"}`)
 			w := newWriter(t, socket, "e")
@@ -116,11 +118,13 @@ func TestCutOffAtOnce(t *testing.T) {
 			drain.conn, drain.lines = drain.connect()
 			drained := make(chan string, 1)
 			go func() { drained <- drain.do(`x-drain-begin {"exports":["e"],"lease":600,"flush":false}`) }()
-			s.eventually("quiesced", func() bool { return strings.Contains(s.do("query-block-exports"), `"x-quiesced":1`) })
+			s.eventually("quiesced", func() bool {
+				out, err := s.tool(ours, append(ctl, "--json", "export", "list")...)
+				return err == nil && !regexp.MustCompile(`"x-quiesced": *0`).MatchString(out)
+			})
 			w.write(4096, 0x66)
 			s.eventually("held", func() bool { return s.clientsNow()[0].Held })
 
-			ctl := []string{"ctl", "--control", filepath.Join(s.dir, "m")}
 			deleted := make(chan error, 1)
 			if words == "disconnect" {
 				out, err := s.tool(ours, append(ctl, "disconnect", "1")...)
