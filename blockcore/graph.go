@@ -25,10 +25,11 @@ type Graph struct {
 	nodes    map[string]*Node
 	roots    map[*Root]struct{}
 	sections map[*Drained]struct{}
-	ending   []*Drained  // sections that ended, for the control plane to resume
-	drainAll int         // sections that cover everything
-	main     *AioContext // where drivers run that cannot leave it
-	unnamed  uint64      // nodes that got their name from us
+	ending   []*Drained     // sections that ended, for the control plane to resume
+	drainAll int            // sections that cover everything
+	main     *AioContext    // where drivers run that cannot leave it
+	unnamed  uint64         // nodes that got their name from us
+	leaving  map[*Node]bool // removed and not closed; false = nobody will close them any more
 
 	// Safe from anywhere.
 	bell bell
@@ -49,7 +50,7 @@ type GraphOptions struct {
 func NewGraphWith(o GraphOptions) *Graph {
 	return &Graph{
 		onEvent: o.OnEvent, main: o.Main, control: make(chan struct{}, 1),
-		nodes: map[string]*Node{}, roots: map[*Root]struct{}{}, sections: map[*Drained]struct{}{},
+		nodes: map[string]*Node{}, roots: map[*Root]struct{}{}, sections: map[*Drained]struct{}{}, leaving: map[*Node]bool{},
 	}
 }
 

@@ -2,6 +2,7 @@ package blockcore
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 
 	"nbd-dataplane/internal/check"
@@ -162,6 +163,15 @@ func (r *Root) End(t *Task, k *Ticket) {
 	if left == 0 && r.still {
 		r.graph.bell.ring()
 	}
+}
+
+// Dismiss has the requests of a client go on that wait for the limits of r: it does not want them executed any more. They are in flight as before,
+// and Begin returns true. On the loop.
+func (r *Root) Dismiss(client fmt.Stringer) {
+	if r.still {
+		return // the limits are off, nobody waits for them, and they may be changed
+	}
+	r.throttle.dismiss(func(t *Task) bool { return t.ticket != nil && t.ticket.Client == client })
 }
 
 // Settled has those who wait for r look again: its owner is not Busy any more. Safe from anywhere.

@@ -95,10 +95,7 @@ func (m *ThrottleMember) release(d ThrottleDirection, after *throttleActions) {
 	q[0] = throttledRequest{}
 	m.queues[d] = q[1:]
 	m.group.buckets.account(d, first.bytes)
-	if len(m.released) == 0 { // otherwise the loop has been told
-		after.wake = append(after.wake, throttleWake{m, m.ctx})
-	}
-	m.released = append(m.released, first.task)
+	m.wakeLater(first.task, after)
 }
 
 // Suspend takes the limits off m and has all its requests run at once; those that follow do not wait. They are
@@ -125,6 +122,44 @@ func (m *ThrottleMember) Suspend() {
 	g.verify()
 	g.mu.Unlock()
 	after.carryOut(nil)
+}
+
+// dismiss has the requests go on that wait and are unwanted, out of their turn and not accounted: their owner does not execute them. On
+// the loop of m only.
+func (m *ThrottleMember) dismiss(unwanted func(*Task) bool) {
+	if m == nil || m.Waiting() == 0 {
+		return
+	}
+	g := m.group
+	var after throttleActions
+	g.lock()
+	for d := range throttleDirections {
+		waiting := m.queues[d][:0]
+		for _, q := range m.queues[d] {
+			if !unwanted(q.task) {
+				waiting = append(waiting, q)
+				continue
+			}
+			m.wakeLater(q.task, &after)
+		}
+		clear(m.queues[d][len(waiting):])
+		m.queues[d] = waiting
+		if a := g.turns[d].timer; a != nil && a.member == m {
+			g.disarm(d, &after) // it was set for the first in the queue
+		}
+		g.schedule(d, &after)
+	}
+	g.verify()
+	g.mu.Unlock()
+	after.carryOut(m.ctx)
+}
+
+// wakeLater has a request that waited run.
+func (m *ThrottleMember) wakeLater(t *Task, after *throttleActions) {
+	if len(m.released) == 0 { // otherwise the loop has been told
+		after.wake = append(after.wake, throttleWake{m, m.ctx})
+	}
+	m.released = append(m.released, t)
 }
 
 // Resume ends one Suspend. Safe from anywhere.

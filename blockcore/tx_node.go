@@ -1,7 +1,6 @@
 package blockcore
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -130,22 +129,6 @@ func (tx *Tx) remove(n *Node) {
 			tx.remove(child)
 		}
 	}
-}
-
-// shut waits for what a removed node does by itself, and closes it. A driver that does not come back is left to itself. Who
-// holds a section does not wait for a disk that is removed: ended ones are resumed meanwhile.
-func (g *Graph) shut(n *Node) error {
-	if err := n.settle(g.resumeEnded); err != nil {
-		return fmt.Errorf("removed but not closed: %w", err)
-	}
-	err := g.doPatiently(n, n.close)
-	switch {
-	case errors.Is(err, errNoAnswer):
-		return fmt.Errorf("removed node %s has not closed and is left to itself: %w", n.name, err)
-	case !errors.Is(err, ErrContextClosed):
-		g.orphan(n)
-	}
-	return err
 }
 
 // orphan takes the children from a node that is closed.

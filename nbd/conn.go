@@ -1,9 +1,9 @@
 package nbd
 
 import (
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
 )
@@ -54,6 +54,13 @@ type Conn struct {
 	retry      *blockcore.Timer // asks for room again; nil when nothing shared is waited for
 	progress   time.Duration    // when the client last took or gave something that holds memory, by the context's clock
 	stats      connStats
+
+	// Guarded by mu.
+	mu       sync.Mutex
+	fdClosed bool // fd may be somebody else's
+
+	// Safe from anywhere.
+	evicted atomic.Uint32 // the Cause for which the client was cut off by force: nothing more begins; 0 = it was not
 }
 
 // connStats is what is told of a connection at its end.
@@ -77,6 +84,10 @@ func (c *Conn) start() {
 
 // ReadyIn receives and parses, at most one burst of requests a call. It implements blockcore.Handler.
 func (c *Conn) ReadyIn() bool {
+	if why, cut := c.evictedFor(); cut && !c.broken {
+		c.abort(why)
+		return true
+	}
 	if c.leaving {
 		return c.dropInput()
 	}
@@ -146,21 +157,6 @@ func (c *Conn) stop() {
 	}
 }
 
-// abort ends the connection now; replies are dropped. On the loop.
-func (c *Conn) abort(cause Cause) {
-	c.endInput(cause, nil)
-	if !c.closed {
-		c.cause = cause // the end of the input is not what ended the connection
-	} else if c.pump != nil {
-		c.pump.finish(0, 0)
-	}
-	c.lose(nil)
-	if c.watcher != nil {
-		c.watcher.Cool()
-		c.maybeClose()
-	}
-}
-
 // lose notes that the socket takes nothing any more.
 func (c *Conn) lose(err error) {
 	if c.broken {
@@ -201,7 +197,7 @@ func (c *Conn) close() {
 	if c.pump != nil {
 		c.pump.finish(c.grace())
 	}
-	unix.Close(c.fd)
+	c.closeSocket()
 	c.out.release(c)
 	c.release(c.reserved)
 	c.export.remove(c)

@@ -23,6 +23,8 @@ type Connection struct {
 	Receiving string
 	// Held: the client has sent a request that waits for the end of a drained section, or its export is gone and it waits for another.
 	Held bool
+	// Leaving: nothing more is taken from the client; its requests in flight, or its last replies, are waited for.
+	Leaving bool
 	// Sending: the client does not take its replies.
 	Sending bool
 }
@@ -50,7 +52,8 @@ func (s *Server) Connections() []Connection {
 			all = append(all, list...)
 		case <-time.After(clientsAnswerMax):
 			for _, c := range e.connections() {
-				all = append(all, Connection{ID: c.id, Peer: c.peer, Export: e.Name(), Since: c.began})
+				_, cut := c.evictedFor()
+				all = append(all, Connection{ID: c.id, Peer: c.peer, Export: e.Name(), Since: c.began, Leaving: cut})
 			}
 		}
 	}
@@ -64,6 +67,8 @@ func (c *Conn) describe() Connection {
 		Requests: c.stats.requests, Failed: c.stats.failed, Read: c.stats.read, Written: c.stats.written, Sending: c.out.blocked,
 	}
 	switch {
+	case c.ended:
+		list.Leaving = true
 	case c.blocked && c.export.still:
 		list.Held = true
 	case c.large != nil || c.skip > 0:
@@ -74,13 +79,13 @@ func (c *Conn) describe() Connection {
 	return list
 }
 
-// Disconnect throws a client out: requests in flight finish, their replies are dropped. It does not wait for that. Safe
-// from anywhere.
+// Disconnect cuts a client off at once: requests in flight finish, their replies are dropped. It does not wait for that, and the connection is
+// Leaving meanwhile. Safe from anywhere.
 func (s *Server) Disconnect(id uint64) error {
 	for _, e := range s.everyExport() {
 		for _, c := range e.connections() {
 			if c.id == id {
-				e.post(func() { c.abort(CauseDisconnected) })
+				c.evict(e, CauseDisconnected)
 				return nil
 			}
 		}

@@ -36,9 +36,7 @@ func (s *Server) EndExport(ctx context.Context, e *Export, farewell Farewell) er
 			return nil
 		}
 	}
-	for _, c := range e.connections() {
-		e.post(c.stop)
-	}
+	e.stopAll()
 	drained := make(chan struct{})
 	go e.lastDrain(drained)
 	var err error
@@ -46,9 +44,7 @@ func (s *Server) EndExport(ctx context.Context, e *Export, farewell Farewell) er
 	case <-e.deserted:
 	case <-ctx.Done():
 		err = fmt.Errorf("export %s: clients were cut off: %w", shown(e.Name()), ctx.Err())
-		for _, c := range e.connections() {
-			e.post(func() { c.abort(CauseStopped) })
-		}
+		e.evictAll()
 		<-e.deserted // a write may still land: the node is in use until then
 	}
 	<-drained
@@ -58,9 +54,25 @@ func (s *Server) EndExport(ctx context.Context, e *Export, farewell Farewell) er
 	return err
 }
 
-// HideExport lets no client to e any more, and is followed by EndExport. With FarewellNone it refuses instead where there are clients: one that
+// HideExport lets no client to e any more, and is followed by EndExport. What clients have asked and what has not begun is not executed from here on, unless it is
+// a pause, even if a section ends that has held it back. With FarewellNone it refuses instead where there are clients: one that
 // connects at that time is either among them, or meets no export. It does not wait. Safe from anywhere.
 func (s *Server) HideExport(e *Export, farewell Farewell) error {
+	if err := s.hide(e, farewell); err != nil {
+		return err
+	}
+	switch farewell.kind {
+	case restarts:
+		e.stopAll()
+	case retires:
+		e.answerShutdown()
+	case cuts:
+		e.evictAll()
+	}
+	return nil
+}
+
+func (s *Server) hide(e *Export, farewell Farewell) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := slices.Index(s.exports, e)
@@ -106,16 +118,35 @@ func (e *Export) letGo() {
 func (e *Export) retire(ctx context.Context, most time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
+	e.answerShutdown()
+	select {
+	case <-e.deserted:
+	case <-e.server.quit:
+	case <-ctx.Done():
+	}
+}
+
+// answerShutdown has everything answered with ESHUTDOWN that has not begun.
+func (e *Export) answerShutdown() {
 	e.post(func() {
 		e.retired = true
 		for _, c := range e.connections() {
 			c.roomAgain() // a section is no reason to wait
 		}
 	})
-	select {
-	case <-e.deserted:
-	case <-e.server.quit:
-	case <-ctx.Done():
+}
+
+// stopAll ends the input of all connections, which end after what is in flight.
+func (e *Export) stopAll() {
+	for _, c := range e.connections() {
+		e.post(c.stop)
+	}
+}
+
+// evictAll cuts all clients off.
+func (e *Export) evictAll() {
+	for _, c := range e.connections() {
+		c.evict(e, CauseStopped)
 	}
 }
 

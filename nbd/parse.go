@@ -191,7 +191,7 @@ func (c *Conn) startLarge() bool {
 	if q.filled < len(q.payload) {
 		return false
 	}
-	if c.export.still {
+	if c.export.still && !c.export.retired {
 		c.blocked = true
 		return false
 	}

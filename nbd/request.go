@@ -200,7 +200,9 @@ func (q *request) Run(t *blockcore.Task) {
 			c.export.post(func() { c.ctx.Spawn(q) }) // the export has moved, and c with it
 			return
 		}
-		if err := rule.perform(q, t); err != nil {
+		if _, cut := c.evictedFor(); cut {
+			// Nobody wants it any more.
+		} else if err := rule.perform(q, t); err != nil {
 			q.failed(err)
 		}
 		root.End(t, &q.ticket)

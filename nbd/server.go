@@ -160,10 +160,13 @@ func (e *Export) allows(p *Peer) error {
 // connections closed, those that wait for an export too. Clients are told nothing, and find a closed socket and may come back, but for those of exports that retire, which
 // do so first. When ctx ends first, connections are cut off and the error says so. The exports' nodes are left to the caller.
 func (s *Server) Stop(ctx context.Context) error {
-	return errors.Join(s.retireExports(ctx), s.stop(ctx))
+	return errors.Join(s.EndInput(ctx), s.awaitClients(ctx))
 }
 
-func (s *Server) stop(ctx context.Context) error {
+// EndInput is the first part of Stop, and ends when clients have met the exports that retire: nothing more will be begun for any client. Whoever holds
+// exports still ends that afterwards: what it has held back is not executed then. Stop has to follow.
+func (s *Server) EndInput(ctx context.Context) error {
+	err := s.retireExports(ctx)
 	s.mu.Lock()
 	if !s.stopping {
 		s.stopping = true
@@ -179,9 +182,20 @@ func (s *Server) stop(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
-	defer s.pausing.Wait()
 	s.closeExports()
-	s.everyConnection((*Conn).stop)
+	for _, e := range s.everyExport() {
+		if e.Farewell() == FarewellCut {
+			e.evictAll()
+			continue
+		}
+		e.stopAll()
+	}
+	return err
+}
+
+// awaitClients is the rest of Stop.
+func (s *Server) awaitClients(ctx context.Context) error {
+	defer s.pausing.Wait()
 	for _, e := range s.everyExport() {
 		drained := make(chan struct{})
 		go e.lastDrain(drained)
@@ -196,7 +210,9 @@ func (s *Server) stop(ctx context.Context) error {
 	s.mu.Lock()
 	left := s.clients // before the cut: some are gone a moment later
 	s.mu.Unlock()
-	s.everyConnection(func(c *Conn) { c.abort(CauseStopped) })
+	for _, e := range s.everyExport() {
+		e.evictAll()
+	}
 	return s.awaitCut(left, ctx.Err())
 }
 

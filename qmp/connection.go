@@ -14,14 +14,16 @@ import (
 // Connection is one monitor, from its greeting to its end.
 type Connection struct {
 	// Immutable.
-	server *Server
-	id     uint64
-	since  time.Time
-	conn   io.ReadWriteCloser
-	ctx    context.Context
-	cancel context.CancelFunc // safe from anywhere, as queue and out are
-	queue  *queue
-	out    *outbox
+	server   *Server
+	id       uint64
+	since    time.Time
+	conn     io.ReadWriteCloser
+	ctx      context.Context
+	cancel   context.CancelFunc // safe from anywhere, as giveUp, queue and out are
+	commands context.Context    // of the commands that run; ends with ctx, or before
+	giveUp   context.CancelFunc // ends it
+	queue    *queue
+	out      *outbox
 
 	// Safe from anywhere.
 	negotiated atomic.Bool // set by the negotiation, the only command before it
@@ -40,6 +42,7 @@ func newConnection(s *Server, id uint64, conn io.ReadWriteCloser, monitor Monito
 	}
 	c := &Connection{server: s, id: id, since: time.Now(), conn: conn, queue: newQueue(), out: newOutbox(layout)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.commands, c.giveUp = context.WithCancel(c.ctx)
 	return c
 }
 
@@ -118,8 +121,8 @@ func (c *Connection) takeOnClose() (all []*func()) {
 
 // stop has the connection end: no further command is begun, and the one that runs is told to give up. It does not wait.
 func (c *Connection) stop() {
+	c.queue.drop() // or what is behind the one that runs might begin when that gives up
 	c.cancel()
-	c.queue.drop()
 	c.out.hurry()
 }
 

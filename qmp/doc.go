@@ -23,6 +23,8 @@
 //
 // A handler that panics ends the program: nothing that a client sends may lead there.
 //
+// The end of the server has two steps, Quiet and Close, between which monitors are connected and no command runs (ending.go).
+//
 // # Arguments
 //
 // With reads the arguments of a command into a struct, by the rules of Value.Decode. The same structs are read from JSON (Decode) and
@@ -31,7 +33,7 @@
 //
 // # Goroutines and their ends
 //
-//   - acceptLoop, the caller of Serve: ends when Close closes its listener.
+//   - acceptLoop, the caller of Serve: ends when Quiet or Close closes its listener.
 //   - serve, one for each connection, which becomes commandLoop: ends when the input has ended and
 //     the commands before have been run, or when the connection is stopped, by Close or by an error of the transport.
 //     Close waits for it.

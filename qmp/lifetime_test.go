@@ -82,6 +82,61 @@ func TestQuit(t *testing.T) {
 	})
 }
 
+// Goal: the answer to quit has left before the callback, and a client that does not read delays the callback for a moment only. Method: a client
+// that reads while the callback begins, and one that never does; the clock tells.
+func TestQuitIsAnsweredFirst(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		inBubble(t, func(t *testing.T, s *stage) {
+			called := make(chan struct{})
+			s.server.options.Quit = func() { close(called) }
+			m := s.connectDeaf(Monitor{})
+			begun := time.Now()
+			go m.say(`{"execute":"qmp_capabilities"}{"execute":"quit"}`)
+			synctest.Wait()
+			select {
+			case <-called:
+				t.Fatal("the answer has not left")
+			default:
+			}
+			if !deaf {
+				go m.collect()
+			}
+			<-called
+			if deaf {
+				require.Equal(t, flushMax, time.Since(begun))
+				m.conn.Close()
+				return
+			}
+			require.Zero(t, time.Since(begun))
+			m.conn.Close()
+			require.Contains(t, m.took(), "{\"return\": {}}\r\n{\"return\": {}}\r\n")
+		})
+	}
+}
+
+// Goal: between Quiet and Close monitors are connected, hear of events and get an answer to whatever they ask, and nothing is run. Method: one
+// command in flight, one behind it, others later; a second quit; a monitor that comes too late.
+func TestQuiet(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *stage) {
+		m := s.negotiated()
+		m.ask(`{"execute":"wait","arguments":{"gate":"never"},"id":1}{"execute":"hold","arguments":{"gate":"x"},"id":2}`)
+		s.server.Quiet()
+		s.server.Await()
+		const late = "\"error\": {\"class\": \"GenericError\", \"desc\": \"The program is about to end, no command is run any more\"}}\r\n"
+		require.Equal(t, "{\"id\": 1, \"error\": {\"class\": \"GenericError\", \"desc\": \"context canceled\"}}\r\n{\"id\": 2, "+late, m.ask(""))
+		require.Equal(t, "{\"id\": 3, "+late, m.ask(`{"execute":"echo","id":3}`))
+		require.Equal(t, "{\"return\": {}, \"id\": 4}\r\n", m.ask(`{"execute":"quit","id":4}`))
+		s.server.Broadcast("GOING", nil)
+		synctest.Wait()
+		require.Contains(t, m.took(), `"event": "GOING"`)
+		left, _ := net.Pipe()
+		require.ErrorIs(t, s.server.ServeConn(left, Monitor{}), ErrClosed)
+		s.server.Close()
+		require.Equal(t, "(end)\r\n", m.took())
+		require.Equal(t, []string{"gave up"}, s.closes)
+	})
+}
+
 // halfClosed is a transport whose input ends while its output is still read.
 type halfClosed struct {
 	net.Conn

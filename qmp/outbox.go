@@ -1,6 +1,9 @@
 package qmp
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // message is a line to a client.
 type message struct {
@@ -47,6 +50,7 @@ type outbox struct {
 	added     uint64 // messages ever
 	lost      uint64 // events since the last message about it left
 	lostEver  uint64
+	writing   bool // what was taken last is on its way
 	hurried   bool // nobody waits for room any more, and events are of no interest
 	ended     bool // nothing is added any more, what is there still leaves
 	broken    bool // nothing leaves any more
@@ -96,6 +100,8 @@ func (o *outbox) tell(n node) {
 func (o *outbox) take() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.writing = false
+	o.changed.Broadcast()
 	for o.empty() && !o.ended && !o.broken {
 		o.changed.Wait()
 	}
@@ -106,8 +112,26 @@ func (o *outbox) take() []byte {
 	for len(text) < keepBytes && !o.empty() {
 		text = append(text, o.next()...)
 	}
+	o.writing = len(text) > 0
 	o.changed.Broadcast()
 	return text
+}
+
+// awaitLeft waits until all that is there has left, or cannot, and no longer than most.
+func (o *outbox) awaitLeft(most time.Duration) {
+	over := false // guarded by o.mu
+	timer := time.AfterFunc(most, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		over = true
+		o.changed.Broadcast()
+	})
+	defer timer.Stop()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for (o.writing || !o.empty()) && !o.broken && !over {
+		o.changed.Wait()
+	}
 }
 
 func (o *outbox) empty() bool { return len(o.responses.messages)+len(o.events.messages) == 0 }

@@ -32,8 +32,8 @@ type Options struct {
 	Version  Version
 	Commands []Command
 
-	// Quit is called when a client has said quit, after the answer. It must not wait for Close, which waits for the
-	// commands that run. Without it there is no such command.
+	// Quit is called when a client has said quit, after the answer has left, or after a moment where the client does not read. It
+	// must not wait for Close, which waits for the commands that run. Without it there is no such command.
 	Quit func()
 }
 
@@ -45,37 +45,38 @@ type Monitor struct {
 // Server runs the commands of all monitors and tells them about events.
 type Server struct {
 	// Immutable.
-	options  Options
-	commands map[string]Command
-	order    []string // names, ours last
+	options Options
+	table   map[string]Command
+	order   []string // names, ours last
 
 	mu sync.Mutex
 	// Guarded by mu.
 	listeners   map[net.Listener]bool
 	connections map[*Connection]bool
 	lastID      uint64
-	closed      bool
+	quiet       bool // no command is begun any more, and no monitor comes in
 
 	// Safe from anywhere.
-	running sync.WaitGroup // connections
+	running  sync.WaitGroup // connections
+	commands sync.WaitGroup // those that run; begun under mu, and none when quiet
 }
 
-// ErrClosed is returned by Serve and ServeConn of a server that has been closed.
+// ErrClosed is returned by Serve and ServeConn of a server that has been closed, or is about to be.
 var ErrClosed = errors.New("qmp: server closed")
 
 // New panics if two commands have one name, or one has no handler.
 func New(options Options) *Server {
 	s := &Server{
 		options:     options,
-		commands:    map[string]Command{},
+		table:       map[string]Command{},
 		listeners:   map[net.Listener]bool{},
 		connections: map[*Connection]bool{},
 	}
 	for _, command := range append(options.Commands[:len(options.Commands):len(options.Commands)], s.builtin()...) {
-		if _, twice := s.commands[command.Name]; twice || command.Handler == nil {
+		if _, twice := s.table[command.Name]; twice || command.Handler == nil {
 			panic("qmp: command " + command.Name + " is there twice or has no handler")
 		}
-		s.commands[command.Name] = command
+		s.table[command.Name] = command
 		s.order = append(s.order, command.Name)
 	}
 	return s
@@ -95,7 +96,7 @@ func (s *Server) acceptLoop(listener net.Listener, monitor Monitor) error {
 	for {
 		conn, err := listener.Accept()
 		switch {
-		case s.isClosed():
+		case s.isQuiet():
 			if err == nil {
 				conn.Close()
 			}
@@ -135,7 +136,7 @@ func (s *Server) begin(conn io.ReadWriteCloser, monitor Monitor) (*Connection, e
 func (s *Server) enter(conn io.ReadWriteCloser, monitor Monitor) (*Connection, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.quiet {
 		return nil, ErrClosed
 	}
 	if len(s.connections) >= connectionsMax {
@@ -195,21 +196,6 @@ func (s *Server) Connections() int {
 	return len(s.connections)
 }
 
-// Close stops accepting, ends the contexts of all connections, lets the commands that run return and their answers leave, and closes the
-// connections. It waits for all that; a handler that ignores its context is waited for.
-func (s *Server) Close() {
-	s.mu.Lock()
-	s.closed = true
-	for listener := range s.listeners {
-		listener.Close()
-	}
-	for c := range s.connections {
-		c.stop()
-	}
-	s.mu.Unlock()
-	s.running.Wait()
-}
-
 // isTransient is true for what passes when others let go of something.
 func isTransient(err error) bool {
 	for _, errno := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
@@ -232,7 +218,7 @@ func (s *Server) greeting() node {
 func (s *Server) addListener(listener net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.quiet {
 		return false
 	}
 	s.listeners[listener] = true
@@ -243,12 +229,6 @@ func (s *Server) removeListener(listener net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, listener)
-}
-
-func (s *Server) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
 }
 
 // run does what a request asks for and answers. It is called for one ordinary request of a connection at a time.
@@ -264,6 +244,7 @@ func (s *Server) run(c *Connection, r request) {
 	}
 	c.out.respond(r.answer(tree, err))
 	if err == nil && r.name == quit && s.options.Quit != nil {
+		c.out.awaitLeft(flushMax) // the end of the program closes the connection
 		s.options.Quit()
 	}
 }
@@ -272,12 +253,19 @@ func (s *Server) execute(c *Connection, r request) (any, error) {
 	if !c.negotiated.Load() {
 		return c.negotiate(r)
 	}
-	command, known := s.commands[r.name]
+	command, known := s.table[r.name]
 	switch {
 	case !known:
 		return nil, &Error{CommandNotFound, "The command " + r.name + " has not been found"}
 	case r.oob && !command.OOB:
 		return nil, Errorf("The command %s does not support OOB", r.name)
 	}
-	return command.Handler(c.ctx, &Call{Command: r.name, Arguments: r.arguments, Connection: c, OOB: r.oob})
+	if !s.beginCommand() {
+		if r.name == quit { // which is under way
+			return nothing(c.ctx, nil)
+		}
+		return nil, errEnding
+	}
+	defer s.commands.Done()
+	return command.Handler(c.commands, &Call{Command: r.name, Arguments: r.arguments, Connection: c, OOB: r.oob})
 }

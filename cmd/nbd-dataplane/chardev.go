@@ -18,7 +18,7 @@ import (
 // chardev is a way for a monitor to come in.
 type chardev struct {
 	place  *place   // a socket that listens
-	conn   net.Conn // one that is connected, the first one of place too
+	conn   net.Conn // one that is connected, the first one of place too, until it is served
 	stdio  bool
 	waits  bool   // for its first client before the program goes on
 	words  string // of the command line that asked for it
@@ -183,6 +183,7 @@ func (c *chardev) serve(s *qmp.Server) {
 	}
 	if c.conn != nil {
 		go serveOne(s, c.conn, monitor)
+		c.conn = nil // the server of monitors closes it
 	}
 	if c.place != nil {
 		go serveLoop(s, c.place.listener, monitor)
@@ -224,6 +225,7 @@ func serveOne(s *qmp.Server, conn net.Conn, m qmp.Monitor) { _ = s.ServeConn(con
 // serveStdio ends with the standard input.
 func serveStdio(s *qmp.Server, m qmp.Monitor) { _ = s.ServeConn(stdio{os.Stdin, os.Stdout}, m) }
 
+// close takes no monitor in any more. Those that are served are closed by their server, last of all.
 func (c *chardev) close() {
 	if c.place != nil {
 		c.place.close()

@@ -48,6 +48,7 @@ type clientAnswer struct {
 	Written   uint64 `json:"bytes-written"`
 	Receiving string `json:"receiving"`
 	Held      bool   `json:"held"`
+	Leaving   bool   `json:"leaving"`
 	Sending   bool   `json:"does-not-read"`
 }
 

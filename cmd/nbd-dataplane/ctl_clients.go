@@ -16,7 +16,8 @@ func (t *ctl) newClients() *cobra.Command {
 		Use:   "clients",
 		Short: "List the connected clients",
 		Long: "Lists the clients that have opened an export. REMARK tells of those whose requests wait for the end of a drained section,\n" +
-			"and of those that owe something: the rest of a request that has begun to arrive, or the reading of their replies.",
+			"of those that owe something: the rest of a request that has begun to arrive, or the reading of their replies; and of those\n" +
+			"that are leaving: their requests in flight are waited for.",
 		Args: t.args(0, 0, ""),
 		RunE: t.run(t.clients),
 	}
@@ -47,6 +48,10 @@ func (t *ctl) clients(m *monitor, _ []string) error {
 
 func (c *clientAnswer) remark() string {
 	switch {
+	case c.Leaving && c.InFlight > 0:
+		return "is leaving when its requests in flight have ended"
+	case c.Leaving:
+		return "is leaving"
 	case c.Held:
 		return "waits for the end of a drained section"
 	case c.Receiving != "":
@@ -61,8 +66,8 @@ func (t *ctl) newDisconnect() *cobra.Command {
 	return &cobra.Command{
 		Use:   "disconnect CLIENT-ID",
 		Short: "Throw a client out",
-		Long: "Closes the connection of one client; 'ctl clients' tells the ids. Its requests in flight finish, and their replies are\n" +
-			"dropped. A client that reconnects by itself (QEMU with reconnect-delay, the kernel) comes back under another id.",
+		Long: "Cuts the connection of one client at once; 'ctl clients' tells the ids. Its requests in flight finish, and their replies are\n" +
+			"dropped; until then it is listed as leaving. What has not begun is not executed. A client that reconnects by itself (QEMU with reconnect-delay, the kernel) comes back under another id.",
 		Args:              t.args(1, 1, "a client by its id"),
 		ValidArgsFunction: t.completeFirst(clientIDs),
 		RunE:              t.run(t.disconnect),

@@ -8,8 +8,8 @@ import (
 
 // exportEnd is what "export del" is asked for.
 type exportEnd struct {
-	hard, retire, withNode bool
-	pause                  secondsValue
+	hard, restart, retire, withNode bool
+	pause                           secondsValue
 }
 
 // farewell is what the clients meet; empty = there may be none.
@@ -19,8 +19,10 @@ func (o *exportEnd) farewell() string {
 		return "pause"
 	case o.retire:
 		return "retire"
-	case o.hard:
+	case o.restart:
 		return "restart"
+	case o.hard:
+		return "cut"
 	}
 	return ""
 }
@@ -30,26 +32,28 @@ func (t *ctl) newExportDel() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "del ID [flags]",
 		Short: "Take an export away",
-		Long: "Takes an export away and waits until it is gone. One that has clients stays, unless --hard, --retire or --pause is given:\n" +
-			"--hard finishes their requests and closes their connections without a word, so that clients which can will come back;\n" +
+		Long: "Takes an export away and waits until it is gone. One that has clients stays, unless one of these is given: --hard\n" +
+			"cuts their connections at once, also where a disk does not answer; requests in flight are finished and not answered. --restart\n" +
+			"answers them and closes the connections without a word; in both cases clients which can will come back.\n" +
 			"--retire answers everything with the error that the server is going, for as long as they stay, or 10 seconds; --pause\n" +
 			"finishes their requests and keeps their connections for the next export of the same name, on which they go on; when\n" +
-			"none is added in time, it is --hard.",
+			"none is added in time, it is --restart.",
 		Example: "  nbd-dataplane ctl export del data\n  nbd-dataplane ctl export del data --hard --with-node\n" +
 			"  nbd-dataplane ctl export del data --pause 30s --with-node && nbd-dataplane ctl export add --file /srv/copy.img --writable --name data",
 		Args:                  t.args(1, 1, "an export"),
 		ValidArgsFunction:     t.completeFirst(exportIDs),
 		DisableFlagsInUseLine: true,
 		RunE: t.run(func(m *monitor, args []string) error {
-			if o.pause.d != 0 && (o.hard || o.retire) {
-				return usagef("clients either wait or leave: give only one of --pause, --hard and --retire")
+			if o.pause.d != 0 && (o.hard || o.restart || o.retire) {
+				return usagef("clients either wait or leave: give only one of --pause, --hard, --restart and --retire")
 			}
 			return t.exportDel(m, args[0], o)
 		}),
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.BoolVar(&o.hard, "hard", false, "although it has clients: close their connections")
+	flags.BoolVar(&o.hard, "hard", false, "although it has clients: cut their connections")
+	flags.BoolVar(&o.restart, "restart", false, "although it has clients: answer what is in flight and close their connections")
 	flags.BoolVar(&o.retire, "retire", false, "although it has clients: tell them that the server is going")
 	flags.Var(&o.pause, "pause", "although it has clients: have them wait, at most so long, for another export of its name")
 	flags.BoolVar(&o.withNode, "with-node", false, "close its node as well, if nobody else uses it")
@@ -63,7 +67,7 @@ func (t *ctl) exportDel(m *monitor, name string, o *exportEnd) error {
 	}
 	farewell := o.farewell()
 	if farewell == "" && e.Clients > 0 {
-		return &failure{statusInUse, fmt.Errorf("%s has %d clients; 'ctl clients' lists them, --hard or --retire sends them away, and --pause has them wait for another export",
+		return &failure{statusInUse, fmt.Errorf("%s has %d clients; 'ctl clients' lists them, --hard, --restart or --retire sends them away, and --pause has them wait for another export",
 			printable(e.ID), e.Clients)}
 	}
 	args := map[string]any{"id": e.ID}

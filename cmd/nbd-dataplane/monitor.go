@@ -59,17 +59,16 @@ func listenMonitor(path string) (*place, error) {
 // monitorLoop takes monitors until the session stops.
 func (s *session) monitorLoop() { _ = s.plane.Monitor().Serve(s.monitor.listener, qmp.Monitor{}) }
 
-// closeMonitor ends what monitors have begun, first of all sections that they hold.
-func (s *session) closeMonitor() error {
+// quietMonitor has no command of monitors run any more. They stay connected until the end.
+func (s *session) quietMonitor() {
 	if s.plane == nil {
-		return nil
+		return
 	}
+	s.plane.Quiet()
 	releaseHeld(s.graph)
-	err := s.plane.Close()
 	if s.monitor != nil {
 		s.monitor.close()
 	}
-	return err
 }
 
 // removeNodes closes the nodes, and those that monitors have put there, from the top down.

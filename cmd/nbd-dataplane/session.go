@@ -262,18 +262,16 @@ func (s *session) stop() error {
 	for _, p := range s.places {
 		p.close()
 	}
-	errs = append(errs, s.closeMonitor()) // a section that is held still would hold up the end
+	s.quietMonitor()
 	if s.server != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
-		errs = append(errs, s.server.Stop(ctx))
-		cancel()
+		errs = append(errs, s.stopServer())
 	}
 	guard.step("flushing and closing the images", errs...)
 	err := s.removeNodes()
 	errs = append(errs, err)
 	guard.step("ending the event loops", err)
 	if s.plane != nil {
-		errs = append(errs, s.plane.CloseObjects())
+		errs = append(errs, s.plane.CloseObjects(), s.plane.Close())
 	}
 	for _, c := range s.contexts {
 		c.Close()
@@ -289,6 +287,18 @@ func (s *session) stop() error {
 		os.RemoveAll(s.privateDir)
 	}
 	return errors.Join(errs...)
+}
+
+// stopServer parts from all clients. What a section holds back is not executed any more, and so sections end after the input of clients, and
+// before what is in flight is waited for: one that is held still would hold up the end.
+func (s *session) stopServer() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopMax)
+	defer cancel()
+	err := s.server.EndInput(ctx)
+	if s.plane != nil {
+		s.plane.EndSections()
+	}
+	return errors.Join(err, s.server.Stop(ctx))
 }
 
 // unmake removes what a failed start would leave behind, after stop.

@@ -29,6 +29,12 @@ type started struct {
 // startOwn starts our own door on a socket and waits for its URI, which it prints when clients can connect.
 func startOwn(t *testing.T, args ...string) started {
 	t.Helper()
+	return startOwnNamed(t, "", args...)
+}
+
+// startOwnNamed is startOwn with the name of the first export.
+func startOwnNamed(t *testing.T, name string, args ...string) started {
+	t.Helper()
 	dir := sameDir(t)
 	s := started{socket: filepath.Join(dir, "s")}
 	s.cmd = exec.CommandContext(t.Context(), asProgram(t, programName), append([]string{"serve", "--log-level=off", "--print-uri", "-k", s.socket}, args...)...)
@@ -38,7 +44,7 @@ func startOwn(t *testing.T, args ...string) started {
 	require.NoError(t, s.cmd.Start())
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(t, err)
-	require.Equal(t, "nbd+unix:///?socket="+s.socket, strings.TrimSpace(line))
+	require.Equal(t, "nbd+unix:///"+name+"?socket="+s.socket, strings.TrimSpace(line))
 	return s
 }
 

@@ -25,6 +25,7 @@ func (p *Plane) queryClients(context.Context, *qmp.Call) (any, error) {
 		Written   uint64 `json:"bytes-written"`
 		Receiving string `json:"receiving,omitempty"`
 		Held      bool   `json:"held"`
+		Leaving   bool   `json:"leaving"`
 		Sending   bool   `json:"does-not-read"`
 	}
 	list := []info{}
@@ -38,7 +39,7 @@ func (p *Plane) queryClients(context.Context, *qmp.Call) (any, error) {
 		list = append(list, info{
 			ID: c.ID, Export: c.Export, Peer: c.Peer.String(), TLS: c.Peer.TLS, DN: c.Peer.DN, Seconds: int64(time.Since(c.Since).Seconds()),
 			InFlight: c.InFlight, Bytes: c.Bytes, Requests: c.Requests, Failed: c.Failed, Read: c.Read, Written: c.Written,
-			Receiving: c.Receiving, Held: c.Held, Sending: c.Sending,
+			Receiving: c.Receiving, Held: c.Held, Leaving: c.Leaving, Sending: c.Sending,
 		})
 	}
 	return list, nil
@@ -48,7 +49,7 @@ type disconnectArgs struct {
 	ID uint64 `qmp:"id"`
 }
 
-// clientDisconnect throws one client out.
+// clientDisconnect cuts one client off. It is listed as leaving until its requests in flight have ended.
 func (p *Plane) clientDisconnect(_ context.Context, _ *qmp.Call, a *disconnectArgs) (any, error) {
 	p.mu.Lock()
 	s := p.running()

@@ -20,6 +20,7 @@ type export struct {
 	number uint64 // in the order of their making
 	server *service
 	nbd    *nbd.Export
+	said   bool          // whoever made it has said what its clients are to meet
 	remove chan struct{} // closed when it is gone
 
 	// Guarded by Plane.mu.
@@ -116,7 +117,7 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := p.adopt(a.ID, server, e); err != nil {
+	if err := p.adopt(a.ID, server, e, a.Farewell != ""); err != nil {
 		return errors.Join(err, server.nbd.RemoveExport(ctx, e, nbd.FarewellRestart))
 	}
 	if group == nil {
@@ -198,7 +199,7 @@ func (p *Plane) optionalGroup(id string) (*blockcore.ThrottleGroup, error) {
 }
 
 // adopt makes an export known to monitors.
-func (p *Plane) adopt(id string, server *service, e *nbd.Export) error {
+func (p *Plane) adopt(id string, server *service, e *nbd.Export, said bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if server != p.running() {
@@ -208,7 +209,7 @@ func (p *Plane) adopt(id string, server *service, e *nbd.Export) error {
 		return qmp.Errorf("Block export id '%s' is already in use", id)
 	}
 	p.lastExport++
-	p.exports[id] = &export{id: id, number: p.lastExport, server: server, nbd: e, remove: make(chan struct{})}
+	p.exports[id] = &export{id: id, number: p.lastExport, server: server, nbd: e, said: said, remove: make(chan struct{})}
 	return nil
 }
 
@@ -218,13 +219,18 @@ type exportDelArgs struct {
 	farewellOptions
 }
 
-// blockExportDel begins to take an export away; BLOCK_EXPORT_DELETED tells when it is gone.
+// blockExportDel begins to take an export away; BLOCK_EXPORT_DELETED tells when it is gone. The mode hard cuts clients off at once, as QEMU does,
+// unless something else was said, here or when the export was made.
 func (p *Plane) blockExportDel(_ context.Context, _ *qmp.Call, a *exportDelArgs) (any, error) {
 	e, err := p.export(a.ID)
 	if err != nil {
 		return nil, err
 	}
-	farewell, err := a.farewell(e.nbd.Farewell())
+	otherwise := e.nbd.Farewell()
+	if a.Mode == "hard" && !e.said {
+		otherwise = nbd.FarewellCut
+	}
+	farewell, err := a.farewell(otherwise)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ const (
 
 // farewellOptions say what clients meet when their export goes.
 type farewellOptions struct {
-	Farewell string `qmp:"x-farewell,optional,enum=restart|retire|pause"`
+	Farewell string `qmp:"x-farewell,optional,enum=restart|retire|pause|cut"`
 	Pause    *int64 `qmp:"x-pause"`
 }
 
@@ -37,6 +37,8 @@ func (o *farewellOptions) farewell(otherwise nbd.Farewell) (nbd.Farewell, error)
 		return nbd.FarewellRestart, nil
 	case "retire":
 		return nbd.FarewellRetire, nil
+	case "cut":
+		return nbd.FarewellCut, nil
 	case "pause":
 		return nbd.FarewellPause(time.Duration(seconds) * time.Second), nil
 	}

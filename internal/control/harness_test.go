@@ -137,12 +137,13 @@ func openPass(o *Opening) (blockcore.Driver, error) {
 	return &pass{}, nil
 }
 
-// gate is a disk whose reads wait while it is shut.
+// gate is a disk whose reads, and whose end, wait while it is shut.
 type gate struct {
 	*null.Disk
 
 	// Safe from anywhere.
 	shut    atomic.Pointer[chan struct{}]
+	reads   atomic.Int32
 	flushes atomic.Int32
 }
 
@@ -156,10 +157,18 @@ func (g *gate) close() (open func()) {
 }
 
 func (g *gate) ReadAt(t *blockcore.Task, p []byte, off int64) error {
+	g.reads.Add(1)
 	if c := g.shut.Load(); c != nil {
 		return t.Block(func() error { <-*c; return nil })
 	}
 	return g.Disk.ReadAt(t, p, off)
+}
+
+func (g *gate) Close(t *blockcore.Task) error {
+	if c := g.shut.Load(); c != nil {
+		_ = t.Block(func() error { <-*c; return nil })
+	}
+	return g.Disk.Close(t)
 }
 
 func (g *gate) Flush(t *blockcore.Task) error {

@@ -99,3 +99,21 @@ func (p *Plane) queryIOThreads(context.Context, *qmp.Call) (any, error) {
 	slices.SortFunc(list, func(a, b info) int { return compare(a.ID, b.ID) })
 	return list, nil
 }
+
+// usedByLeaving refuses to end an iothread while the drivers of nodes are closed on it that are removed already, which takes as long as their disks take.
+func (p *Plane) usedByLeaving(id string) error {
+	o := p.object(id)
+	if o == nil || o.loop == nil {
+		return nil
+	}
+	d := detail{Reason: "in-use"}
+	for _, n := range p.graph.Leaving() {
+		if n.Context() == o.loop {
+			d.Culprits = append(d.Culprits, culprit{What: "node " + n.Name() + " was removed and is not closed yet"})
+		}
+	}
+	if len(d.Culprits) == 0 {
+		return nil
+	}
+	return &qmp.Detailed{Err: qmp.Errorf("object '%s' is in use, can not be deleted", id), Detail: d}
+}

@@ -219,6 +219,9 @@ type idArgs struct {
 // objectDel looks whether an object is in use, and takes it out, while the graph is not being changed: a node that a change has taken off an event
 // loop may come back to it until that change stands. The loop ends afterwards, and nobody finds it meanwhile.
 func (p *Plane) objectDel(ctx context.Context, _ *qmp.Call, a *idArgs) (any, error) {
+	if err := p.usedByLeaving(a.ID); err != nil {
+		return nil, err // the change that removes the node may last
+	}
 	var o *object
 	err := p.graph.BetweenChanges(ctx, "object-del "+a.ID, func() (err error) {
 		o, err = p.takeOut(a.ID)
@@ -232,6 +235,9 @@ func (p *Plane) objectDel(ctx context.Context, _ *qmp.Call, a *idArgs) (any, err
 
 // takeOut removes an object from the registry if nothing uses it. Between changes of the graph, so that no move is under way.
 func (p *Plane) takeOut(id string) (*object, error) {
+	if err := p.usedByLeaving(id); err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	o := p.objects[id]

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -80,25 +79,6 @@ func qmpVersion(version string) qmp.Version {
 
 // Monitor returns the server of monitors. Safe from anywhere.
 func (p *Plane) Monitor() *qmp.Server { return p.monitor }
-
-// Close takes down what has been made through the plane, in order: leases end, monitors are closed, then exports, nodes and objects
-// go. A server that was adopted stays, with its exports and their nodes; so do objects then, which they may use.
-func (p *Plane) Close() error {
-	for _, l := range p.leasesNow() {
-		p.endLease(l, "shutdown")
-	}
-	p.monitor.Close()
-	p.mu.Lock()
-	adopted := p.server != nil && p.server.external
-	p.mu.Unlock()
-	if adopted {
-		return nil
-	}
-	return errors.Join(p.stopServer(), p.removeNodes(), p.removeObjects())
-}
-
-// CloseObjects takes the objects away when nothing uses them any more, after a Close with an adopted server.
-func (p *Plane) CloseObjects() error { return p.removeObjects() }
 
 // nodeNameMax is the longest node-name, in bytes, as QEMU has it.
 const nodeNameMax = 31

@@ -230,7 +230,7 @@ func (p *Plane) AdoptExport(id string, e *nbd.Export, driver string) error {
 	}
 	server := p.server
 	p.mu.Unlock()
-	return p.adopt(id, server, e)
+	return p.adopt(id, server, e, e.Farewell() != nbd.FarewellRestart)
 }
 
 func (p *Plane) nbdServerStop(context.Context, *qmp.Call) (any, error) {
@@ -248,12 +248,15 @@ func (p *Plane) nbdServerStop(context.Context, *qmp.Call) (any, error) {
 }
 
 // stopServer takes all exports away, and then the server.
-func (p *Plane) stopServer() error {
+func (p *Plane) stopServer() error { return p.beginStop()() }
+
+// beginStop is the part of stopServer after which nothing that clients ask begins any more. It does not wait; await does.
+func (p *Plane) beginStop() (await func() error) {
 	p.mu.Lock()
 	s := p.running()
 	if s == nil || s.external { // whose owner stops it
 		p.mu.Unlock()
-		return nil
+		return func() error { return nil }
 	}
 	s.stopping = true
 	p.mu.Unlock()
@@ -266,6 +269,11 @@ func (p *Plane) stopServer() error {
 	if s.listener.Close != nil {
 		s.listener.Close()
 	}
+	return func() error { return p.awaitStop(s, all) }
+}
+
+// awaitStop waits for exports on their way out, and ends the server.
+func (p *Plane) awaitStop(s *service, all []*export) error {
 	for _, e := range all {
 		<-e.remove
 	}
