@@ -77,7 +77,8 @@ type AioContext struct {
 	timers   timerHeap
 	backlog  bool // more requests are at hand than the one being started
 	polling  pollPolicy
-	copying  int // Tasks for which another thread is copying much: see Task.BeginCopy
+	batch    int64 // of operations that are queued; 0 = no bound (Tuning)
+	copying  int   // Tasks for which another thread is copying much: see Task.BeginCopy
 	stopping bool
 	latest   time.Duration // the clock when it was last read on the loop
 
@@ -85,6 +86,7 @@ type AioContext struct {
 	mu     sync.Mutex
 	posted []func()
 	closed bool
+	tuning Tuning // as asked for; what the loop goes by is its own
 
 	// Safe from anywhere.
 	thread    atomic.Int32 // of the loop, as the kernel numbers it
@@ -129,7 +131,6 @@ func newContext(o ContextOptions) (*AioContext, error) {
 	if o.PollMax == 0 {
 		o.PollMax = PollMaxDefault
 	}
-	c.polling = newPollPolicy(o.PollMax)
 	if o.Workers == 0 {
 		o.Workers = WorkersDefault
 	}
@@ -138,7 +139,9 @@ func newContext(o ContextOptions) (*AioContext, error) {
 	}
 	c.memory = o.Buffers
 	c.buffers = o.Buffers.NewCache()
-	c.workers = newWorkerPool(o.Workers)
+	c.workers = newWorkerPool()
+	c.tuning = Tuning{PollMax: max(o.PollMax, 0), WorkersMax: o.Workers}
+	c.take(c.tuning)
 	newEngine := o.newEngine
 	if newEngine == nil {
 		newEngine = o.Engine.open

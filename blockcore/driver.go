@@ -1,5 +1,7 @@
 package blockcore
 
+import "time"
+
 // Driver is one layer of storage behind a Node: a file, an image format, a filter.
 // Every other ability is one of the small interfaces below; a driver that lacks one gets the
 // stated default. They are resolved once, when the Node is made.
@@ -68,6 +70,24 @@ type CacheTeller interface {
 	// for a device, and ok = false when there is no such place or part of r is a hole. It neither blocks nor suspends. The
 	// file stays open while the request is in flight.
 	CachedFile(r Range) (fd int, off int64, ok bool)
+}
+
+// CacheSender passes a CachedFile of its child on as its own. Default: what is sent past it is read from no child.
+type CacheSender interface {
+	// Sent has the child count a read that was sent past it, as Edge.Sent does. On the loop.
+	Sent(t *Task, since time.Duration, bytes int64)
+}
+
+// DiscardCounter counts the discards that it has passed on to what it stands on. Default: nobody is told.
+type DiscardCounter interface {
+	// DiscardCounts returns the counts. On the loop.
+	DiscardCounts() DiscardCounts
+}
+
+// DiscardCounts are the discards that a driver has passed on.
+type DiscardCounts struct {
+	Done, Failed uint64
+	Bytes        uint64 // of those done
 }
 
 // Resizer changes the size. Default: the size is fixed, ENOTSUP.

@@ -71,12 +71,10 @@ func (e *Edge) Read(t *Task, p []byte, off int64) error {
 	n := e.child.Load()
 	r := Range{off, int64(len(p))}
 	if !r.Within(n.Size()) {
-		return outside("read", n, r, syscall.EINVAL)
+		return n.refused(KindRead, outside("read", n, r, syscall.EINVAL))
 	}
-	above := n.begin(t)
-	n.stats.Reads++
-	n.stats.ReadBytes += uint64(len(p))
-	err := n.stats.result(n.read(t, p, off))
+	above, since := n.begin(t), t.Latest()
+	err := n.account.ended(t, KindRead, since, r.Length, n.read(t, p, off))
 	n.end(t, above)
 	return err
 }
@@ -86,13 +84,11 @@ func (e *Edge) Write(t *Task, p []byte, off int64, flags WriteFlags) error {
 	n := e.child.Load()
 	r := Range{off, int64(len(p))}
 	if err := e.checkWrite("write", r, flags&WriteUnchanged != 0, syscall.ENOSPC); err != nil {
-		return err
+		return n.refused(KindWrite, err)
 	}
-	above := n.begin(t)
-	n.stats.Writes++
-	n.stats.WriteBytes += uint64(len(p))
-	n.stats.written(r)
-	err := n.stats.result(n.write(t, p, off, flags))
+	above, since := n.begin(t), t.Latest()
+	n.account.written(r)
+	err := n.account.ended(t, KindWrite, since, r.Length, n.write(t, p, off, flags))
 	n.end(t, above)
 	return err
 }
@@ -103,9 +99,8 @@ func (e *Edge) Flush(t *Task) error {
 	if n.can.flusher == nil {
 		return nil
 	}
-	above := n.begin(t)
-	n.stats.Flushes++
-	err := n.stats.result(n.can.flusher.Flush(t))
+	above, since := n.begin(t), t.Latest()
+	err := n.account.ended(t, KindFlush, since, 0, n.can.flusher.Flush(t))
 	n.end(t, above)
 	return err
 }
@@ -114,12 +109,14 @@ func (e *Edge) Flush(t *Task) error {
 func (e *Edge) WriteZeroes(t *Task, r Range, flags ZeroFlags) error {
 	n := e.child.Load()
 	if err := e.checkWrite("write zeroes", r, flags&ZeroUnchanged != 0, syscall.ENOSPC); err != nil {
-		return err
+		return n.refused(KindWrite, err)
 	}
-	above := n.begin(t)
-	n.stats.Zeroes++
-	n.stats.written(r)
-	err := n.stats.result(n.writeZeroes(t, r, flags))
+	above, since := n.begin(t), t.Latest()
+	n.account.written(r)
+	err := n.account.ended(t, KindWrite, since, r.Length, n.writeZeroes(t, r, flags))
+	if err == nil {
+		n.account.zeroes++
+	}
 	n.end(t, above)
 	return err
 }
@@ -129,16 +126,14 @@ func (e *Edge) WriteZeroes(t *Task, r Range, flags ZeroFlags) error {
 func (e *Edge) Discard(t *Task, r Range, fua bool) error {
 	n := e.child.Load()
 	if err := e.checkWrite("discard", r, false, syscall.EINVAL); err != nil {
-		return err
+		return n.refused(KindDiscard, err)
 	}
-	above := n.begin(t)
-	n.stats.Discards++
-	n.stats.DiscardBytes += uint64(r.Length)
+	above, since := n.begin(t), t.Latest()
 	err := n.discard(t, r)
 	if err == nil && fua && n.can.flusher != nil {
 		err = n.can.flusher.Flush(t)
 	}
-	n.stats.result(err)
+	_ = n.account.ended(t, KindDiscard, since, r.Length, err)
 	n.end(t, above)
 	return err
 }

@@ -14,7 +14,7 @@ func (e *Edge) Resize(t *Task, sizeBytes int64) error {
 		return err
 	}
 	above := n.begin(t)
-	err := n.stats.result(n.can.resizer.Resize(t, sizeBytes))
+	err := n.can.resizer.Resize(t, sizeBytes)
 	n.end(t, above)
 	return err
 }
@@ -33,7 +33,7 @@ func (e *Edge) Extend(t *Task, toBytes int64) error {
 		return fmt.Errorf("extend node %s: %w", n.name, syscall.EFBIG)
 	}
 	above := n.begin(t)
-	err := n.stats.result(n.can.extender.Extend(t, Range{Length: toBytes}.Widen(n.align()).Length))
+	err := n.can.extender.Extend(t, Range{Length: toBytes}.Widen(n.align()).Length)
 	n.end(t, above)
 	return err
 }

@@ -3,6 +3,7 @@ package blockcore
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 )
 
 // Filter is a driver that shows its one child, in RoleFile, unchanged. Filters embed it and replace what they do in another way. It has
@@ -24,6 +25,7 @@ var (
 	_ Mapper       = (*Filter)(nil)
 	_ Prefetcher   = (*Filter)(nil)
 	_ CacheTeller  = (*Filter)(nil)
+	_ CacheSender  = (*Filter)(nil)
 	_ Resizer      = (*Filter)(nil)
 	_ Extender     = (*Filter)(nil)
 	_ Parent       = (*Filter)(nil)
@@ -123,6 +125,9 @@ func (f *Filter) Prefetch(t *Task, r Range) error { return f.File().Prefetch(t, 
 
 // CachedFile tells where the child has a range in memory.
 func (f *Filter) CachedFile(r Range) (fd int, off int64, ok bool) { return f.File().CachedFile(r) }
+
+// Sent has the child count a read that was sent past it.
+func (f *Filter) Sent(t *Task, since time.Duration, bytes int64) { f.File().Sent(t, since, bytes) }
 
 // Resize changes the size of the child.
 func (f *Filter) Resize(t *Task, sizeBytes int64) error { return f.File().Resize(t, sizeBytes) }

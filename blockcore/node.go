@@ -33,10 +33,12 @@ type Node struct {
 	closed   bool       // the driver is closed, or about to be
 	still    bool       // a section covers the node: what is in flight ends, and nothing begins by itself
 	chores   choreList
-	stats    NodeStats
 	holds    int       // ranges that are held, or are going to be
 	loose    int       // writes in the driver that have no lock of their range
 	loosened WaitQueue // of those who are going to hold one, for the end of these
+
+	// Each field says whose it is.
+	account account
 
 	// Safe from anywhere.
 	ctx      atomic.Pointer[AioContext]
@@ -70,6 +72,8 @@ type capabilities struct {
 	checker    ChildChecker
 	reopener   Reopener
 	stretcher  Stretcher
+	sender     CacheSender
+	counter    DiscardCounter
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
@@ -93,6 +97,8 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.checker, _ = d.(ChildChecker)
 	n.can.reopener, _ = d.(Reopener)
 	n.can.stretcher, _ = d.(Stretcher)
+	n.can.sender, _ = d.(CacheSender)
+	n.can.counter, _ = d.(DiscardCounter)
 	return n
 }
 
@@ -221,41 +227,4 @@ func (n *Node) close(t *Task) error {
 		errFlush = fmt.Errorf("flush node %s before closing: %w", n.name, errFlush)
 	}
 	return errors.Join(errFlush, n.driver.Close(t))
-}
-
-// NodeStats counts what a node was asked for.
-type NodeStats struct {
-	Reads, Writes, Flushes, Discards, Zeroes uint64 // requests, failed ones too
-	ReadBytes, WriteBytes, DiscardBytes      uint64
-	Failed                                   uint64
-	HighestWrite                             int64 // end of the highest range that was written, in bytes
-}
-
-// Stats returns the counts. Not on a loop.
-func (n *Node) Stats() (stats NodeStats, err error) {
-	for {
-		c, here := n.Context(), false
-		err = c.Do(func(*Task) error {
-			if here = n.Context() == c; here {
-				stats = n.stats
-			}
-			return nil
-		})
-		if here || err != nil && n.Context() == c {
-			return stats, err
-		}
-	}
-}
-
-// written notes the end of a range that was asked to be changed.
-func (s *NodeStats) written(r Range) {
-	s.HighestWrite = max(s.HighestWrite, r.End())
-}
-
-// failed counts a result and returns it.
-func (s *NodeStats) result(err error) error {
-	if err != nil {
-		s.Failed++
-	}
-	return err
 }

@@ -72,6 +72,7 @@ func (t *Task) Fallocate(fd int, mode uint32, off, length int64) error {
 func (t *Task) perform() (int, error) {
 	for {
 		t.ctx.engine.queue(&t.op)
+		t.ctx.batched()
 		t.suspend()
 		if t.op.result == -int32(syscall.ECANCELED) {
 			t.performAside()

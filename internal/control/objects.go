@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"nbd-dataplane/blockcore"
@@ -13,15 +12,16 @@ import (
 
 // object is what object-add has made, of one of these kinds.
 type object struct {
-	id    string
-	kind  string
-	loop  *blockcore.AioContext
-	lent  bool // the loop belongs to somebody else, who stops it
-	loops loopOptions
+	id   string
+	kind string
+	loop *blockcore.AioContext // of an iothread
+	lent bool                  // the loop belongs to somebody else, who stops it
 
 	// Guarded by Plane.mu.
-	made  bool // an id is taken before there is an object
-	held  int  // commands that are about to use it
+	tuned *blockcore.AioContext // the loop whose properties are the object's; nil = it has none such
+	loops loopOptions           // these properties
+	made  bool                  // an id is taken before there is an object
+	held  int                   // commands that are about to use it
 	group *blockcore.ThrottleGroup
 	creds *nbd.TLSCredentials
 	authz nbd.Authorizer
@@ -30,7 +30,7 @@ type object struct {
 // objectKinds make an object of the options that are left.
 var objectKinds = map[string]func(*Plane, *object, qmp.Value) error{
 	"iothread":        (*Plane).makeIOThread,
-	"main-loop":       (*Plane).makeMainLoop,
+	mainLoopKind:      (*Plane).makeMainLoop,
 	"throttle-group":  (*Plane).makeThrottleGroup,
 	"tls-creds-x509":  (*Plane).makeSecurity,
 	"authz-simple":    (*Plane).makeSecurity,
@@ -99,7 +99,7 @@ func (p *Plane) reserve(o *object) error {
 
 // AdoptIOThread makes an event loop known, under its name, that somebody else has started and stops.
 func (p *Plane) AdoptIOThread(loop *blockcore.AioContext) error {
-	return p.reserve(&object{id: loop.Name(), kind: "iothread", loop: loop, lent: true, made: true})
+	return p.reserve(&object{id: loop.Name(), kind: "iothread", loop: loop, tuned: loop, loops: optionsOf(loop.Tuning()), lent: true, made: true})
 }
 
 func (p *Plane) makeThrottleGroup(o *object, v qmp.Value) error {
@@ -246,7 +246,7 @@ func (p *Plane) takeOut(id string) (*object, error) {
 		return nil, qmp.Errorf("object '%s' not found", id)
 	case o.lent:
 		return nil, qmp.Errorf("object '%s' belongs to the command line, can not be deleted", id)
-	case p.inUse(o):
+	case o.kind == mainLoopKind, p.inUse(o):
 		return nil, qmp.Errorf("object '%s' is in use, can not be deleted", id)
 	}
 	delete(p.objects, id)
@@ -320,145 +320,4 @@ func (p *Plane) throttleGroup(id string) (*blockcore.ThrottleGroup, error) {
 		return o.group, nil
 	}
 	return nil, qmp.Errorf("Throttle group '%s' does not exist", id)
-}
-
-type qomArgs struct {
-	Path     string `qmp:"path"`
-	Property string `qmp:"property"`
-}
-
-// objectAt finds the object that a QOM path names: "/objects/ID", or "ID" alone.
-func (p *Plane) objectAt(path string) (*object, error) {
-	id := path
-	for _, prefix := range []string{"/objects/", "/"} {
-		if len(path) > len(prefix) && path[:len(prefix)] == prefix {
-			id = path[len(prefix):]
-			break
-		}
-	}
-	if o := p.object(id); o != nil {
-		return o, nil
-	}
-	return nil, &qmp.Error{Class: qmp.DeviceNotFound, Desc: fmt.Sprintf("Device '%s' not found", path)}
-}
-
-func (p *Plane) qomGet(_ context.Context, _ *qmp.Call, a *qomArgs) (any, error) {
-	o, err := p.objectAt(a.Path)
-	if err != nil {
-		return nil, err
-	}
-	if value, known := o.property(a.Property); known {
-		return value, nil
-	}
-	return nil, noProperty(o, a.Property)
-}
-
-func noProperty(o *object, name string) error {
-	return qmp.Errorf("Property '%s.%s' not found", o.kind, name)
-}
-
-// property reads what can be read of an object.
-func (o *object) property(name string) (any, bool) {
-	switch {
-	case name == "type":
-		return o.kind, true
-	case o.group != nil && name == "limits":
-		limits := map[string]int64{}
-		for _, p := range blockcore.ThrottleProperties {
-			limits[p.Name] = p.Value(o.group.Config())
-		}
-		return limits, true
-	case o.group != nil:
-		for _, p := range blockcore.ThrottleProperties {
-			if p.Legacy == name {
-				return p.Value(o.group.Config()), true
-			}
-		}
-	case o.loop != nil:
-		for _, p := range loopProperties {
-			if p.name == name {
-				return *p.of(&o.loops), true
-			}
-		}
-	}
-	return nil, false
-}
-
-type qomSetArgs struct {
-	qomArgs
-	Value qmp.Value `qmp:"value"`
-}
-
-// qomSet changes the limits of a throttle group under live requests.
-func (p *Plane) qomSet(_ context.Context, _ *qmp.Call, a *qomSetArgs) (any, error) {
-	o, err := p.objectAt(a.Path)
-	if err != nil {
-		return nil, err
-	}
-	if o.group == nil {
-		if _, known := o.property(a.Property); known {
-			return nil, qmp.Errorf("Property '%s.%s' is fixed once the object is there", o.kind, a.Property)
-		}
-		return nil, noProperty(o, a.Property)
-	}
-	if a.Property != "limits" {
-		if _, known := o.property(a.Property); known {
-			return nil, qmp.Errorf("Property cannot be set after initialization")
-		}
-		return nil, noProperty(o, a.Property)
-	}
-	limits, err := a.limits()
-	if err != nil {
-		return nil, err
-	}
-	config, err := setLimits(limits, o.group.Config(), (blockcore.ThrottleProperty).Set, named)
-	if err != nil {
-		return nil, err
-	}
-	return nil, o.group.Configure(config)
-}
-
-// limits is the value under the name by which QEMU's errors call it.
-func (a *qomSetArgs) limits() (qmp.Value, error) {
-	v, err := qmp.ParseValue(fmt.Appendf(nil, `{"limits":%s}`, a.Value.Raw()))
-	return v.Member("limits"), err
-}
-
-type qomListArgs struct {
-	Path string `qmp:"path"`
-}
-
-// qomList lists the objects, or the properties of one.
-func (p *Plane) qomList(_ context.Context, _ *qmp.Call, a *qomListArgs) (any, error) {
-	type entry struct {
-		Name string `json:"name"`
-		Type string `json:"type"`
-	}
-	list := []entry{}
-	if a.Path == "/objects" {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, o := range p.objects {
-			list = append(list, entry{o.id, "child<" + o.kind + ">"})
-		}
-		slices.SortFunc(list, func(a, b entry) int { return compare(a.Name, b.Name) })
-		return slices.Insert(list, 0, entry{"type", "string"}), nil
-	}
-	o, err := p.objectAt(a.Path)
-	if err != nil {
-		return nil, err
-	}
-	list = append(list, entry{"type", "string"})
-	if o.group != nil {
-		list = append(list, entry{"limits", "ThrottleLimits"})
-		for _, p := range blockcore.ThrottleProperties {
-			list = append(list, entry{p.Legacy, "int"})
-		}
-	}
-	if o.loop != nil {
-		for _, p := range loopProperties {
-			list = append(list, entry{p.name, "int"})
-		}
-	}
-	return list, nil
 }

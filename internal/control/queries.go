@@ -125,34 +125,6 @@ func (p *Plane) image(n *blockcore.Node, flat bool) imageInfo {
 	return info
 }
 
-type statsArgs struct {
-	QueryNodes bool `qmp:"query-nodes,optional"`
-}
-
-// queryBlockstats tells what nodes were asked for; without query-nodes, of those that exports use.
-func (p *Plane) queryBlockstats(_ context.Context, _ *qmp.Call, a *statsArgs) (any, error) {
-	list := []any{}
-	for _, n := range p.graph.Nodes() {
-		if !a.QueryNodes && rootOf(n) == nil {
-			continue
-		}
-		s, err := n.Stats()
-		if err != nil {
-			continue // its loop is going
-		}
-		list = append(list, map[string]any{
-			"node-name": n.Name(),
-			"stats": map[string]any{
-				"rd_bytes": s.ReadBytes, "wr_bytes": s.WriteBytes, "unmap_bytes": s.DiscardBytes, "rd_operations": s.Reads,
-				"wr_operations": s.Writes, "flush_operations": s.Flushes, "unmap_operations": s.Discards, "zone_append_operations": 0,
-				"x-zeroes_operations": s.Zeroes, "x-failed_operations": s.Failed, "wr_highest_offset": s.HighestWrite,
-				"account_invalid": false, "account_failed": true, "rd_merged": 0, "wr_merged": 0, "unmap_merged": 0,
-			},
-		})
-	}
-	return list, nil
-}
-
 // queryBlock lists the devices of a machine, of which a server has none.
 func (p *Plane) queryBlock(context.Context, *qmp.Call) (any, error) { return []any{}, nil }
 
