@@ -4,6 +4,7 @@ import "nbd-dataplane/blockcore"
 
 // Close writes what is not on disk yet, and gives everything back.
 func (i *Image) Close(t *blockcore.Task) error {
+	i.cleaner.stop()
 	err := i.settle(t)
 	if err == nil {
 		i.trim(t)

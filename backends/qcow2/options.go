@@ -25,6 +25,8 @@ type Options struct {
 	Overlap OverlapCheck
 	// Caches are the sizes of the metadata caches.
 	Caches CacheSizes
+	// CacheCleanInterval is after how many seconds a piece of metadata that nobody has used is dropped from the caches; 0 = never, nil = 600.
+	CacheCleanInterval *int64
 	// Warn is told, in one line each, of what is wrong with the image but does not keep it from being used. May be nil.
 	Warn func(string)
 	// OnCorrupted is told of corruption. On the loop. May be nil.

@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"nbd-dataplane/backends/qcow2"
+	"nbd-dataplane/backends/qcow2/repair"
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
 	"nbd-dataplane/qmp"
 )
 
 // qcow2Driver opens qcow2 images, with the files that they name.
-type qcow2Driver struct{ warn func(string) }
+type qcow2Driver struct{ journal *journal }
 
 // qcow2Node are the options of the driver qcow2.
 type qcow2Node struct {
@@ -96,8 +97,11 @@ func (d qcow2Driver) options(o *control.Opening, n *qcow2Node) (options qcow2.Op
 	options = qcow2.Options{
 		ReadOnly: o.ReadOnly, Unmap: o.Discard == "unmap" || o.Discard == "on", LazyRefcounts: n.LazyRefcounts,
 		PassDiscardRequest: n.PassDiscardRequest, PassDiscardSnapshot: n.PassDiscardSnapshot, PassDiscardOther: n.PassDiscardOther,
-		Caches: qcow2.CacheSizes{Cache: n.CacheSize, L2: n.L2CacheSize, L2Entry: n.L2CacheEntrySize, Refcount: n.RefcountCacheSize},
-		Warn:   d.warn,
+		Caches:             qcow2.CacheSizes{Cache: n.CacheSize, L2: n.L2CacheSize, L2Entry: n.L2CacheEntrySize, Refcount: n.RefcountCacheSize},
+		CacheCleanInterval: n.CacheCleanInterval,
+		OnCorrupted: func(c qcow2.Corruption) {
+			o.Corrupted(control.Corruption{Node: c.Node, Text: c.Text, Offset: c.Offset, SizeBytes: c.SizeBytes, Fatal: c.Fatal})
+		},
 	}
 	switch o.DetectZeroes {
 	case "on":
@@ -123,6 +127,8 @@ func (d qcow2Driver) open(o *control.Opening) (blockcore.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	path := o.Filename(file)
+	options.Repair, options.Warn = d.repair(path), d.journal.about(path)
 	var image *qcow2.Image
 	err = o.Examine(file, func(t *blockcore.Task, e *blockcore.Edge) (err error) {
 		image, err = qcow2.Open(t, e, options)
@@ -136,6 +142,14 @@ func (d qcow2Driver) open(o *control.Opening) (blockcore.Driver, error) {
 		return nil, errors.Join(err, file.Context().Do(image.Close))
 	}
 	return image, nil
+}
+
+// repair is for an image that was not closed.
+func (d qcow2Driver) repair(path string) qcow2.RepairFunc {
+	return repair.Func(repair.Listener{
+		Found:    d.journal.about(path),
+		Repaired: func(errors, leaks int64) { d.journal.repaired(path, errors, leaks) },
+	})
 }
 
 // openOthers opens what the image refers to, or what the options say instead.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"nbd-dataplane/backends/qcow2"
+	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
@@ -110,7 +111,7 @@ func (img *image) openNode(p *control.Plane, name string, loop *blockcore.AioCon
 	}
 	n, err := p.AddNode(context.Background(), v, loop)
 	if err != nil {
-		return nil, openError(img.display, errors.New(qmp.ErrorOf(err).Desc))
+		return nil, openError(img.display, imageError(err))
 	}
 	for top := n; img.raw.Cache.Writethrough && top != nil; top = below(top) {
 		if image, ok := top.Driver().(*qcow2.Image); ok {
@@ -119,6 +120,16 @@ func (img *image) openNode(p *control.Plane, name string, loop *blockcore.AioCon
 		}
 	}
 	return n, err
+}
+
+// imageError is an error about an image, at our own door with the remedy that there is.
+func imageError(err error) error {
+	text := qmp.ErrorOf(err).Desc
+	known, ok := errors.AsType[*format.Error](err)
+	if !ok || known.Hint == "" {
+		return errors.New(text)
+	}
+	return wrong(text+". "+known.Hint, text)
 }
 
 // below is the file of a node.
