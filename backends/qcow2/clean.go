@@ -1,11 +1,11 @@
 package qcow2
 
 import (
-	"fmt"
 	"math"
 	"syscall"
 	"time"
 
+	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/blockcore"
 )
 
@@ -27,7 +27,7 @@ func cleanInterval(seconds *int64) (time.Duration, error) {
 	case seconds == nil:
 		return cleanIntervalDefault * time.Second, nil
 	case *seconds < 0 || *seconds > math.MaxUint32:
-		return 0, fmt.Errorf("Cache clean interval too big: %w", syscall.EINVAL)
+		return 0, &format.Error{Errno: syscall.EINVAL, Text: "Cache clean interval too big"}
 	}
 	return time.Duration(*seconds) * time.Second, nil
 }

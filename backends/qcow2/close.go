@@ -5,7 +5,10 @@ import "nbd-dataplane/blockcore"
 // Close writes what is not on disk yet, and gives everything back.
 func (i *Image) Close(t *blockcore.Task) error {
 	i.cleaner.stop()
-	err := i.settle(t)
+	var err error
+	if i.file.Load() != nil { // or it never came into a graph, and nothing has changed
+		err = i.settle(t)
+	}
 	if err == nil {
 		i.trim(t)
 	}
@@ -33,7 +36,7 @@ func (i *Image) settle(t *blockcore.Task) error {
 
 // trim takes back what the file was made longer in advance. If that cannot be done now nothing is lost but some zeroes.
 func (i *Image) trim(t *blockcore.Task) {
-	if i.readOnly || i.broken {
+	if i.readOnly || i.broken || i.file.Load() == nil {
 		return
 	}
 	_ = i.trimTo(t, int64(i.g.Cluster(i.refs.blank)))

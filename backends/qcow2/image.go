@@ -45,6 +45,7 @@ type Image struct {
 	snapshots []format.Snapshot
 	broken    bool // by corruption: no request is taken any more
 	told      bool // of a corruption that is not fatal
+	shows     bool // a snapshot, and not the disk as it is
 	cleaner   cleaner
 
 	// Safe from anywhere. Changed only by a Tx.

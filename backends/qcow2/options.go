@@ -71,11 +71,11 @@ type cachePlan struct {
 // plan works the sizes out, in QEMU's way and words.
 func (c CacheSizes) plan(g format.Geometry, diskBytes int64) (cachePlan, error) {
 	bad := func(text string, args ...any) (cachePlan, error) {
-		return cachePlan{}, fmt.Errorf(text+": %w", append(args, syscall.EINVAL)...)
+		return cachePlan{}, &format.Error{Errno: syscall.EINVAL, Text: fmt.Sprintf(text, args...)}
 	}
-	for _, n := range []*int64{c.Cache, c.L2, c.Refcount, c.L2Entry} {
+	for name, n := range map[string]*int64{"Cache": c.Cache, "L2 cache": c.L2, "Refcount cache": c.Refcount, "L2 cache entry": c.L2Entry} {
 		if n != nil && (*n < 0 || *n > cacheBytesAtMost) {
-			return bad("a cache size of %d bytes is out of range", *n)
+			return bad("%s size too big", name)
 		}
 	}
 	clusterBytes := g.ClusterBytes()

@@ -83,6 +83,7 @@ func put(g *blockcore.Graph, name string, file *blockcore.Node, o Options, more 
 	})
 	if err != nil {
 		_ = file.Context().Do(i.Close)
+		root.Close()
 	}
 	return n, err
 }

@@ -68,7 +68,9 @@ func (img *image) readPath(arg string, o *options) error {
 	img.probe = o.format == ""
 	format := o.format
 	if img.probe {
-		format = sniff(path)
+		if format = sniff(path); img.creates() {
+			format = formatByName(path)
+		}
 	}
 	if format == formatQcow2 {
 		return img.pathQcow2()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -45,6 +46,9 @@ func inQEMU[A, R any](do func(A) (R, error)) func(A) (R, error) {
 func wordsOfQEMU(err error) error {
 	if err == nil {
 		return nil
+	}
+	if _, done := errors.AsType[*worded](err); done { // of a node below
+		return &worded{qmp: qmp.ErrorOf(err), cause: err}
 	}
 	return &worded{qmp: &qmp.Error{Class: qmp.ErrorOf(err).Class, Desc: qemuText(err)}, cause: err}
 }
