@@ -18,7 +18,10 @@ import (
 )
 
 // Goal: the package starts no goroutines; method: look for them when all tests are over.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	setUpSecondOpinion()
+	goleak.VerifyTestMain(m)
+}
 
 // scratch is a directory on a disk whose flushes cost nothing.
 func scratch(t *testing.T) string {
