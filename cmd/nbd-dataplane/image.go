@@ -97,7 +97,7 @@ func (img *image) open(warn func(string)) (blockcore.Driver, error) {
 	}
 	options := img.raw
 	options.Warn = warn
-	if img.minBlock() != 0 {
+	if img.minBlock() != 0 || img.guarded() {
 		options.RequireAlign512 = true
 		options.Guard = keepsRaw
 	}
@@ -119,6 +119,9 @@ func (img *image) minBlock() uint32 {
 	}
 	return 0
 }
+
+// guarded says that a client must not make the disk look like another format: it would be opened as that the next time, with whatever files it names.
+func (img *image) guarded() bool { return img.probe && !img.isNull && img.node == nil && !img.raw.ReadOnly }
 
 // openNull makes a null disk; an offset takes away from its beginning, of which nobody will miss anything.
 func (img *image) openNull() (blockcore.Driver, error) {

@@ -212,6 +212,9 @@ func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n 
 		return err
 	}
 	s.nodes = append(s.nodes, node)
+	if img.guarded() {
+		s.journal.log.Info().Str("image", img.display).Msg("format was not given, and taken for raw; -f raw allows what would make it look like another")
+	}
 	if s.journal.door == doorQEMU {
 		fmt.Fprint(s.journal.err, img.probingWarning())
 	}
