@@ -21,6 +21,7 @@ type table struct {
 	frozen []byte
 
 	prev, next *table // in the order of use
+	round      uint32 // of the cache, in which it was used last
 }
 
 // cache keeps pieces of metadata of one kind and one size.
@@ -36,6 +37,7 @@ type cache struct {
 	dirty     []*table // each once
 	// order is a ring: next is what was used last, prev what was used least.
 	order table
+	round uint32 // counts the visits of the cleaner
 	// makeRoom writes out what is dirty; there is nothing clean.
 	makeRoom func(t *blockcore.Task) error
 }
@@ -51,6 +53,7 @@ func (p *table) unlink() {
 }
 
 func (c *cache) used(p *table) {
+	p.round = c.round
 	if c.order.next == p {
 		return
 	}
@@ -98,6 +101,7 @@ func (c *cache) get(t *blockcore.Task, at format.Host) (*table, error) {
 func (c *cache) load(t *blockcore.Task, at format.Host) (*table, error) {
 	p := &table{at: at, bytes: t.Buffers().Get(int(c.pieceBytes)), loading: true}
 	c.pieces[at] = p
+	c.image.cleanLater()
 	p.err = readHost(t, c.image.file.Load(), p.bytes, at)
 	p.loading = false
 	p.loaded.WakeAll()
@@ -116,6 +120,7 @@ func (c *cache) insert(t *blockcore.Task, at format.Host) *table {
 	if p == nil {
 		p = &table{at: at, bytes: t.Buffers().Get(int(c.pieceBytes))}
 		c.pieces[at] = p
+		c.image.cleanLater()
 	}
 	c.used(p)
 	return p

@@ -5,6 +5,7 @@ import "nbd-dataplane/blockcore"
 // Close writes what is not on disk yet, and gives everything back. An image that has not come into the graph, or not stayed there, has lost its file, and has
 // written nothing.
 func (i *Image) Close(t *blockcore.Task) error {
+	i.cleaner.stop()
 	var err error
 	if i.file.Load() != nil {
 		if err = i.settle(t); err == nil {
@@ -35,7 +36,7 @@ func (i *Image) settle(t *blockcore.Task) error {
 
 // trim takes back what the file was made longer in advance. If that cannot be done now nothing is lost but some zeroes.
 func (i *Image) trim(t *blockcore.Task) {
-	if i.readOnly || i.broken {
+	if i.readOnly || i.broken || i.file.Load() == nil {
 		return
 	}
 	_ = i.trimTo(t, int64(i.g.Cluster(i.refs.blank)))

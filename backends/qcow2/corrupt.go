@@ -14,6 +14,8 @@ type Corruption struct {
 	Text  string
 	// Offset and SizeBytes are where in the file it was about to be made worse; -1 = not known.
 	Offset, SizeBytes int64
+	// Node is the name of the node; "" = it is in no graph yet.
+	Node string
 }
 
 // Message is what QEMU prints.
@@ -29,6 +31,9 @@ func (c Corruption) Message() string {
 func (i *Image) corrupt(t *blockcore.Task, fatal bool, offset, sizeBytes int64, text string, args ...any) error {
 	fatal = fatal && !i.readOnly
 	c := Corruption{Fatal: fatal, Text: fmt.Sprintf(text, args...), Offset: offset, SizeBytes: sizeBytes}
+	if i.node != nil {
+		c.Node = i.node.Name()
+	}
 	err := fmt.Errorf("qcow2: %s: %w", c.Text, errCorrupt)
 	if i.broken || i.told && !fatal {
 		return err

@@ -17,6 +17,7 @@ type Image struct {
 	version uint32
 
 	// Changed only by a Tx.
+	node      *blockcore.Node // nil before the image is in a graph
 	options   Options
 	readOnly  bool
 	lazy      bool // refcounts are not written before Close
@@ -45,6 +46,8 @@ type Image struct {
 	snapshots []format.Snapshot
 	broken    bool // by corruption: no request is taken any more
 	told      bool // of a corruption that is not fatal
+	shows     bool // a snapshot, and not the disk as it is
+	cleaner   cleaner
 
 	// Safe from anywhere. Changed only by a Tx.
 	file, backing, data atomic.Pointer[blockcore.Edge]
@@ -64,10 +67,14 @@ var (
 	_ blockcore.ChildPermitter = (*Image)(nil)
 	_ blockcore.Featurer       = (*Image)(nil)
 	_ blockcore.Limiter        = (*Image)(nil)
+	_ blockcore.Adopter        = (*Image)(nil)
 )
 
 // Size returns the length of the disk. As in QEMU it is made of whole sectors. Safe from anywhere.
 func (i *Image) Size() int64 { return i.size.Load() }
+
+// SetNode implements blockcore.Adopter.
+func (i *Image) SetNode(n *blockcore.Node) { i.node = n }
 
 // Limits returns that anything goes; a cluster is best. Safe from anywhere.
 func (i *Image) Limits() blockcore.Limits {

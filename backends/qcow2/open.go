@@ -66,7 +66,8 @@ func ReadHeader(t *blockcore.Task, file *blockcore.Edge) (h *format.Header, firs
 func mayOpen(h *format.Header, readOnly bool) error {
 	switch {
 	case h.Has(format.IncompatibleCorrupt) && !readOnly:
-		return &format.Error{Errno: syscall.EACCES, Text: "qcow2: Image is corrupt; cannot be opened read/write"}
+		return &format.Error{Errno: syscall.EACCES, Text: "qcow2: Image is corrupt; cannot be opened read/write",
+			Hint: "Repair it with 'nbd-dataplane image check -r all', or open it read-only"}
 	case h.Crypt == format.CryptAES:
 		return &format.Error{Errno: syscall.ENOSYS, Text: "AES-CBC encrypted qcow2 images are not supported",
 			Hint: "You can use 'qemu-img convert' to convert your image to an unencrypted qcow2 image, or to one that is encrypted by the guest"}
@@ -80,7 +81,7 @@ func mayOpen(h *format.Header, readOnly bool) error {
 func repair(t *blockcore.Task, file *blockcore.Edge, fn RepairFunc) (*format.Header, []byte, error) {
 	if fn == nil {
 		return nil, nil, &format.Error{Errno: syscall.EACCES, Text: "Image was not closed properly; cannot be opened read/write before it is repaired",
-			Hint: "You can repair it with 'qemu-img check -r all'"}
+			Hint: "Repair it with 'nbd-dataplane image check -r all'"}
 	}
 	if err := fn(t, file); err != nil {
 		return nil, nil, fmt.Errorf("Could not repair dirty image: %w", err)
@@ -145,7 +146,12 @@ func (i *Image) adopt(t *blockcore.Task, o Options) error {
 	if err != nil {
 		return err
 	}
-	i.options, i.readOnly, i.metas = o, o.ReadOnly, metas
+	interval, err := cleanInterval(o.CacheCleanInterval)
+	if err != nil {
+		return err
+	}
+	i.cleaner.stop()
+	i.options, i.readOnly, i.metas, i.cleaner.interval = o, o.ReadOnly, metas, interval
 	i.lazy = i.version >= 3 && orDefault(o.LazyRefcounts, i.header.Compatible&format.CompatibleLazyRefcounts != 0)
 	i.passes = [freeKinds]bool{
 		freeRequest:  orDefault(o.PassDiscardRequest, o.Unmap),

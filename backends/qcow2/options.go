@@ -25,6 +25,8 @@ type Options struct {
 	Overlap OverlapCheck
 	// Caches are the sizes of the metadata caches.
 	Caches CacheSizes
+	// CacheCleanInterval is after how many seconds a piece of metadata that nobody has used is dropped from the caches; 0 = never, nil = 600.
+	CacheCleanInterval *int64
 	// Warn is told, in one line each, of what is wrong with the image but does not keep it from being used. May be nil.
 	Warn func(string)
 	// OnCorrupted is told of corruption. On the loop. May be nil.
@@ -69,11 +71,11 @@ type cachePlan struct {
 // plan works the sizes out, in QEMU's way and words.
 func (c CacheSizes) plan(g format.Geometry, diskBytes int64) (cachePlan, error) {
 	bad := func(text string, args ...any) (cachePlan, error) {
-		return cachePlan{}, fmt.Errorf(text+": %w", append(args, syscall.EINVAL)...)
+		return cachePlan{}, &format.Error{Errno: syscall.EINVAL, Text: fmt.Sprintf(text, args...)}
 	}
-	for _, n := range []*int64{c.Cache, c.L2, c.Refcount, c.L2Entry} {
+	for name, n := range map[string]*int64{"Cache": c.Cache, "L2 cache": c.L2, "Refcount cache": c.Refcount, "L2 cache entry": c.L2Entry} {
 		if n != nil && (*n < 0 || *n > cacheBytesAtMost) {
-			return bad("a cache size of %d bytes is out of range", *n)
+			return bad("%s size too big", name)
 		}
 	}
 	clusterBytes := g.ClusterBytes()

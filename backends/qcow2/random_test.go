@@ -135,7 +135,7 @@ func (s *storm) resize(t *testing.T) {
 	s.model = next
 }
 
-// Goal: what we write is what is read, by us and by QEMU, and leaves no error and no leak, whatever the image was before and however small
+// Goal: what we write is what is read, by us, by QEMU and by a third reader, and leaves no error and no leak, whatever the image was before and however small
 // the caches are; method: images that qemu-io has worked on, over a backing file, under random operations, many at once, compared with a model.
 func TestWritesWhatQEMUReads(t *testing.T) {
 	tiny := int64(1024)
@@ -193,6 +193,7 @@ func TestWritesWhatQEMUReads(t *testing.T) {
 				r.close()
 				checkImage(t, path)
 				requireSame(t, model, flat(t, path, "-f", "qcow2"), "QEMU's")
+				requireSame(t, model, secondOpinion(t, path), "go-qcow2reader's")
 				for name, want := range snapshots {
 					got := flat(t, path, "-f", "qcow2", "-l", "snapshot.name="+name)
 					n := min(len(got), len(want)) // qemu-img takes the size of today

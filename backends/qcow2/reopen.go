@@ -46,6 +46,9 @@ func (i *Image) mayBecome(o Options) error {
 	if o.ReadOnly {
 		return nil
 	}
+	if i.shows {
+		return &format.Error{Errno: syscall.EACCES, Text: "The image shows a snapshot; cannot be opened read/write"}
+	}
 	if i.readOnly && i.header.Has(format.IncompatibleDirty) {
 		return &format.Error{Errno: syscall.EACCES, Text: "Image was not closed properly; cannot be opened read/write before it is repaired"}
 	}

@@ -18,7 +18,10 @@ import (
 )
 
 // Goal: the package starts no goroutines; method: look for them when all tests are over.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	setUpSecondOpinion()
+	goleak.VerifyTestMain(m)
+}
 
 // scratch is a directory on a disk whose flushes cost nothing.
 func scratch(t *testing.T) string {
@@ -83,6 +86,7 @@ func put(g *blockcore.Graph, name string, file *blockcore.Node, o Options, more 
 	})
 	if err != nil {
 		_ = file.Context().Do(i.Close)
+		root.Close()
 	}
 	return n, err
 }

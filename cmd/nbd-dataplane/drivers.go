@@ -15,9 +15,9 @@ import (
 	"nbd-dataplane/qmp"
 )
 
-// drivers are the block drivers that blockdev-add knows. warn is told of what they work around.
-func drivers(warn func(string)) map[string]control.Driver {
-	file, image := fileDriver{warn}, qcow2Driver{warn}
+// drivers are the block drivers that blockdev-add knows. j is told of what they work around.
+func drivers(j *journal) map[string]control.Driver {
+	file, image := fileDriver{j.warn}, qcow2Driver{j}
 	all := map[string]control.Driver{
 		"file":        {Open: file.open, Reopen: reopened(file.options), Fixed: fixedOfFiles},
 		"host_device": {Open: file.openDevice, Reopen: reopened(file.options), Fixed: fixedOfFiles},
@@ -30,7 +30,7 @@ func drivers(warn func(string)) map[string]control.Driver {
 }
 
 // driverNames are their names, sorted.
-func driverNames() []string { return slices.Sorted(maps.Keys(drivers(nil))) }
+func driverNames() []string { return slices.Sorted(maps.Keys(drivers(&journal{}))) }
 
 // fixedOfFiles are the options of files that cannot be changed.
 var fixedOfFiles = []string{"filename", "locking"}

@@ -68,7 +68,9 @@ func (img *image) readPath(arg string, o *options) error {
 	img.probe = o.format == ""
 	format := o.format
 	if img.probe {
-		format = sniff(path)
+		if format = sniff(path); img.creates() {
+			format = formatByName(path)
+		}
 	}
 	if format == formatQcow2 {
 		return img.pathQcow2()
@@ -95,7 +97,7 @@ func (img *image) open(warn func(string)) (blockcore.Driver, error) {
 	}
 	options := img.raw
 	options.Warn = warn
-	if img.minBlock() != 0 {
+	if img.minBlock() != 0 || img.guarded() {
 		options.RequireAlign512 = true
 		options.Guard = keepsRaw
 	}
@@ -117,6 +119,9 @@ func (img *image) minBlock() uint32 {
 	}
 	return 0
 }
+
+// guarded says that a client must not make the disk look like another format: it would be opened as that the next time, with whatever files it names.
+func (img *image) guarded() bool { return img.probe && !img.isNull && img.node == nil && !img.raw.ReadOnly }
 
 // openNull makes a null disk; an offset takes away from its beginning, of which nobody will miss anything.
 func (img *image) openNull() (blockcore.Driver, error) {

@@ -186,7 +186,7 @@ func (img *image) readNull(set *keyval.Set, kind string) (err error) {
 func unknownOption(driver string, set *keyval.Set) error {
 	key := set.Keys()[0]
 	qemu := fmt.Sprintf("Block protocol '%s' doesn't support the option '%s'", driver, key)
-	if driver == "raw" {
+	if driver == "raw" || driver == formatQcow2 {
 		qemu = fmt.Sprintf("Block format '%s' does not support the option '%s'", driver, key)
 	}
 	return wrong(fmt.Sprintf("the driver %s has no option '%s'; leave it out", driver, key), qemu)

@@ -77,6 +77,22 @@ func (j *journal) warn(text string) {
 	j.log.Warn().Msg(text)
 }
 
+// about returns who is told what is wrong with an image. QEMU prints that as it is, without the program's name.
+func (j *journal) about(path string) func(text string) {
+	return func(text string) {
+		if j.door == doorQEMU || j.door == doorQSD {
+			fmt.Fprintln(j.err, text)
+			return
+		}
+		j.log.Warn().Str("image", path).Msg(text)
+	}
+}
+
+// repaired tells what was put right in an image that had not been closed. QEMU says no such thing.
+func (j *journal) repaired(path string, errors, leaks int64) {
+	j.log.Warn().Str("image", path).Int64("errors", errors).Int64("leaked_clusters", leaks).Msg("image had not been closed, and was repaired")
+}
+
 // waits tells that nothing happens until somebody connects to a chardev.
 func (j *journal) waits(c *chardev) {
 	if j.door == doorQSD {

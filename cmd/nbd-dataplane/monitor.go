@@ -13,7 +13,7 @@ func (s *session) makeGraph() error {
 	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.contexts[0], OnEvent: s.onGraphEvent})
 	s.opener = newPlane(control.Options{
 		Graph: s.graph, Main: s.contexts[0], Quit: func() { s.end(nil) },
-	}, s.journal.warn)
+	}, s.journal)
 	if s.o.control == "" {
 		return nil
 	}

@@ -55,6 +55,10 @@ type options struct {
 	detectZeroes raw.DetectZeroes
 	mapping      raw.Map
 	createBytes  int64
+	// createOptions are options of the format of what is created.
+	createOptions []string
+	overlay       bool           // all writes go to a temporary file
+	showSnapshot  *snapshotNamed // nil = the disk as it is
 
 	// Security.
 	objects         []object

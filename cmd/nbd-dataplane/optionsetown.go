@@ -59,6 +59,14 @@ func setCreate(o *options, v string) error {
 	return nil
 }
 
+func setCreateOptions(o *options, v string) error {
+	if _, err := keyval.Parse(v, ""); err != nil {
+		return wrong(fmt.Sprintf("--create-options %s: %v; write NAME=VALUE,...; 'image create -o help' lists them", v, err), "")
+	}
+	o.createOptions = append(o.createOptions, v)
+	return nil
+}
+
 func setMap(o *options, v string) (err error) {
 	if o.mapping, err = raw.ParseMap(v); err != nil {
 		return wrong("--"+err.Error(), "")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -14,8 +15,8 @@ import (
 )
 
 // newPlane puts the control plane together with what only the program knows: drivers, sockets, credentials.
-func newPlane(o control.Options, warn func(string)) *control.Plane {
-	o.Drivers = drivers(warn)
+func newPlane(o control.Options, j *journal) *control.Plane {
+	o.Drivers = drivers(j)
 	for name, d := range o.Drivers {
 		d.Open = inQEMU(d.Open)
 		if d.Reopen != nil {
@@ -28,7 +29,7 @@ func newPlane(o control.Options, warn func(string)) *control.Plane {
 	o.NewServer = nbd.NewServer
 	o.Listen = inQEMU(listenAddress)
 	o.Security = func(kind, id string, options []byte) (*nbd.TLSCredentials, nbd.Authorizer, error) {
-		creds, authz, err := readSecurity(kind, id, options, func(err error) { warn(err.Error()) })
+		creds, authz, err := readSecurity(kind, id, options, func(err error) { j.warn(err.Error()) })
 		return creds, authz, wordsOfQEMU(err)
 	}
 	return control.New(o)
@@ -46,8 +47,20 @@ func wordsOfQEMU(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &qmp.Error{Class: qmp.ErrorOf(err).Class, Desc: qemuText(err)}
+	if _, done := errors.AsType[*worded](err); done { // of a node below
+		return &worded{qmp: qmp.ErrorOf(err), cause: err}
+	}
+	return &worded{qmp: &qmp.Error{Class: qmp.ErrorOf(err).Class, Desc: qemuText(err)}, cause: err}
 }
+
+// worded is an error in QEMU's words, with what it was before.
+type worded struct {
+	qmp   *qmp.Error
+	cause error
+}
+
+func (e *worded) Error() string   { return e.qmp.Error() }
+func (e *worded) Unwrap() []error { return []error{e.qmp, e.cause} }
 
 // readSecurity makes credentials or an authorization of an object's options in JSON, as --object does of its text.
 func readSecurity(kind, id string, options []byte, warn func(error)) (*nbd.TLSCredentials, nbd.Authorizer, error) {

@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"nbd-dataplane/backends/qcow2"
+	"nbd-dataplane/backends/qcow2/repair"
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
 	"nbd-dataplane/qmp"
 )
 
 // qcow2Driver opens qcow2 images, with the files that they name.
-type qcow2Driver struct{ warn func(string) }
+type qcow2Driver struct{ journal *journal }
 
 // qcow2Node are the options of the driver qcow2.
 type qcow2Node struct {
@@ -64,7 +65,7 @@ func readOverlap(v *qmp.Value) (o qcow2.OverlapCheck, err error) {
 		}
 		level, known := overlapLevels[name]
 		if !known {
-			return o, qmp.Errorf("Unsupported value '%s' for qcow2 option 'overlap-check'. Allowed are any of the following: none, constant, cached, all", name)
+			return o, wrongLevel(name)
 		}
 		return qcow2.OverlapCheck{Level: level}, nil
 	}
@@ -88,16 +89,20 @@ func readOverlap(v *qmp.Value) (o qcow2.OverlapCheck, err error) {
 	return o, nil
 }
 
+func wrongLevel(name string) error {
+	return qmp.Errorf("Unsupported value '%s' for qcow2 option 'overlap-check'. Allowed are any of the following: none, constant, cached, all", name)
+}
+
 // options are those of the image itself.
 func (d qcow2Driver) options(o *control.Opening, n *qcow2Node) (options qcow2.Options, err error) {
-	if n.Encrypt != nil {
-		return options, qmp.Errorf("Encrypted qcow2 images are not supported")
-	}
 	options = qcow2.Options{
 		ReadOnly: o.ReadOnly, Unmap: o.Discard == "unmap" || o.Discard == "on", LazyRefcounts: n.LazyRefcounts,
 		PassDiscardRequest: n.PassDiscardRequest, PassDiscardSnapshot: n.PassDiscardSnapshot, PassDiscardOther: n.PassDiscardOther,
-		Caches: qcow2.CacheSizes{Cache: n.CacheSize, L2: n.L2CacheSize, L2Entry: n.L2CacheEntrySize, Refcount: n.RefcountCacheSize},
-		Warn:   d.warn,
+		Caches:             qcow2.CacheSizes{Cache: n.CacheSize, L2: n.L2CacheSize, L2Entry: n.L2CacheEntrySize, Refcount: n.RefcountCacheSize},
+		CacheCleanInterval: n.CacheCleanInterval,
+		OnCorrupted: func(c qcow2.Corruption) {
+			o.Corrupted(control.Corruption{Node: c.Node, Text: c.Text, Offset: c.Offset, SizeBytes: c.SizeBytes, Fatal: c.Fatal})
+		},
 	}
 	switch o.DetectZeroes {
 	case "on":
@@ -123,6 +128,8 @@ func (d qcow2Driver) open(o *control.Opening) (blockcore.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	path := o.Filename(file)
+	options.Repair, options.Warn = d.repair(path), d.journal.about(path)
 	var image *qcow2.Image
 	err = o.Examine(file, func(t *blockcore.Task, e *blockcore.Edge) (err error) {
 		image, err = qcow2.Open(t, e, options)
@@ -131,17 +138,42 @@ func (d qcow2Driver) open(o *control.Opening) (blockcore.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = d.openOthers(o, &n, file, image)
+	err = checkEncryption(n.Encrypt)
+	if err == nil {
+		err = d.openOthers(o, &n, file, image)
+	}
 	if err != nil {
 		return nil, errors.Join(err, file.Context().Do(image.Close))
 	}
 	return image, nil
 }
 
+// checkEncryption refuses what is said of the encryption of an image that is open, and has none.
+func checkEncryption(said *qmp.Value) error {
+	if said == nil {
+		return nil
+	}
+	var format string
+	if v := said.Member("format"); v.Kind() != qmp.String || v.Decode(&format) != nil {
+		return nil
+	}
+	return qmp.Errorf("No encryption in image header, but options specified format '%s'", format)
+}
+
+// repair is for an image that was not closed.
+func (d qcow2Driver) repair(path string) qcow2.RepairFunc {
+	return repair.Func(repair.Listener{
+		Found:    d.journal.about(path),
+		Repaired: func(errors, leaks int64) { d.journal.repaired(path, errors, leaks) },
+	})
+}
+
 // openOthers opens what the image refers to, or what the options say instead.
 func (d qcow2Driver) openOthers(o *control.Opening, n *qcow2Node, file *blockcore.Node, image *qcow2.Image) error {
 	h := image.Header()
 	switch {
+	case n.DataFile != nil && !image.NeedsDataFile():
+		return qmp.Errorf("'data-file' can only be set for images with an external data file")
 	case n.DataFile != nil:
 		if _, err := o.Child(blockcore.RoleData, *n.DataFile); err != nil {
 			return err
@@ -151,14 +183,15 @@ func (d qcow2Driver) openOthers(o *control.Opening, n *qcow2Node, file *blockcor
 			return qmp.Errorf("'data-file' is required for this image")
 		}
 		if err := d.openNamed(o, blockcore.RoleData, file, h.DataFile(), "file"); err != nil {
-			return fmt.Errorf("Could not open external data file: %w", err)
+			return err
 		}
 	}
 	switch {
 	case n.Backing != nil && isNothing(*n.Backing):
 	case n.Backing != nil:
-		_, err := o.Child(blockcore.RoleBacking, *n.Backing)
-		return err
+		if _, err := o.Child(blockcore.RoleBacking, *n.Backing); err != nil {
+			return fmt.Errorf("Could not open backing file: %w", err)
+		}
 	case h.Backing != "":
 		if err := d.openNamed(o, blockcore.RoleBacking, file, h.Backing, h.BackingFormat()); err != nil {
 			return fmt.Errorf("Could not open backing file: %w", err)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"nbd-dataplane/backends/qcow2"
+	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
@@ -17,43 +18,8 @@ import (
 // formatQcow2 is an image that the control plane opens, since it is made of several nodes.
 const formatQcow2 = "qcow2"
 
-// readQcow2 reads the options of driver=qcow2, and those of its file.
-func (img *image) readQcow2(set, file *keyval.Set) error {
-	if file.Empty() {
-		return wrong(img.display+": driver=qcow2 needs a file; add file.filename=PATH", `A block device must be specified for "file"`)
-	}
-	if err := img.readCommon(set); err != nil {
-		return err
-	}
-	for key, value := range file.All() {
-		set.Put("file."+key, value)
-		if key == "filename" {
-			img.raw.Path = value
-		}
-	}
-	if _, given := set.Take("file.driver"); !given {
-		set.Put("file.driver", protocolDriver(img.raw.Path))
-	} else {
-		set.Put("file.driver", file.TakeOr("driver", ""))
-	}
-	for _, key := range []string{"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"} {
-		if text, found := set.Take(key); found {
-			n, err := keyval.Size(key, text)
-			if err != nil {
-				return err
-			}
-			set.Put(key, strconv.FormatInt(n, 10))
-		}
-	}
-	img.node = set
-	return nil
-}
-
 // pathQcow2 is readQcow2 for a path.
 func (img *image) pathQcow2() error {
-	if img.creates() {
-		return wrong("--create makes raw images; make this one with 'qemu-img create -f qcow2'", "")
-	}
 	img.node = &keyval.Set{}
 	img.node.Put("file.driver", protocolDriver(img.raw.Path))
 	img.node.Put("file.filename", img.raw.Path)
@@ -110,7 +76,7 @@ func (img *image) openNode(p *control.Plane, name string, loop *blockcore.AioCon
 	}
 	n, err := p.AddNode(context.Background(), v, loop)
 	if err != nil {
-		return nil, openError(img.display, errors.New(qmp.ErrorOf(err).Desc))
+		return nil, openError(img.display, imageError(err))
 	}
 	for top := n; img.raw.Cache.Writethrough && top != nil; top = below(top) {
 		if image, ok := top.Driver().(*qcow2.Image); ok {
@@ -119,6 +85,16 @@ func (img *image) openNode(p *control.Plane, name string, loop *blockcore.AioCon
 		}
 	}
 	return n, err
+}
+
+// imageError is an error about an image, at our own door with the remedy that there is.
+func imageError(err error) error {
+	text := qmp.ErrorOf(err).Desc
+	known, ok := errors.AsType[*format.Error](err)
+	if !ok || known.Hint == "" {
+		return errors.New(text)
+	}
+	return wrong(text+". "+known.Hint, text)
 }
 
 // below is the file of a node.

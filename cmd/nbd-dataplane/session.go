@@ -28,7 +28,8 @@ type session struct {
 	contexts   []*blockcore.AioContext
 	graph      *blockcore.Graph
 	nodes      []*blockcore.Node
-	made       []string // files made by --create
+	made       []string   // files made by --create
+	temporary  []*os.File // what -s writes to
 	server     *nbd.Server
 	plane      *control.Plane // nil without --control
 	opener     *control.Plane // opens images; the plane, if there is one
@@ -173,9 +174,12 @@ func (s *session) openImages() error {
 }
 
 // openImage makes the node of an image.
-func (s *session) openImage(img *image, c *blockcore.AioContext, n int) (*blockcore.Node, error) {
+func (s *session) openImage(img *image, c *blockcore.AioContext, name string) (*blockcore.Node, error) {
+	if err := s.create(img); err != nil {
+		return nil, err
+	}
 	if img.node != nil {
-		return img.openNode(s.opener, nodeName(n), c)
+		return img.openNode(s.opener, name, c)
 	}
 	creates := img.creates()
 	driver, err := img.open(s.journal.warn)
@@ -185,7 +189,7 @@ func (s *session) openImage(img *image, c *blockcore.AioContext, n int) (*blockc
 	if creates {
 		s.made = append(s.made, img.raw.Path)
 	}
-	node, err := s.graph.AddNode(blockcore.NodeOptions{Name: nodeName(n), Context: c, Driver: driver})
+	node, err := s.graph.AddNode(blockcore.NodeOptions{Name: name, Context: c, Driver: driver})
 	if err != nil {
 		return nil, openError(img.display, errors.Join(err, c.Do(driver.Close)))
 	}
@@ -193,11 +197,24 @@ func (s *session) openImage(img *image, c *blockcore.AioContext, n int) (*blockc
 }
 
 func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n int) error {
-	node, err := s.openImage(img, c, n)
+	open := s.openImage
+	if s.o.overlay {
+		open = s.openOverlay
+	}
+	node, err := open(img, c, nodeName(n))
+	if err == nil && s.o.door == doorQEMU && img.raw.ReadOnly && !s.o.readOnly {
+		err = openError(img.display, errors.New("Block node is read-only")) // our own door takes it as --read-only
+	}
+	if err == nil {
+		err = s.loadSnapshot(img, node)
+	}
 	if err != nil {
 		return err
 	}
 	s.nodes = append(s.nodes, node)
+	if img.guarded() {
+		s.journal.log.Info().Str("image", img.display).Msg("format was not given, and taken for raw; -f raw allows what would make it look like another")
+	}
 	if s.journal.door == doorQEMU {
 		fmt.Fprint(s.journal.err, img.probingWarning())
 	}
@@ -269,6 +286,9 @@ func (s *session) stop() error {
 	guard.step("flushing and closing the images", errs...)
 	err := s.removeNodes()
 	errs = append(errs, err)
+	for _, f := range s.temporary {
+		f.Close()
+	}
 	guard.step("ending the event loops", err)
 	if s.plane != nil {
 		errs = append(errs, s.plane.CloseObjects(), s.plane.Close())

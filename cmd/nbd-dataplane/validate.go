@@ -24,11 +24,11 @@ func (o *options) check() error {
 // perDevice are the options that say something about an image.
 var perDevice = []string{
 	"export-name", "description", "offset", "format", "allocation-depth", "aio", "discard", "cache", "nocache",
-	"detect-zeroes", "image-opts", "create", "map",
+	"detect-zeroes", "image-opts", "create", "create-options", "map", "snapshot", "load-snapshot",
 }
 
 // perDeviceQEMU are those of perDevice that qemu-nbd minds in a list.
-var perDeviceQEMU = []string{"export-name", "description", "offset", "format", "allocation-depth", "aio", "discard", "cache", "nocache"}
+var perDeviceQEMU = []string{"export-name", "description", "offset", "format", "allocation-depth", "aio", "discard", "cache", "nocache", "load-snapshot"}
 
 func (o *options) checkList() error {
 	if !o.list {
@@ -143,6 +143,12 @@ func (o *options) checkImage() error {
 	case o.detectZeroes == raw.DetectUnmap && o.discard != raw.DiscardUnmap:
 		return wrong("--detect-zeroes=unmap gives storage back, which --discard=ignore forbids; add --discard=unmap",
 			"setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
+	case o.createBytes > 0 && o.showSnapshot != nil:
+		return wrong("--create makes an empty image, which has no snapshots for --load-snapshot; leave out one of them", "")
+	case o.createBytes > 0 && o.overlay:
+		return wrong("--create makes an image to keep and --snapshot keeps nothing; leave out one of them", "")
+	case len(o.createOptions) > 0 && o.createBytes == 0:
+		return wrong("--create-options say how to make an image; add --create SIZE, or leave them out", "")
 	case o.createBytes > 0 && o.readOnly:
 		return wrong("--create makes an empty file and --read-only never writes it; leave out one of them", "")
 	}

@@ -40,6 +40,30 @@ func (p *Plane) TellServer(e nbd.Event) {
 	}
 }
 
+// Corruption is something in an image that cannot be right.
+type Corruption struct {
+	Node string // "" = the image is in no graph
+	Text string
+	// Offset and SizeBytes are where in the file; -1 = not known.
+	Offset, SizeBytes int64
+	Fatal             bool // the image takes no requests any more
+}
+
+// Corrupted tells monitors of corruption that a driver has met. It does not wait. Safe from anywhere.
+func (o *Opening) Corrupted(c Corruption) {
+	data := map[string]any{"device": "", "msg": c.Text, "fatal": c.Fatal}
+	if c.Node != "" {
+		data["node-name"] = c.Node
+	}
+	if c.Offset >= 0 {
+		data["offset"] = c.Offset
+	}
+	if c.SizeBytes >= 0 {
+		data["size"] = c.SizeBytes
+	}
+	o.plane.monitor.Broadcast("BLOCK_IMAGE_CORRUPTED", data)
+}
+
 // operation is QEMU's name of what failed.
 func operation(c nbd.Command) string {
 	if c == nbd.CmdRead || c == nbd.CmdBlockStatus || c == nbd.CmdCache {
