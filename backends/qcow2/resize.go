@@ -220,8 +220,9 @@ func (i *Image) shrink(t *blockcore.Task, sizeBytes int64) error {
 func (i *Image) shrinkFile(t *blockcore.Task) {
 	last, err := i.lastUsed(t)
 	if err == nil {
-		i.refs.blank = last + 1
 		err = i.trimTo(t, int64(i.g.Cluster(last+1)))
+		// What the file has still may hold anything.
+		i.refs.blank = min(i.refs.blank, max(last+1, i.g.Clusters(i.file.Load().Node().Size())))
 	}
 	if err != nil {
 		i.warn("qcow2: Failed to truncate the tail of the image: " + err.Error())
