@@ -18,6 +18,8 @@
 // last reply the client has Limits.Linger to take it, and where we end the connection Limits.Farewell to close it as well.
 // Clients that go without a sign are looked for (presence.go).
 //
+// Who is cut off by force sees that at once (evict.go); the connection stays until the storage is done with its requests.
+//
 // A request is a Task. It is checked first (request.check: command, flags, read-only, size, range, alignment, in this order), admitted by
 // the Root, which holds it back while the export is drained, and is in flight until its reply is in the outbox. Replies
 // are sent together at the end of each turn of the loop, in the order in which requests finish.

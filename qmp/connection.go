@@ -28,6 +28,7 @@ type Connection struct {
 	// Safe from anywhere.
 	negotiated atomic.Bool // set by the negotiation, the only command before it
 	oob        atomic.Bool // the client has asked for exec-oob
+	saidQuit   atomic.Bool // the client has ended the program, and knows it
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -92,6 +93,9 @@ func (c *Connection) serve() {
 	}
 	c.out.end()
 	c.flush(writerDone)
+	if c.saidQuit.Load() {
+		c.letHangUp(readerDone)
+	}
 	c.conn.Close()
 	if _, ok := c.conn.(net.Conn); ok {
 		<-readerDone
@@ -108,6 +112,17 @@ func (c *Connection) flush(writerDone <-chan struct{}) {
 	case <-writerDone:
 	case <-enough.C:
 		c.out.fail()
+	}
+}
+
+// letHangUp lets the client be the first to close, if it is quick. QEMU's own looks at its connection once more after quit, and takes an end of file
+// there for a failure.
+func (c *Connection) letHangUp(readerDone <-chan struct{}) {
+	enough := time.NewTimer(hangUpMax)
+	defer enough.Stop()
+	select {
+	case <-readerDone:
+	case <-enough.C:
 	}
 }
 

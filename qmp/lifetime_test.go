@@ -77,8 +77,9 @@ func TestQuit(t *testing.T) {
 			}()
 		}
 		m := s.negotiated()
-		require.Equal(t, "{\"return\": {}}\r\n(end)\r\n", m.ask(`{"execute":"quit"}`))
+		require.Equal(t, "{\"return\": {}}\r\n", m.ask(`{"execute":"quit"}`))
 		<-closed
+		require.Equal(t, "(end)\r\n", m.took())
 	})
 }
 
@@ -110,6 +111,26 @@ func TestQuitIsAnsweredFirst(t *testing.T) {
 			require.Zero(t, time.Since(begun))
 			m.conn.Close()
 			require.Contains(t, m.took(), "{\"return\": {}}\r\n{\"return\": {}}\r\n")
+		})
+	}
+}
+
+// Goal: a client that has said quit may close first, and holds up the end for a moment at most. Method: one that closes at once, one that never does; the clock tells.
+func TestQuitterMayHangUpFirst(t *testing.T) {
+	for _, closes := range []bool{true, false} {
+		inBubble(t, func(t *testing.T, s *stage) {
+			m := s.negotiated()
+			m.ask(`{"execute":"quit"}`)
+			begun := time.Now()
+			if closes {
+				time.AfterFunc(hangUpMax/2, func() { m.conn.Close() })
+			}
+			s.server.Close()
+			if closes {
+				require.Equal(t, hangUpMax/2, time.Since(begun))
+			} else {
+				require.Equal(t, hangUpMax, time.Since(begun))
+			}
 		})
 	}
 }

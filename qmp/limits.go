@@ -46,6 +46,10 @@ const (
 	// flushMax is how long the last responses of a connection that the server ends may take to leave.
 	flushMax = time.Second
 
+	// hangUpMax is how long a client that has said quit may take to close its connection before we do. It holds up the end of the program, and so
+	// is short.
+	hangUpMax = 250 * time.Millisecond
+
 	// silentMax is how long a connection keeps its place without having negotiated, when the places are all taken. People type
 	// slowly, and may while there are places left.
 	silentMax = 10 * time.Second

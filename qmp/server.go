@@ -244,6 +244,7 @@ func (s *Server) run(c *Connection, r request) {
 	}
 	c.out.respond(r.answer(tree, err))
 	if err == nil && r.name == quit && s.options.Quit != nil {
+		c.saidQuit.Store(true)
 		c.out.awaitLeft(flushMax) // the end of the program closes the connection
 		s.options.Quit()
 	}
