@@ -37,6 +37,8 @@ type Options struct {
 	// Guard is asked about what a write would put into the first 512 bytes of the disk; an error refuses the write.
 	// It needs RequireAlign512. QEMU so keeps a guest from giving its disk another format when raw was a guess.
 	Guard func(block0 []byte) error
+	// Grows says that whoever opens the file makes it longer, which others have to bear.
+	Grows bool
 	// RequireAlign512 widens the alignment to 512 bytes: what QEMU does when it guessed the format.
 	RequireAlign512 bool
 	// Warn is told, in one line each, what was left out or worked around. May be nil.

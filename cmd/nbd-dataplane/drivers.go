@@ -64,7 +64,7 @@ func (d fileDriver) options(o *control.Opening) (raw.Options, error) {
 		return raw.Options{}, qmp.Errorf("aio=native was specified, but it requires cache.direct=on, which was not specified.")
 	}
 	options := raw.Options{
-		Path: n.Filename, ReadOnly: o.ReadOnly, ForceShare: o.ForceShare, Warn: d.warn,
+		Path: n.Filename, ReadOnly: o.ReadOnly, ForceShare: o.ForceShare, Grows: o.HoldsImage(), Warn: d.warn,
 		Cache: raw.Cache{Direct: o.Cache.Direct, NoFlush: o.Cache.NoFlush},
 	}
 	var errs []error

@@ -121,7 +121,9 @@ func (img *image) minBlock() uint32 {
 }
 
 // guarded says that a client must not make the disk look like another format: it would be opened as that the next time, with whatever files it names.
-func (img *image) guarded() bool { return img.probe && !img.isNull && img.node == nil && !img.raw.ReadOnly }
+func (img *image) guarded() bool {
+	return img.probe && !img.isNull && img.node == nil && !img.raw.ReadOnly
+}
 
 // openNull makes a null disk; an offset takes away from its beginning, of which nobody will miss anything.
 func (img *image) openNull() (blockcore.Driver, error) {

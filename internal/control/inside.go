@@ -19,6 +19,11 @@ import (
 // OpenImage says that the driver is an image format. It comes before its children.
 func (o *Opening) OpenImage() { o.images = true }
 
+// HoldsImage reports whether the node is to be the file of an image.
+func (o *Opening) HoldsImage() bool {
+	return o.inherits != nil && o.inherits.images && o.role == blockcore.RoleFile
+}
+
 // Node is Child for a driver that has to look into the child: it is in the graph when Node returns.
 func (o *Opening) Node(role blockcore.Role, v qmp.Value) (*blockcore.Node, error) {
 	if o.reopens != nil {
