@@ -188,6 +188,7 @@ func (q *request) Run(t *blockcore.Task) {
 	switch {
 	case q.refused != 0:
 		c.stats.failed++
+		q.countRefusal()
 		c.replyError(q, q.refused, q.reason)
 	case q.header.command == CmdDisc:
 		c.endInput(CauseDisconnect, nil)
@@ -208,6 +209,24 @@ func (q *request) Run(t *blockcore.Task) {
 		root.End(t, &q.ticket)
 	}
 	c.finish(q)
+}
+
+// countRefusal has the node below count a request that it will not see, unless the export is about to leave it.
+func (q *request) countRefusal() {
+	if q.conn.export.retired {
+		return
+	}
+	edge := q.conn.export.root.Edge()
+	switch q.header.command {
+	case CmdRead:
+		edge.Refused(blockcore.KindRead)
+	case CmdWrite, CmdWriteZeroes:
+		edge.Refused(blockcore.KindWrite)
+	case CmdFlush:
+		edge.Refused(blockcore.KindFlush)
+	case CmdTrim:
+		edge.Refused(blockcore.KindDiscard)
+	}
 }
 
 // clientError is a fault of the request found while it is executed.

@@ -30,6 +30,7 @@ func (q *request) readFromCache(t *blockcore.Task) bool {
 	if !ok {
 		return false
 	}
+	since := t.Latest()
 	c.flush()
 	if c.broken || !c.out.empty() {
 		return false
@@ -45,7 +46,10 @@ func (q *request) readFromCache(t *blockcore.Task) bool {
 		c.lose(err)
 		return true
 	}
-	c.stats.read += uint64(sent)
+	if sent > 0 {
+		c.stats.read += uint64(sent)
+		q.edge().Sent(t, since, int64(sent))
+	}
 	q.readRest(t, sent)
 	return true
 }

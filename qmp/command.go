@@ -63,7 +63,7 @@ const negotiate = "qmp_capabilities"
 // builtin are the commands of the protocol itself.
 func (s *Server) builtin() []Command {
 	commands := []Command{
-		{Name: negotiate, Handler: NoArgs(negotiatedAlready)},
+		{Name: negotiate, Handler: With(negotiatedAlready)},
 		{Name: "query-commands", Handler: NoArgs(s.queryCommands)},
 		{Name: "query-version", Handler: NoArgs(s.queryVersion)},
 	}
@@ -78,7 +78,7 @@ const quit = "quit"
 
 func nothing(context.Context, *Call) (any, error) { return nil, nil }
 
-func negotiatedAlready(context.Context, *Call) (any, error) {
+func negotiatedAlready(context.Context, *Call, *negotiation) (any, error) {
 	return nil, &Error{CommandNotFound, "Capabilities negotiation is already complete, command ignored"}
 }
 

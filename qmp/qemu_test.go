@@ -136,7 +136,7 @@ var wrongInputs = []string{
 	`{"execute":"query-version","arguments":1}`, `{"execute":"query-version","arguments":null,"id":[]}`,
 	`{"execute":"query-version","arguments":{"a":1}}`, `{"execute":"query-version","exec-oob":"x"}`,
 	`{"exec-oob":"query-version"}`, `{"exec-oob":"nosuch"}`, `{"exec-oob":1}`, `{"execute":""}`, `{"execute":"n\u00e9 \"x\" "}`,
-	`{"execute":"qmp_capabilities"}`, `{"execute":"quit","arguments":{"x":1}}`,
+	`{"execute":"qmp_capabilities"}`, `{"execute":"qmp_capabilities","arguments":{"enable":["nosuch"]}}`, `{"execute":"quit","arguments":{"x":1}}`,
 
 	// What is no JSON.
 	`{"a":1,"a":2}`, `{"execute":}`, `{"execute" "x"}`, `{"a":1,}`, `{"a":1]`, `}`, `{}}`, `{a:1}`, `{"a":01}`,

@@ -24,11 +24,21 @@ func (f *File) Discard(t *blockcore.Task, r blockcore.Range) error {
 		}
 		return f.punch(t, pos, length)
 	})
+	if err != nil {
+		f.discards.Failed++
+	} else {
+		f.discards.Done++
+		f.discards.Bytes += uint64(r.Length)
+	}
 	if err == nil || unsupported(err) {
 		return nil
 	}
 	return f.fail("discard", pos, err)
 }
+
+// DiscardCounts tells what became of the discards that were not ignored, as QEMU counts them: those that nobody can take have failed,
+// though clients are told otherwise. It implements blockcore.DiscardCounter.
+func (f *File) DiscardCounts() blockcore.DiscardCounts { return f.discards }
 
 func (f *File) discardDevice(t *blockcore.Task, pos, length int64) error {
 	if f.lacks.discard.Load() {

@@ -26,6 +26,7 @@ type File struct {
 	extending bool
 	extenders blockcore.WaitQueue
 	away      int // buffered writes that the engine makes now; each takes the kernel's lock of the inode
+	discards  blockcore.DiscardCounts
 
 	// Safe from anywhere.
 	size    atomic.Int64
@@ -89,6 +90,7 @@ var (
 	_ blockcore.Reopener  = (*File)(nil)
 
 	_ blockcore.ContextFollower = (*File)(nil)
+	_ blockcore.DiscardCounter  = (*File)(nil)
 )
 
 // Filename returns the name under which the file was opened. Safe from anywhere.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,9 +21,10 @@ type chardev struct {
 	place  *place   // a socket that listens
 	conn   net.Conn // one that is connected, the first one of place too, until it is served
 	stdio  bool
-	waits  bool   // for its first client before the program goes on
-	words  string // of the command line that asked for it
-	taken  bool   // a monitor has it
+	stream io.ReadWriteCloser // a file or pipes; nil = none
+	waits  bool               // for its first client before the program goes on
+	words  string             // of the command line that asked for it
+	taken  bool               // a monitor has it
 	pretty bool
 }
 
@@ -48,13 +50,19 @@ func makeChardev(text string) (id string, c *chardev, err error) {
 		return "", nil, qmp.Errorf(`chardev: "%s" missing backend`, *head.ID)
 	}
 	read, known := chardevKinds[*head.Backend]
-	if !known {
+	switch {
+	case slices.Contains(chardevsAbsent, *head.Backend):
+		return "", nil, qmp.Errorf("chardev '%s' is not available here: use socket, pipe, stdio or file", *head.Backend)
+	case !known:
 		return "", nil, qmp.Errorf("'%s' is not a valid char driver name", *head.Backend)
 	}
 	for _, name := range rest.Members() {
 		if !chardevOptions[name] {
 			return "", nil, qmp.Errorf("Invalid parameter '%s'", name)
 		}
+	}
+	if _, err := rest.Take(&chardevSwitches{}); err != nil {
+		return "", nil, err
 	}
 	c, err = read(rest)
 	return *head.ID, c, err
@@ -63,18 +71,35 @@ func makeChardev(text string) (id string, c *chardev, err error) {
 // chardevKinds make a chardev of the options that are left.
 var chardevKinds = map[string]func(qmp.Value) (*chardev, error){
 	"socket": makeSocketChardev,
-	"stdio": func(v qmp.Value) (*chardev, error) {
-		return &chardev{stdio: true}, v.Decode(&struct {
-			Signal *bool `qmp:"signal"`
-		}{})
+	"stdio": func(qmp.Value) (*chardev, error) {
+		return &chardev{stdio: true}, nil
 	},
-	"null": func(v qmp.Value) (*chardev, error) { return &chardev{}, v.Decode(&struct{}{}) },
+	"file": makeFileChardev,
+	"pipe": makePipeChardev,
+	"null": func(qmp.Value) (*chardev, error) { return &chardev{}, nil },
 }
 
 // chardevOptions are the options that any of the kinds takes.
 var chardevOptions = map[string]bool{
 	"path": true, "host": true, "port": true, "fd": true, "server": true, "wait": true, "abstract": true, "tight": true, "ipv4": true, "ipv6": true, "delay": true,
-	"nodelay": true, "reconnect": true, "signal": true, "telnet": true, "websocket": true, "mux": true,
+	"nodelay": true, "reconnect": true, "signal": true, "telnet": true, "websocket": true, "mux": true, "append": true,
+}
+
+// chardevSwitches are those that are switches. QEMU looks at them with each kind, and takes those of others without a word.
+type chardevSwitches struct {
+	Server    *bool `qmp:"server"`
+	Wait      *bool `qmp:"wait"`
+	Abstract  *bool `qmp:"abstract"`
+	Tight     *bool `qmp:"tight"`
+	IPv4      *bool `qmp:"ipv4"`
+	IPv6      *bool `qmp:"ipv6"`
+	Delay     *bool `qmp:"delay"`
+	NoDelay   *bool `qmp:"nodelay"`
+	Signal    *bool `qmp:"signal"`
+	Telnet    *bool `qmp:"telnet"`
+	WebSocket *bool `qmp:"websocket"`
+	Mux       *bool `qmp:"mux"`
+	Append    *bool `qmp:"append"`
 }
 
 // socketOptions are those of a chardev of the kind socket.
@@ -96,8 +121,14 @@ type socketOptions struct {
 
 func makeSocketChardev(v qmp.Value) (*chardev, error) {
 	var a socketOptions
-	if err := v.Decode(&a); err != nil {
+	rest, err := v.Take(&a)
+	if err != nil {
 		return nil, err
+	}
+	for _, name := range []string{"telnet", "websocket", "mux"} {
+		if slices.Contains(rest.Members(), name) {
+			return nil, qmp.Unexpected(name) // these make other sockets of them
+		}
 	}
 	switch {
 	case !a.Server && a.Wait != nil:
@@ -110,7 +141,6 @@ func makeSocketChardev(v qmp.Value) (*chardev, error) {
 		return a.connect()
 	}
 	c := &chardev{waits: a.Wait == nil || *a.Wait}
-	var err error
 	switch {
 	case a.FD != nil:
 		c.place, err = activatedPlace(os.NewFile(uintptr(*a.FD), "fd"), *a.FD)
@@ -185,6 +215,9 @@ func (c *chardev) serve(s *qmp.Server) {
 		go serveOne(s, c.conn, monitor)
 		c.conn = nil // the server of monitors closes it
 	}
+	if c.stream != nil {
+		go serveOne(s, c.stream, monitor)
+	}
 	if c.place != nil {
 		go serveLoop(s, c.place.listener, monitor)
 	}
@@ -220,7 +253,7 @@ func (c *chardev) heedLoop(signals <-chan os.Signal, accepted <-chan struct{}, s
 func serveLoop(s *qmp.Server, l net.Listener, m qmp.Monitor) { _ = s.Serve(l, m) }
 
 // serveOne ends with the client.
-func serveOne(s *qmp.Server, conn net.Conn, m qmp.Monitor) { _ = s.ServeConn(conn, m) }
+func serveOne(s *qmp.Server, conn io.ReadWriteCloser, m qmp.Monitor) { _ = s.ServeConn(conn, m) }
 
 // serveStdio ends with the standard input.
 func serveStdio(s *qmp.Server, m qmp.Monitor) { _ = s.ServeConn(stdio{os.Stdin, os.Stdout}, m) }
@@ -232,6 +265,9 @@ func (c *chardev) close() {
 	}
 	if c.conn != nil {
 		c.conn.Close()
+	}
+	if c.stream != nil {
+		c.stream.Close()
 	}
 }
 

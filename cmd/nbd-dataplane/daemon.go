@@ -205,7 +205,11 @@ func (s *daemon) do(step daemonStep) error {
 }
 
 func (s *daemon) addChardev(step daemonStep) error {
-	id, c, err := makeChardev(step.text)
+	text, warnings := longForm(step.text)
+	for _, w := range warnings {
+		s.journal.warnOf(step.words, w)
+	}
+	id, c, err := makeChardev(text)
 	if err != nil {
 		return err
 	}

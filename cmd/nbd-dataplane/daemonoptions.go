@@ -37,7 +37,7 @@ func daemonRows(d door) []daemonRow {
 // daemonHelp is what each option is, in the order of the help. Those with an argument are steps, but for pidfile, remember, stop-timeout and trace.
 var daemonHelp = []daemonRow{
 	{"blockdev", "", "[driver=]DRIVER,node-name=NAME[,OPTION=VALUE...]", "make a node; the drivers are " + strings.Join(driverNames(), ", ")},
-	{"chardev", "", "socket,id=ID,path=PATH,server=on,wait=off | stdio,id=ID", "make a way for a monitor to come in"},
+	{"chardev", "", "socket,id=ID,path=PATH,server=on,wait=off | stdio,id=ID | pipe,id=ID,path=PATH | file,id=ID,path=PATH", "make a way for a monitor to come in"},
 	{"monitor", "", "[chardev=]ID[,mode=control][,pretty=on|off]", "take QMP commands there"},
 	{"nbd-server", "", "addr.type=unix,addr.path=PATH | addr.type=inet,addr.host=HOST,addr.port=PORT", "start the NBD server ([,tls-creds=ID][,tls-authz=ID][,max-connections=N])"},
 	{"export", "", "[type=]nbd,id=ID,node-name=NAME[,name=NAME][,writable=on|off][,iothread=ID]", "export a node"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -91,6 +92,15 @@ func (j *journal) about(path string) func(text string) {
 // repaired tells what was put right in an image that had not been closed. QEMU says no such thing.
 func (j *journal) repaired(path string, errors, leaks int64) {
 	j.log.Warn().Str("image", path).Int64("errors", errors).Int64("leaked_clusters", leaks).Msg("image had not been closed, and was repaired")
+}
+
+// warnOf is warn about an option, which was given in these words.
+func (j *journal) warnOf(words, text string) {
+	if j.door == doorQSD {
+		fmt.Fprintf(j.err, "%s: %s: warning: %s\n", qsdName, words, text)
+		return
+	}
+	j.warn(words + ": " + strings.ReplaceAll(text, "\n", ". "))
 }
 
 // waits tells that nothing happens until somebody connects to a chardev.

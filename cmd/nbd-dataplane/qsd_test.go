@@ -48,6 +48,9 @@ var qsdMistakes = []string{
 	"--chardev socket,id=m,path=DIR/m,server=on,wait=off --monitor m --monitor m", "--chardev socket,id=m,path=DIR/m,server=on,wait=off --monitor m,mode=readline", "--chardev socket,id=m,path=DIR/m,server=on,wait=off --monitor m,bogus=1",
 	"--chardev socket,id=m,path=DIR/m,server=on,wait=off --monitor m,mode=nosuch", "--chardev socket,id=m,path=DIR/m,server=on,wait=off,bogus=1", "--chardev socket,id=m,path=DIR/m,server=maybe", "--chardev socket,id=1m,path=DIR/m,server=on,wait=off", "--chardev stdio,id=m,bogus=1",
 	"--chardev socket,id=m,path=DIR/m", "--chardev socket,id=m,host=127.0.0.1,server=on,wait=off", "--chardev socket,id=m,path=DIR/m,wait=off", "--chardev socket,id=m,path=DIR/m,server=on,wait=off --monitor m,pretty=maybe",
+	"--chardev socket,id=m,path=DIR/m,noserver", "--chardev socket,id=m,path=DIR/m,server,nobogus", "--chardev socket,id=m,path=DIR/m,bogus", "--chardev socket,id=m,path=DIR/m,noserver,nowait",
+	"--chardev file,id=m", "--chardev file,id=m,path=DIR/none/x", "--chardev file,id=m,path=DIR/none/x,append", "--chardev file,id=m,path=DIR/none/x,bogus=1", "--chardev file,id=m,path=DIR/none/x,append=maybe",
+	"--chardev file,id=m,path=DIR/dir", "--chardev pipe,id=m", "--chardev pipe,id=m,path=DIR/missing", "--chardev pipe,id=m,bogus", "--chardev vc,id=m",
 	// The process.
 	"--pidfile DIR/none/pid", "--daemonize --bogus", "--daemonize --blockdev null-co", "--daemonize --pidfile DIR/none/pid", "--pidfile DIR/pid --blockdev null-co", "--daemonize --export nbd,id=e,node-name=nope --blockdev null-co",
 }
@@ -99,6 +102,11 @@ var qsdStarts = []string{
 	"--object authz-simple,id=a,identity=me --blockdev=null-co,node-name=n --nbd-server=addr.type=unix,addr.path=DIR/s --export=nbd,id=e,node-name=n",
 	"--chardev socket,id=m,path=DIR/m,server=on,wait=off --monitor m --blockdev null-co,node-name=n --nbd-server addr.type=unix,addr.path=DIR/s --export nbd,id=e,node-name=n",
 	"--chardev socket,id=m,path=DIR/m,server=on,wait=off --monitor chardev=m,mode=control,pretty=on --nbd-server addr.type=unix,addr.path=DIR/s",
+	"--chardev socket,id=m,path=DIR/m,server,nowait --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",
+	"--chardev socket,id=m,path=DIR/m,server=on,nowait,nodelay --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",
+	"--chardev socket,id=m,host=127.0.0.1,port=0,server,nowait,delay,noipv6 --nbd-server addr.type=unix,addr.path=DIR/s",
+	"--chardev null,id=m,nosignal --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",
+	"--chardev file,id=m,path=DIR/out --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",
 	"--block null-co,node-name=n,force-share=on,read-only=on --nbd addr.type=unix,addr.path=DIR/s --exp nbd,id=e,node-name=n",
 	"--chardev null,id=m --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",
 }

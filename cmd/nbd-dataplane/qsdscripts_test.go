@@ -300,6 +300,11 @@ var monitorScripts = []struct{ name, script string }{
 		nosuch
 		query-commands {"x":1}
 		qmp_capabilities
+		qmp_capabilities {"enable":[]}
+		qmp_capabilities {"enable":["oob"]}
+		qmp_capabilities {"enable":["nosuch"]}
+		qmp_capabilities {"enable":1}
+		qmp_capabilities {"x":1}
 		quit {"x":1}
 	`},
 }

@@ -55,7 +55,7 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 	if err != nil {
 		return nil, err
 	}
-	l := &lease{id: p.nextID("drain"), exports: append(slices.Clone(a.Exports), a.Nodes...), begun: time.Now()}
+	l := &lease{id: p.nextID("drain"), exports: append(once(a.Exports), once(a.Nodes)...), begun: time.Now()}
 	o := p.drainOptions("lease "+l.id, nodes...)
 	o.Roots = roots
 	if a.Timeout != nil {
@@ -78,6 +78,17 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 	}
 	p.tie(l, call.Connection)
 	return map[string]string{"id": l.id}, nil
+}
+
+// once is a list without what is in it again: what is named twice is held once, as is an export that is named beside its node.
+func once(names []string) []string {
+	var list []string
+	for _, name := range names {
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 func checkSeconds(name string, seconds int64) error {

@@ -158,3 +158,18 @@ func TestLeaseAndTheEndOfExports(t *testing.T) {
 	o.must("nbd-server-stop", "")
 	require.Empty(t, o.must("query-block-exports", ""))
 }
+
+// Goal: what is named twice is held once. Method: an export by its id, again, and by its node, twice; the section lists export and node, each once,
+// and ends at once.
+func TestLeaseOnTheSameTwice(t *testing.T) {
+	h := newHouse(t)
+	o := h.monitor()
+	h.serve(o, "e")
+	id := o.begin(`{"exports":["e","e"],"nodes":["e","e"],"lease":60}`)
+	sections := o.must("x-query-drains", "").([]any)
+	require.Len(t, sections, 1)
+	require.Equal(t, []any{"e", "e"}, sections[0].(map[string]any)["exports"])
+	require.Equal(t, 1, h.graph.Node("e").Quiesced())
+	o.must("x-drain-end", `{"id":"`+id+`"}`)
+	require.Zero(t, h.graph.Node("e").Quiesced())
+}

@@ -38,6 +38,14 @@ var objectKinds = map[string]func(*Plane, *object, qmp.Value) error{
 	"authz-list-file": (*Plane).makeSecurity,
 }
 
+// objectsAbsent are kinds of QEMU's that there are not here, and what to do instead.
+var objectsAbsent = map[string]string{
+	"secret":         withoutSecret,
+	"secret_keyring": withoutSecret,
+}
+
+const withoutSecret = "keys of TLS are read without a password (openssl pkey -in server-key.pem -out KEY takes it off), and encrypted images not at all"
+
 func (p *Plane) objectAdd(ctx context.Context, call *qmp.Call) (any, error) {
 	return nil, p.AddObject(call.Arguments)
 }
@@ -52,6 +60,9 @@ func (p *Plane) AddObject(v qmp.Value) error {
 		return err
 	}
 	makeIt, known := objectKinds[kind.Kind]
+	if remedy := objectsAbsent[kind.Kind]; remedy != "" {
+		return qmp.Errorf("%s is not available here: %s", kind.Kind, remedy)
+	}
 	if !known {
 		return qmp.NotAccepted("qom-type", kind.Kind)
 	}
