@@ -77,6 +77,15 @@ func (f *imageFlags) add(cmd *cobra.Command, names string) {
 		}
 	}
 	flags.SortFlags = false
+	completes(cmd, "format", "qcow2", "raw")
+	completes(cmd, "output", "human", "json")
+}
+
+// completes has the shell offer the values of an option, if the command has it.
+func completes(cmd *cobra.Command, name string, values ...string) {
+	if cmd.Flags().Lookup(name) != nil {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails without the flag only
+	}
 }
 
 // json says how to print; anything but the two words is an error.

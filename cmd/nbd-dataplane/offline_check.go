@@ -49,6 +49,7 @@ func newImageCheck(c console) *cobra.Command {
 	}
 	t.add(cmd, "quiet format output force-share")
 	cmd.Flags().StringVarP(&t.repair, "repair", "r", "", "repair `WHAT`: leaks or all")
+	completes(cmd, "repair", "leaks", "all")
 	cmd.Flags().BoolVarP(&t.progress, "progress", "p", false, "show how much is done")
 	return cmd
 }

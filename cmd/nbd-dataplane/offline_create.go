@@ -63,6 +63,8 @@ func newImageCreate(c console) *cobra.Command {
 	flags.BoolVarP(&t.quiet, "quiet", "q", false, "print errors only")
 	flags.BoolVarP(&t.progress, "progress", "p", false, "show how much is done")
 	flags.SortFlags = false
+	completes(cmd, "format", "qcow2", "raw")
+	completes(cmd, "backing-format", "qcow2", "raw")
 	return cmd
 }
 

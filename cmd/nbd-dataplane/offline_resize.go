@@ -42,6 +42,7 @@ func newImageResize(c console) *cobra.Command {
 	}
 	t.add(cmd, "quiet format")
 	cmd.Flags().StringVar(&t.preallocation, "preallocation", "off", "`MODE` for what is new: off, metadata, falloc or full")
+	completes(cmd, "preallocation", "off", "metadata", "falloc", "full")
 	cmd.Flags().BoolVar(&t.shrink, "shrink", false, "allow a smaller size: what is past it is lost")
 	cmd.Flags().BoolVarP(&t.progress, "progress", "p", false, "show how much is done")
 	return cmd
