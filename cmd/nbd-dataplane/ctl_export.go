@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -167,45 +165,4 @@ func (t *ctl) exportNode(m *monitor, node string, o *exportOrder) error {
 	}
 	t.say("export %s of node %s added", printable(o.id), printable(node))
 	return nil
-}
-
-// fileOrder is a file to be opened as a node.
-type fileOrder struct {
-	path    string
-	node    string // its name
-	options []string
-}
-
-// nodeNameMax is QEMU's bound on the names of nodes.
-const nodeNameMax = 31
-
-func (o *fileOrder) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.path, "file", "", "open this file or block device, by its `PATH`")
-	cmd.Flags().StringVar(&o.node, "node-name", "", "`NAME` of the node that --file makes")
-	cmd.Flags().StringArrayVarP(&o.options, "option", "o", nil, "`KEY=VALUE` for --file, as blockdev-add has them, such as cache.direct=true; may be repeated")
-	_ = cmd.MarkFlagFilename("file")
-}
-
-// open makes the node. The server has another working directory, so the path has to be whole.
-func (o *fileOrder) open(m *monitor, writable bool) error {
-	path, err := filepath.Abs(o.path)
-	if err != nil {
-		return fmt.Errorf("--file: %w", err)
-	}
-	driver := "file"
-	if st, err := os.Stat(path); err == nil && st.Mode()&os.ModeDevice != 0 {
-		driver = "host_device"
-	}
-	args, err := readArguments(o.options)
-	if err != nil {
-		return err
-	}
-	args["node-name"], args["driver"], args["filename"], args["read-only"] = o.node, driver, path, !writable
-	return m.ask("blockdev-add", args, nil)
-}
-
-// undo closes the node after err.
-func (o *fileOrder) undo(m *monitor, err error) error {
-	_ = m.ask("blockdev-del", map[string]string{"node-name": o.node}, nil)
-	return err
 }
