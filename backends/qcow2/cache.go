@@ -20,7 +20,8 @@ type table struct {
 	taken  bool
 	frozen []byte
 
-	prev, next *table // in the order of use
+	dirtyAt    int    // where it is among the dirty ones
+	prev, next *table // in the order of use; nil = it cannot be dropped now
 	round      uint32 // of the cache, in which it was used last
 }
 
@@ -35,7 +36,7 @@ type cache struct {
 	piecesMax int
 	pieces    map[format.Host]*table
 	dirty     []*table // each once
-	// order is a ring: next is what was used last, prev what was used least.
+	// order is a ring of what is clean and can be dropped at once: next is what was used last, prev what was used least.
 	order table
 	round uint32 // counts the visits of the cleaner
 	// makeRoom writes out what is dirty; there is nothing clean.
@@ -48,18 +49,22 @@ func newCache(i *Image, kind metaKind, pieceBytes int64, piecesMax int) *cache {
 	return c
 }
 
+// unlink takes p out of the order: it cannot be dropped now.
 func (p *table) unlink() {
-	p.prev.next, p.next.prev = p.next, p.prev
-}
-
-func (c *cache) used(p *table) {
-	p.round = c.round
-	if c.order.next == p {
+	if p.next == nil {
 		return
 	}
-	if p.next != nil {
-		p.unlink()
+	p.prev.next, p.next.prev = p.next, p.prev
+	p.prev, p.next = nil, nil
+}
+
+// used notes that p was used last.
+func (c *cache) used(p *table) {
+	p.round = c.round
+	if c.order.next == p || p.dirty || p.taken {
+		return
 	}
+	p.unlink()
 	p.prev, p.next = &c.order, c.order.next
 	p.prev.next, p.next.prev = p, p
 }
@@ -146,13 +151,12 @@ func (c *cache) room(t *blockcore.Task) error {
 
 // evict drops what was used least of what is clean.
 func (c *cache) evict(t *blockcore.Task) bool {
-	for p := c.order.prev; p != &c.order; p = p.prev {
-		if !p.dirty && !p.taken {
-			c.drop(t, p)
-			return true
-		}
+	p := c.order.prev
+	if p == &c.order {
+		return false
 	}
-	return false
+	c.drop(t, p)
+	return true
 }
 
 func (c *cache) drop(t *blockcore.Task, p *table) {
@@ -164,8 +168,10 @@ func (c *cache) drop(t *blockcore.Task, p *table) {
 
 // dropAll forgets everything, what is dirty too.
 func (c *cache) dropAll(t *blockcore.Task) {
-	for p := c.order.next; p != &c.order; p = c.order.next {
-		c.drop(t, p)
+	for _, p := range c.pieces {
+		if !p.loading {
+			c.drop(t, p)
+		}
 	}
 	c.dirty = nil
 }
@@ -187,13 +193,12 @@ func (c *cache) clean(p *table) {
 	if !p.dirty {
 		return
 	}
+	end := len(c.dirty) - 1
+	last := c.dirty[end]
+	c.dirty[p.dirtyAt], last.dirtyAt = last, p.dirtyAt
+	c.dirty[end] = nil
+	c.dirty = c.dirty[:end]
 	p.dirty = false
-	for k, other := range c.dirty {
-		if other == p {
-			c.dirty = append(c.dirty[:k], c.dirty[k+1:]...)
-			return
-		}
-	}
 }
 
 // change is called before p is changed.
@@ -208,7 +213,8 @@ func (c *cache) change(t *blockcore.Task, p *table) {
 
 func (c *cache) soil(p *table) {
 	if !p.dirty {
-		p.dirty = true
+		p.unlink()
+		p.dirty, p.dirtyAt = true, len(c.dirty)
 		c.dirty = append(c.dirty, p)
 	}
 }
@@ -250,4 +256,5 @@ func (c *cache) giveBack(t *blockcore.Task, p *table, failed bool) {
 	if failed {
 		c.soil(p)
 	}
+	c.used(p)
 }

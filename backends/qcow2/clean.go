@@ -65,9 +65,7 @@ func (c *cleaner) stop() {
 func (c *cache) dropUnused(t *blockcore.Task) {
 	for p := c.order.prev; p != &c.order && p.round != c.round; {
 		before := p.prev
-		if !p.dirty && !p.taken {
-			c.drop(t, p)
-		}
+		c.drop(t, p)
 		p = before
 	}
 	c.round++

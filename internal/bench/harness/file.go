@@ -96,8 +96,8 @@ func warm(f *os.File) error {
 }
 
 // settle writes back what a sample left dirty, so that the next does not pay for it.
-func (im *image) settle() error {
-	f, err := os.Open(im.path)
+func settle(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("settling the file: %w", err)
 	}

@@ -132,7 +132,7 @@ func TestImage(t *testing.T) {
 	for _, s := range []server.Storage{server.Cached, server.Direct, server.Null} {
 		require.NoError(t, im.prepare(s))
 	}
-	require.NoError(t, im.settle())
+	require.NoError(t, settle(im.path))
 	data, err := os.ReadFile(im.path)
 	require.NoError(t, err)
 	require.Len(t, data, 3<<20+512)

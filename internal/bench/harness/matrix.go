@@ -24,6 +24,7 @@ func Matrix() []Workload {
 			all = append(all, sequential(Load, storage, conns, 256<<10, 1<<20)...)
 		}
 	}
+	all = append(all, qcow2Matrix()...)
 	all = append(all, random(Fio, server.Cached, 1, allModes, 1, 4, 32)...)
 	return append(all, sequential(Fio, server.Cached, 1, 256<<10, 1<<20)...)
 }

@@ -24,6 +24,15 @@ type measurement struct {
 	seed       uint64
 }
 
+// limits are how long the warm-up and the measurement take. Where the state of the disk is what is measured there is no warm-up, and all servers
+// get as many requests.
+func (m measurement) limits() (warmUp, measured loadgen.Limit) {
+	if n := m.workload.requests(); n > 0 {
+		return loadgen.Limit{}, loadgen.Limit{Requests: n}
+	}
+	return loadgen.Limit{Duration: m.warmUp}, loadgen.Limit{Duration: m.duration}
+}
+
 func (m measurement) run(ctx context.Context) (report.Sample, error) {
 	if m.workload.Client == Fio {
 		return m.fio(ctx)
@@ -38,17 +47,19 @@ func (m measurement) load() (report.Sample, error) {
 	l, err := loadgen.Open(loadgen.Spec{
 		URI: m.server.URI, Mode: w.Mode, ReadPercent: readPercent, Sequential: w.Sequential,
 		BlockBytes: w.BlockBytes, Depth: w.Depth, Conns: w.Conns, RangeBytes: m.rangeBytes, Seed: m.seed,
+		StepBytes: w.rule().stepBytes,
 	})
 	if err != nil {
 		return report.Sample{}, err
 	}
 	defer l.Close()
-	if _, err := l.Run(loadgen.Limit{Duration: m.warmUp}); err != nil {
+	warmUp, measured := m.limits()
+	if _, err := l.Run(warmUp); err != nil {
 		return report.Sample{}, err
 	}
 	var r loadgen.Result
 	cost, err := m.costOf(func() (client time.Duration, err error) {
-		r, err = l.Run(loadgen.Limit{Duration: m.duration})
+		r, err = l.Run(measured)
 		return r.ClientCPU, err
 	})
 	if err != nil {

@@ -23,6 +23,8 @@ type runner struct {
 	o     Options
 	dir   string
 	image *image
+
+	disks disks // qcow2 images of the layout at hand; replaced when that is another
 }
 
 // Run measures every workload, printing a table as each is done and the targets at the
@@ -83,7 +85,7 @@ func (r *runner) compare(ctx context.Context, w Workload, progress string) (Comp
 			c.Series = append(c.Series, report.Series{Server: k.Name, Ours: k.Ours, Peer: k.Peer, RevisionOf: k.RevisionOf})
 		}
 	}
-	if err := r.image.prepare(w.Storage); err != nil {
+	if err := r.prepare(ctx, w, kinds); err != nil {
 		return c, err
 	}
 	for round := range r.o.Rounds {
@@ -111,15 +113,17 @@ func (r *runner) sample(ctx context.Context, w Workload, k server.Kind, round in
 		return sample, fmt.Errorf("making a directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	in, err := server.Start(k, server.Setup{
-		Storage: w.Storage, File: r.image.path, SizeBytes: r.image.sizeBytes, Dir: dir, Programs: r.o.Programs,
-	})
+	setup, err := r.setup(ctx, w, k, dir)
 	if err != nil {
 		return sample, err
 	}
-	defer func() { err = errors.Join(err, in.Stop(), r.settle(w)) }()
+	in, err := server.Start(k, setup)
+	if err != nil {
+		return sample, err
+	}
+	defer func() { err = errors.Join(err, in.Stop(), r.settle(w, setup.File)) }()
 	m := measurement{
-		workload: w, server: in, duration: r.o.Duration, warmUp: r.o.WarmUp, rangeBytes: r.image.sizeBytes,
+		workload: w, server: in, duration: r.o.Duration, warmUp: r.o.WarmUp, rangeBytes: setup.SizeBytes,
 		syscalls: r.o.Syscalls && round == 0, seed: uint64(round),
 	}
 	sample, err = m.run(ctx)
@@ -127,9 +131,38 @@ func (r *runner) sample(ctx context.Context, w Workload, k server.Kind, round in
 	return sample, err
 }
 
-func (r *runner) settle(w Workload) error {
+// prepare has what is to be served be there, in the state that the workload wants.
+func (r *runner) prepare(ctx context.Context, w Workload, kinds []server.Kind) error {
+	if w.Storage != server.Qcow2 {
+		return r.image.prepare(w.Storage)
+	}
+	if r.disks.layout != w.Layout {
+		if err := r.disks.remove(); err != nil {
+			return err
+		}
+		fmt.Fprintf(r.o.Progress, "making the images %s\n", w.Layout)
+		r.disks = disks{layout: w.Layout, dir: filepath.Join(r.dir, "qcow2"), raw: r.image}
+		if err := r.disks.create(ctx, kinds); err != nil {
+			return fmt.Errorf("making the images: %w", err)
+		}
+	}
+	return r.disks.prepare(kinds)
+}
+
+// setup is what a server is to serve in one sample.
+func (r *runner) setup(ctx context.Context, w Workload, k server.Kind, dir string) (server.Setup, error) {
+	s := server.Setup{Storage: w.Storage, File: r.image.path, SizeBytes: r.image.sizeBytes, Dir: dir, Programs: r.o.Programs}
+	if w.Storage != server.Qcow2 {
+		return s, nil
+	}
+	s.File, s.SizeBytes, s.L2CacheBytes = r.disks.top(k), r.disks.sizeBytes(), w.rule().l2CacheBytes
+	return s, r.disks.renew(ctx, k)
+}
+
+// settle writes back what a sample left dirty.
+func (r *runner) settle(w Workload, file string) error {
 	if !w.writes() || w.Storage == server.Null {
 		return nil
 	}
-	return r.image.settle()
+	return settle(file)
 }

@@ -28,11 +28,16 @@ type Workload struct {
 	BlockBytes int
 	Depth      int
 	Conns      int
+	Layout     Layout // of Qcow2
 }
 
 // Name names the workload, for tables and for choosing: load/cached/4k-randread-d32-c1.
 func (w Workload) Name() string {
-	return fmt.Sprintf("%s/%s/%s-%s-d%d-c%d", w.Client, w.Storage, size(w.BlockBytes), w.pattern(), w.Depth, w.Conns)
+	storage := string(w.Storage)
+	if w.Storage == server.Qcow2 {
+		storage += "-" + string(w.Layout)
+	}
+	return fmt.Sprintf("%s/%s/%s-%s-d%d-c%d", w.Client, storage, size(w.BlockBytes), w.pattern(), w.Depth, w.Conns)
 }
 
 // pattern is the kind of requests, spelled as fio does except for mixed.
@@ -68,6 +73,8 @@ func (w Workload) writes() bool { return w.Mode != loadgen.Read }
 // Target is what our server has to reach, as ratio to the best peer.
 func (w Workload) Target() report.Target {
 	switch {
+	case w.Storage == server.Qcow2:
+		return w.targetQcow2()
 	case w.Client == Fio:
 		return report.Target{IOPSRatioMin: 1}
 	case w.Sequential:
@@ -78,4 +85,16 @@ func (w Workload) Target() report.Target {
 		return report.Target{IOPSRatioMin: 2, CPURatioMax: 0.5, SyscallsMax: 0.5}
 	}
 	return report.Target{}
+}
+
+// targetQcow2 is what a driver of an image format has to reach.
+func (w Workload) targetQcow2() report.Target {
+	t := report.Target{IOPSRatioMin: 1.1, CPURatioMax: 0.5}
+	switch {
+	case w.Layout == Full && w.Depth == 32 && !w.Sequential:
+		t.IOPSRatioMin = 2
+	case w.Layout == Empty:
+		t.IOPSRatioMin = 1.5
+	}
+	return t
 }

@@ -32,6 +32,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 		block      = bytesFlag(4096)
 		offset     bytesFlag
 		length     bytesFlag
+		step       bytesFlag
 		secs, warm float64
 		asJSON     bool
 	)
@@ -46,6 +47,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	f.IntVar(&spec.Conns, "conns", 1, "connections")
 	f.Var(&offset, "offset", "begin of the range of offsets, with k, m or g")
 	f.Var(&length, "range", "length of the range of offsets (0 = to the end)")
+	f.Var(&step, "step", "distance of the offsets from each other (0 = the block size)")
 	f.Float64Var(&secs, "secs", 2, "seconds to run")
 	f.Float64Var(&warm, "warmup", 0, "seconds to run before that, not counted")
 	f.Int64Var(&limit.Requests, "requests", 0, "stop after so many requests instead")
@@ -63,7 +65,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	spec.Mode, spec.BlockBytes = m, int(block)
-	spec.OffsetBytes, spec.RangeBytes = int64(offset), int64(length)
+	spec.OffsetBytes, spec.RangeBytes, spec.StepBytes = int64(offset), int64(length), int64(step)
 	limit.Duration = seconds(secs)
 	r, err := drive(spec, limit, seconds(warm))
 	if err != nil {

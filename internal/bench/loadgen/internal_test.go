@@ -7,9 +7,9 @@ import (
 )
 
 // TestSpans checks how a range is divided: random loads share it, sequential ones do not
-// overlap.
+// overlap, and a step leaves room between blocks.
 func TestSpans(t *testing.T) {
-	s := Spec{BlockBytes: 4096, Conns: 3, OffsetBytes: 8192, RangeBytes: 10 * 4096}
+	s := Spec{BlockBytes: 4096, StepBytes: 4096, Conns: 3, OffsetBytes: 8192, RangeBytes: 10 * 4096}
 	got, err := s.spans(1 << 20)
 	require.NoError(t, err)
 	require.Equal(t, []span{{8192, 10}, {8192, 10}, {8192, 10}}, got)
@@ -17,6 +17,10 @@ func TestSpans(t *testing.T) {
 	got, err = s.spans(1 << 20)
 	require.NoError(t, err)
 	require.Equal(t, []span{{8192, 3}, {8192 + 3*4096, 3}, {8192 + 6*4096, 3}}, got)
+	s.Sequential, s.StepBytes = false, 16384
+	got, err = s.spans(1 << 20)
+	require.NoError(t, err)
+	require.Equal(t, []span{{8192, 2}, {8192, 2}, {8192, 2}}, got)
 }
 
 // TestPattern checks that the pattern depends on the offset alone, by filling a range at

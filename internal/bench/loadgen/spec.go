@@ -54,6 +54,7 @@ type Spec struct {
 	Conns       int   // 0 means 1
 	OffsetBytes int64 // where the range of offsets begins
 	RangeBytes  int64 // its length; 0 means to the end of the export
+	StepBytes   int64 // from one offset to the next, at least BlockBytes; 0 means BlockBytes
 	FUA         bool  // on every write
 	FlushEvery  int   // a FLUSH after so many writes of a connection; 0 means never
 	Structured  bool  // negotiate structured replies
@@ -71,6 +72,9 @@ func (s Spec) withDefaults() Spec {
 	if s.Conns == 0 {
 		s.Conns = 1
 	}
+	if s.StepBytes == 0 {
+		s.StepBytes = int64(s.BlockBytes)
+	}
 	return s
 }
 
@@ -87,13 +91,15 @@ func (s Spec) validate() error {
 		return fmt.Errorf("%d percent reads: want 1 to 99", s.ReadPercent)
 	case s.OffsetBytes < 0 || s.RangeBytes < 0 || s.OffsetBytes%blockUnit != 0:
 		return errors.New("the range of offsets is negative or not aligned to 512")
+	case s.StepBytes < int64(s.BlockBytes) || s.StepBytes%blockUnit != 0:
+		return fmt.Errorf("steps of %d bytes: want a multiple of %d, at least the block size", s.StepBytes, blockUnit)
 	case s.FlushEvery < 0:
 		return fmt.Errorf("flush every %d writes: want 0 or more", s.FlushEvery)
 	}
 	return nil
 }
 
-// span is the part of an export one connection works on, in blocks.
+// span is the part of an export one connection works on, in blocks, each a step behind the one before.
 type span struct {
 	offset int64 // bytes, of the first block
 	blocks int64
@@ -109,18 +115,18 @@ func (s Spec) spans(sizeBytes int64) ([]span, error) {
 	if s.OffsetBytes+length > sizeBytes {
 		return nil, fmt.Errorf("range [%d, +%d) is outside the export of %d bytes", s.OffsetBytes, length, sizeBytes)
 	}
-	blocks := length / int64(s.BlockBytes)
+	blocks := length / s.StepBytes
 	if s.Sequential {
 		blocks /= int64(s.Conns)
 	}
 	if blocks < 1 {
-		return nil, fmt.Errorf("range of %d bytes has no block of %d for each connection", length, s.BlockBytes)
+		return nil, fmt.Errorf("range of %d bytes has no block of %d for each connection", length, s.StepBytes)
 	}
 	spans := make([]span, s.Conns)
 	for i := range spans {
 		spans[i] = span{offset: s.OffsetBytes, blocks: blocks}
 		if s.Sequential {
-			spans[i].offset += int64(i) * blocks * int64(s.BlockBytes)
+			spans[i].offset += int64(i) * blocks * s.StepBytes
 		}
 	}
 	return spans, nil

@@ -156,7 +156,7 @@ func (w *worker) issue(s *slot) {
 		w.send.push(0, cmdFlush, s.cookie(), 0, 0, nil)
 		return
 	}
-	s.offset, s.length = w.span.offset+w.block()*int64(w.spec.BlockBytes), w.spec.BlockBytes
+	s.offset, s.length = w.span.offset+w.block()*w.spec.StepBytes, w.spec.BlockBytes
 	if w.reads() {
 		s.typ = cmdRead
 		w.send.push(0, cmdRead, s.cookie(), s.offset, s.length, nil)

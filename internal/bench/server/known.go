@@ -15,15 +15,18 @@ const (
 	Cached Storage = "cached" // a file through the page cache
 	Direct Storage = "direct" // the same file with O_DIRECT
 	Null   Storage = "null"   // nothing: reads are zeroes, writes are gone
+	Qcow2  Storage = "qcow2"  // a qcow2 image through the page cache
 )
 
 // Setup is what a server is to serve.
 type Setup struct {
 	Storage   Storage
-	File      string // of Cached and Direct
+	File      string // of all but Null
 	SizeBytes int64
 	Dir       string // for the socket, the log and what else the server needs
 	Programs  Programs
+
+	L2CacheBytes int64 // of Qcow2; 0 = the server's default
 }
 
 // Programs are the executables that are not found on PATH.
@@ -70,7 +73,7 @@ func (k Kind) Serves(storage Storage) bool {
 const exportOfNBDServer = "bench" // nbd-server has no default export
 
 var (
-	everything = []Storage{Cached, Direct, Null}
+	everything = []Storage{Cached, Direct, Null, Qcow2}
 	pageCache  = []Storage{Cached}       // no O_DIRECT, no null backend
 	noDirect   = []Storage{Cached, Null} // no O_DIRECT
 )
@@ -81,7 +84,8 @@ func Known() []Kind {
 		{Name: "nbd-dataplane", Ours: true, Default: true, storages: everything, commandLine: ours("io_uring")},
 		{Name: "nbd-dataplane-threads", Ours: true, storages: everything, commandLine: ours("threads")},
 		{Name: "qemu-nbd", Program: "qemu-nbd", Version: []string{"qemu-nbd", "--version"}, Peer: true, Default: true, storages: everything, commandLine: qemu("io_uring")},
-		{Name: "qemu-nbd-threads", Program: "qemu-nbd", Peer: true, Default: true, storages: []Storage{Cached, Direct}, commandLine: qemu("threads")},
+		{Name: "qemu-nbd-threads", Program: "qemu-nbd", Peer: true, Default: true, storages: []Storage{Cached, Direct, Qcow2}, commandLine: qemu("threads")},
+		{Name: "qemu-storage-daemon", Program: "qemu-storage-daemon", Version: []string{"qemu-storage-daemon", "--version"}, Peer: true, Default: true, storages: []Storage{Qcow2}, commandLine: storageDaemon, export: nodeOfStorageDaemon},
 		{Name: "nbdkit", Program: "nbdkit", Version: []string{"nbdkit", "--version"}, Peer: true, Default: true, storages: noDirect, commandLine: nbdkit},
 		{Name: "nbd-server", Program: "nbd-server", Version: []string{"nbd-server", "-V"}, Peer: true, Default: true, storages: pageCache, commandLine: nbdServer, export: exportOfNBDServer, daemonizes: true},
 		{Name: "go-nbd", Peer: true, Default: true, storages: noDirect, commandLine: goNBD},
@@ -99,6 +103,9 @@ func cacheMode(s Setup) string {
 // ours is the command line of the server under test.
 func ours(aio string) func(Setup) ([]string, error) {
 	return func(s Setup) ([]string, error) {
+		if s.Storage == Qcow2 {
+			return []string{s.Programs.Ours, "serve", "-t", "-e", "0", "-k", s.socket(), "--image-opts", s.imageOptions(aio)}, nil
+		}
 		file := s.File
 		if s.Storage == Null {
 			file = "null-co://?size=" + s.size()
@@ -113,6 +120,9 @@ func qemu(aio string) func(Setup) ([]string, error) {
 		argv := []string{"qemu-nbd", "-t", "-e", "0", "-k", s.socket()}
 		if s.Storage == Null {
 			return append(argv, "--image-opts", "driver=null-co,size="+s.size()), nil
+		}
+		if s.Storage == Qcow2 {
+			return append(argv, "--image-opts", s.imageOptions(aio)), nil
 		}
 		return append(argv, "-f", "raw", "--cache", cacheMode(s), "--aio", aio, s.File), nil
 	}
