@@ -159,6 +159,18 @@ type Reopener interface {
 	PrepareReopen(t *Task, options any) (commit, abort func(t *Task), err error)
 }
 
+// Snapshotter keeps states of its disk inside of itself. Default: it does not, ENOTSUP.
+type Snapshotter interface {
+	// Snapshots lists them, oldest first.
+	Snapshots(t *Task) ([]Snapshot, error)
+	// CreateSnapshot keeps the disk as it is now, DeleteSnapshot gives a snapshot up, and ApplySnapshot makes the disk what it was at a
+	// snapshot, its size too. The node is drained and flushed. On an error nothing has changed, but for DeleteSnapshot, which may leave less space
+	// than it should.
+	CreateSnapshot(t *Task, name string, taken time.Time) (id string, err error)
+	DeleteSnapshot(t *Task, id string) error
+	ApplySnapshot(t *Task, id string) error
+}
+
 // Adopter is told which Node a Driver has become. Default: it need not know.
 type Adopter interface {
 	SetNode(n *Node)
@@ -200,6 +212,17 @@ type Features struct {
 	Backing bool
 	// Filter: the node shows what is below it, unchanged; it is passed through where a chain of images is looked at.
 	Filter bool
+}
+
+// Snapshot is a state of a disk that its driver keeps.
+type Snapshot struct {
+	ID, Name     string
+	Taken        time.Time
+	VMClock      time.Duration // how long the virtual machine had run
+	VMStateBytes uint64
+	DiskBytes    int64
+	Instructions uint64 // that the virtual machine had executed, if Counted
+	Counted      bool
 }
 
 // WriteFlags modify a write.

@@ -71,6 +71,7 @@ type capabilities struct {
 	permitter  ChildPermitter
 	checker    ChildChecker
 	reopener   Reopener
+	snapshots  Snapshotter
 	stretcher  Stretcher
 	sender     CacheSender
 	counter    DiscardCounter
@@ -96,6 +97,7 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.permitter, _ = d.(ChildPermitter)
 	n.can.checker, _ = d.(ChildChecker)
 	n.can.reopener, _ = d.(Reopener)
+	n.can.snapshots, _ = d.(Snapshotter)
 	n.can.stretcher, _ = d.(Stretcher)
 	n.can.sender, _ = d.(CacheSender)
 	n.can.counter, _ = d.(DiscardCounter)

@@ -144,6 +144,9 @@ func (i *Image) writeRefcounts(t *blockcore.Task) error {
 
 // writeBlocks writes the refcount blocks that have changed. One after the other, so that no block is written twice at the same time.
 func (i *Image) writeBlocks(t *blockcore.Task) error {
+	if err := i.confirmHeader(t); err != nil { // counts may have gone down of what the other one refers to
+		return err
+	}
 	i.refs.writing.enter(t)
 	defer i.refs.writing.leave()
 	return i.refs.blocks.write(t, i.refs.blocks.take())

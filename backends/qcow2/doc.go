@@ -28,6 +28,9 @@
 // The guest's flush is a commit. So is what makes room in a cache that has nothing clean, the end of a section of lazy refcounts, and Close.
 // With lazy refcounts step 1 writes no refcounts: the dirty bit, which is set before the first change, tells who opens the image that they have to be counted.
 //
+// Snapshots go by the same rule, in a drained section, where nothing else is under way (snapshot.go): counts go up before the header refers to a table that
+// needs them, and down after; the header changes with one sector.
+//
 // # Who waits for whom
 //
 // Requests that change L2 entries hold the range of their clusters alone (Image.changes): to allocate, to zero, to discard. Others wait for none of these: they

@@ -27,7 +27,7 @@ type Image struct {
 
 	// Owned by the context.
 	header  *format.Header
-	first   []byte // the header as it is on disk
+	first   []byte // the first cluster as it is on disk
 	l1      l1Table
 	l2      *cache
 	refs    refcounts
@@ -68,6 +68,7 @@ var (
 	_ blockcore.Featurer       = (*Image)(nil)
 	_ blockcore.Limiter        = (*Image)(nil)
 	_ blockcore.Adopter        = (*Image)(nil)
+	_ blockcore.Snapshotter    = (*Image)(nil)
 )
 
 // Size returns the length of the disk. As in QEMU it is made of whole sectors. Safe from anywhere.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strconv"
 	"syscall"
 )
 
@@ -167,4 +168,15 @@ func (s *Snapshot) marshal(p []byte) []byte {
 	p = append(p, s.ID...)
 	p = append(p, s.Name...)
 	return append(p, make([]byte, -(len(p)-from)&7)...)
+}
+
+// NextSnapshotID is an id that no snapshot has: one more than the largest that is a number.
+func NextSnapshotID(all []Snapshot) string {
+	highest := uint64(0)
+	for i := range all {
+		if n, err := strconv.ParseUint(all[i].ID, 10, 63); err == nil {
+			highest = max(highest, n)
+		}
+	}
+	return strconv.FormatUint(highest+1, 10)
 }

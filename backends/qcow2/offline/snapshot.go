@@ -3,7 +3,6 @@ package offline
 import (
 	"errors"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -59,24 +58,13 @@ func (im *Image) CreateSnapshot(name string, when time.Time) error {
 		return err
 	}
 	all := append(slices.Clone(im.snapshots), format.Snapshot{
-		L1Offset: im.g.Cluster(first), L1Entries: uint32(len(im.l1) / format.EntryBytes), ID: im.nextID(), Name: name,
+		L1Offset: im.g.Cluster(first), L1Entries: uint32(len(im.l1) / format.EntryBytes), ID: format.NextSnapshotID(im.snapshots), Name: name,
 		Seconds: uint32(when.Unix()), Nanoseconds: uint32(when.Nanosecond()), DiskBytes: im.header.SizeBytes,
 	})
 	if err := im.writeSnapshots(all); err != nil {
 		return err
 	}
 	return im.flush()
-}
-
-// nextID is one more than the largest id that is a number.
-func (im *Image) nextID() string {
-	highest := uint64(0)
-	for i := range im.snapshots {
-		if n, err := strconv.ParseUint(im.snapshots[i].ID, 10, 63); err == nil {
-			highest = max(highest, n)
-		}
-	}
-	return strconv.FormatUint(highest+1, 10)
 }
 
 // DeleteSnapshot deletes the first snapshot of a name.
