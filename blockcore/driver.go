@@ -171,6 +171,14 @@ type Snapshotter interface {
 	ApplySnapshot(t *Task, id string) error
 }
 
+// BackingNamer writes down what the image below is called, for who opens it next. Default: it does not, ENOTSUP.
+type BackingNamer interface {
+	// BackingName returns what is written down; "" = nothing.
+	BackingName() (name, format string)
+	// NameBacking writes another name down. The node is drained.
+	NameBacking(t *Task, name, format string) error
+}
+
 // Adopter is told which Node a Driver has become. Default: it need not know.
 type Adopter interface {
 	SetNode(n *Node)

@@ -96,3 +96,18 @@ func (n *Node) snapshotter() (Snapshotter, error) {
 	}
 	return n.can.snapshots, nil
 }
+
+// NameBacking has the driver of n write down what the image below is called, and its format. What is below stays.
+func (tx *Tx) NameBacking(d *Drained, n *Node, name, format string) error {
+	w, ok := n.driver.(BackingNamer)
+	if !ok {
+		return fmt.Errorf("node %s writes down no backing file: %w", n.name, syscall.ENOTSUP)
+	}
+	return tx.Alter(d, n, func(t *Task) (func(*Task), error) {
+		before, beforeFormat := w.BackingName()
+		if err := w.NameBacking(t, name, format); err != nil {
+			return nil, err
+		}
+		return func(t *Task) { _ = w.NameBacking(t, before, beforeFormat) }, nil
+	})
+}

@@ -17,6 +17,8 @@ type Options struct {
 	Main *blockcore.AioContext
 	// Drivers are the block drivers that there are, by the names of blockdev-add.
 	Drivers map[string]Driver
+	// CreateImage makes the file of an image; undo takes away what was not there before.
+	CreateImage func(NewImage) (undo func() error, err error)
 	// NewContext starts the event loop of an iothread object.
 	NewContext func(blockcore.ContextOptions) (*blockcore.AioContext, error)
 	// Security reads the options, as JSON, of an object of one of the kinds tls-creds-x509 and authz-*.

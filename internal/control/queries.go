@@ -30,6 +30,8 @@ type imageInfo struct {
 	VirtualSize int64      `json:"virtual-size"`
 	DirtyFlag   bool       `json:"dirty-flag"`
 	Backing     *imageInfo `json:"backing-image,omitempty"`
+	// Snapshots are those that the image keeps; none if its loop is going.
+	Snapshots []snapshotInfo `json:"snapshots,omitempty"`
 }
 
 type nodeInfo struct {
@@ -118,6 +120,10 @@ func childOf(n *blockcore.Node, role blockcore.Role) *blockcore.Node {
 func (p *Plane) image(n *blockcore.Node, flat bool) imageInfo {
 	driver, _ := p.describe(n)
 	info := imageInfo{Filename: p.fileOf(n), Format: driver, VirtualSize: n.Size()}
+	all, _ := n.Snapshots()
+	for i := range all {
+		info.Snapshots = append(info.Snapshots, describeSnapshot(&all[i]))
+	}
 	if below := childOf(n, blockcore.RoleBacking); below != nil && !flat {
 		backing := p.image(below, false)
 		info.Backing = &backing

@@ -120,3 +120,20 @@ func (h *Header) BackingFormat() string { return h.text(ExtensionBackingFormat) 
 
 // DataFile is the name of the external data file; "" = it is not told.
 func (h *Header) DataFile() string { return h.text(ExtensionDataFile) }
+
+// SetBacking changes what is written down of the backing file; an empty name means none.
+func (h *Header) SetBacking(name, backingFormat string) error {
+	switch {
+	case name != "" && h.Autoclear&AutoclearRawData != 0:
+		return refuse(syscall.EINVAL, "Backing file and data-file-raw cannot be used at the same time")
+	case len(name) > BackingNameMax || len(backingFormat) > BackingFormatMax:
+		return syscall.EINVAL
+	}
+	h.Backing = name
+	var data []byte
+	if name != "" && backingFormat != "" {
+		data = []byte(backingFormat)
+	}
+	h.SetExtension(ExtensionBackingFormat, data)
+	return nil
+}

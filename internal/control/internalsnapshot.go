@@ -1,0 +1,269 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"syscall"
+	"time"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/qmp"
+)
+
+// snapshotNameMax is the longest name of an internal snapshot, in bytes: QEMU, which has room for as many, would cut it off.
+const snapshotNameMax = 255
+
+type internalSnapshotArgs struct {
+	Device string `qmp:"device"`
+	Name   string `qmp:"name"`
+}
+
+// internalSnapshot keeps a disk as it is inside of its image.
+func (p *Plane) internalSnapshot(ctx context.Context, _ *qmp.Call, a *internalSnapshotArgs) (any, error) {
+	return nil, p.transact(ctx, []action{&internalSnapshotAction{args: *a}})
+}
+
+type internalSnapshotAction struct {
+	args internalSnapshotArgs
+	disk keeper
+	left error // why the snapshot is still there although the transaction has failed
+}
+
+// keeper is a node with the one below it that keeps its snapshots: itself, or what filters are above of.
+type keeper struct {
+	top, node *blockcore.Node
+}
+
+// keeper finds the node for a command. There is nobody but owners above it.
+func (p *Plane) keeper(device string) (k keeper, err error) {
+	if k.top, err = p.either(device); err != nil {
+		return k, err
+	}
+	for _, e := range k.top.Parents() {
+		if above, _ := e.User(); above != nil {
+			return k, qmp.Errorf("Need a root block node")
+		}
+	}
+	return keeperBelow(k.top), nil
+}
+
+func keeperBelow(n *blockcore.Node) keeper {
+	k := keeper{n, n}
+	for k.node.Features().Filter && len(k.node.Children()) == 1 {
+		k.node = k.node.Children()[0].Node()
+	}
+	return k
+}
+
+// nodes are those from the top to the one that keeps the snapshots.
+func (k keeper) nodes() []*blockcore.Node {
+	all := []*blockcore.Node{k.top}
+	for n := k.top; n != k.node && len(n.Children()) == 1; {
+		n = n.Children()[0].Node()
+		all = append(all, n)
+	}
+	return all
+}
+
+func (s *internalSnapshotAction) drained(_ context.Context, p *Plane) (_ []*blockcore.Node, err error) {
+	if s.disk, err = p.keeper(s.args.Device); err != nil {
+		return nil, err
+	}
+	return s.disk.nodes(), nil
+}
+
+func (s *internalSnapshotAction) change(p *Plane, tx *blockcore.Tx, d *blockcore.Drained) error {
+	if err := p.keepsSnapshots(s.disk, s.args.Device); err != nil {
+		return err
+	}
+	all, err := s.disk.node.Snapshots()
+	switch {
+	case err != nil:
+		return listFailed(err)
+	case s.args.Name == "":
+		return qmp.Errorf("Name is empty")
+	case len(s.args.Name) > snapshotNameMax:
+		return qmp.Errorf("Name is longer than %d bytes", snapshotNameMax)
+	}
+	for i := range all {
+		if all[i].Name == s.args.Name {
+			return qmp.Errorf("Snapshot with name '%s' already exists on device '%s'", s.args.Name, s.args.Device)
+		}
+	}
+	err = tx.CreateSnapshot(d, s.disk.node, s.args.Name, time.Now(), func(err error) { s.left = err })
+	if err != nil {
+		return qmp.Errorf("Failed to create snapshot '%s' on device '%s': %v", s.args.Name, s.args.Device, err)
+	}
+	return nil
+}
+
+func (s *internalSnapshotAction) abort(*Plane) error {
+	if s.left == nil {
+		return nil
+	}
+	return qmp.Errorf("snapshot '%s' on device '%s': %v", s.args.Name, s.args.Device, s.left)
+}
+
+// keepsSnapshots refuses disks that cannot have any.
+func (p *Plane) keepsSnapshots(k keeper, device string) error {
+	if !k.node.Writable() {
+		return qmp.Errorf("Device '%s' is read only", device)
+	}
+	if _, err := k.node.Snapshots(); errors.Is(err, syscall.ENOTSUP) {
+		driver, _ := p.describe(k.top)
+		return qmp.Errorf("Block format '%s' used by device '%s' does not support internal snapshots", driver, device)
+	}
+	return nil
+}
+
+func listFailed(err error) error {
+	if errors.Is(err, syscall.ENOTSUP) {
+		return qmp.Errorf("Failed to get a snapshot list: Operation not supported")
+	}
+	return qmp.Errorf("Failed to get a snapshot list: %v", err)
+}
+
+type oldSnapshotArgs struct {
+	Device string  `qmp:"device"`
+	ID     *string `qmp:"id"`
+	Name   *string `qmp:"name"`
+}
+
+// snapshotInfo is a snapshot as monitors know it.
+type snapshotInfo struct {
+	ID           string  `json:"id"`
+	Name         string  `json:"name"`
+	VMStateBytes uint64  `json:"vm-state-size"`
+	Seconds      int64   `json:"date-sec"`
+	Nanoseconds  int     `json:"date-nsec"`
+	ClockSec     int64   `json:"vm-clock-sec"`
+	ClockNsec    int64   `json:"vm-clock-nsec"`
+	ICount       *uint64 `json:"icount,omitempty"`
+}
+
+func describeSnapshot(s *blockcore.Snapshot) snapshotInfo {
+	info := snapshotInfo{
+		ID: s.ID, Name: s.Name, VMStateBytes: s.VMStateBytes, Seconds: s.Taken.Unix(), Nanoseconds: s.Taken.Nanosecond(),
+		ClockSec: int64(s.VMClock / time.Second), ClockNsec: int64(s.VMClock % time.Second),
+	}
+	if s.Counted {
+		info.ICount = &s.Instructions
+	}
+	return info
+}
+
+// find finds the snapshot that is meant, when nobody changes anything.
+func (a *oldSnapshotArgs) find(n *blockcore.Node) (*blockcore.Snapshot, error) {
+	all, err := n.Snapshots()
+	if err != nil {
+		return nil, listFailed(err)
+	}
+	for i := range all {
+		s := &all[i]
+		if (a.ID == nil || s.ID == *a.ID) && (a.Name == nil || s.Name == *a.Name) {
+			return s, nil
+		}
+	}
+	text := func(s *string) string {
+		if s == nil {
+			return "null"
+		}
+		return *s
+	}
+	return nil, qmp.Errorf("Snapshot with id '%s' and name '%s' does not exist on device '%s'", text(a.ID), text(a.Name), a.Device)
+}
+
+// old changes a snapshot that is there, and tells what it was.
+func (p *Plane) old(ctx context.Context, why string, a *oldSnapshotArgs, change func(*blockcore.Tx, *blockcore.Drained, keeper, *blockcore.Snapshot) error) (any, error) {
+	k, err := p.keeper(a.Device)
+	switch {
+	case err != nil:
+		return nil, err
+	case a.ID == nil && a.Name == nil:
+		return nil, qmp.Errorf("Name or id must be provided")
+	}
+	var was *blockcore.Snapshot
+	err = p.during(ctx, p.flushedOptions(why+" "+a.Device, k.nodes()...), func(tx *blockcore.Tx, d *blockcore.Drained) (err error) {
+		if was, err = a.find(k.node); err != nil {
+			return err
+		}
+		if err := p.keepsSnapshots(k, a.Device); err != nil {
+			return err
+		}
+		return change(tx, d, k, was)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return describeSnapshot(was), nil
+}
+
+// deleteInternalSnapshot gives up a snapshot.
+func (p *Plane) deleteInternalSnapshot(ctx context.Context, _ *qmp.Call, a *oldSnapshotArgs) (any, error) {
+	return p.old(ctx, "delete a snapshot of", a, func(tx *blockcore.Tx, d *blockcore.Drained, k keeper, s *blockcore.Snapshot) error {
+		if err := tx.DeleteSnapshot(d, k.node, s.ID); err != nil {
+			return qmp.Errorf("Failed to delete snapshot '%s' on device '%s': %v", s.Name, a.Device, err)
+		}
+		return nil
+	})
+}
+
+// applyInternalSnapshot makes a disk what it was at a snapshot, when nobody uses it. Exports may be there, without clients.
+func (p *Plane) applyInternalSnapshot(ctx context.Context, _ *qmp.Call, a *oldSnapshotArgs) (any, error) {
+	return p.old(ctx, "apply a snapshot of", a, func(tx *blockcore.Tx, d *blockcore.Drained, k keeper, s *blockcore.Snapshot) error {
+		if err := p.unused(k, s.DiskBytes != k.node.Size()); err != nil {
+			return err
+		}
+		if err := tx.ApplySnapshot(d, k.node, s.ID); err != nil {
+			return qmp.Errorf("Failed to apply snapshot '%s' on device '%s': %v", s.Name, a.Device, err)
+		}
+		return nil
+	})
+}
+
+// unused refuses a disk whose contents somebody relies on.
+func (p *Plane) unused(k keeper, resized bool) error {
+	nodes := k.nodes()
+	for _, n := range nodes {
+		for _, e := range n.Parents() {
+			above, owner := e.User()
+			if above != nil && slices.Contains(nodes, above) {
+				continue
+			}
+			if err := p.mayChangeBelow(n, e, above, owner, resized); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mayChangeBelow refuses one user of a disk: all but an export without clients.
+func (p *Plane) mayChangeBelow(n *blockcore.Node, e *blockcore.Edge, above *blockcore.Node, owner *blockcore.Root, resized bool) error {
+	if above != nil {
+		return qmp.Errorf("Node '%s' is used by node '%s'; a snapshot can only be applied to a disk that nothing uses", n.Name(), above.Name())
+	}
+	x := p.exportOf(owner)
+	switch {
+	case x == nil:
+		return qmp.Errorf("Node '%s' is used by '%s'; a snapshot can only be applied to a disk that nothing uses", n.Name(), owner.Name())
+	case x.nbd.Clients() > 0:
+		return qmp.Errorf("Export '%s' is in use by clients; a snapshot can only be applied when they are disconnected", x.id)
+	case resized && e.Shared()&blockcore.PermResize == 0:
+		return qmp.Errorf("Export '%s' keeps node '%s' from being resized, and the snapshot has another size", x.id, n.Name())
+	}
+	return nil
+}
+
+// exportOf returns the export whose handle an owner is, or nil.
+func (p *Plane) exportOf(owner *blockcore.Root) *export {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.exports {
+		if e.nbd.Root() == owner {
+			return e
+		}
+	}
+	return nil
+}
