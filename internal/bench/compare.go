@@ -24,6 +24,8 @@ type results struct {
 	Compared []harness.Comparison `json:"compared"`
 	Idle     []harness.Idle       `json:"idle,omitempty"`
 	Startup  []harness.Startup    `json:"startup,omitempty"`
+
+	Snapshots []harness.Snapshots `json:"snapshots,omitempty"`
 }
 
 // compare is the program: it plans, builds, measures, reports.
@@ -75,6 +77,11 @@ func measure(ctx context.Context, f flags, p plan, r *results) (err error) {
 			return err
 		}
 	}
+	if p.snapshots {
+		if r.Snapshots, err = harness.MeasureSnapshots(ctx, p.options); err != nil {
+			return err
+		}
+	}
 	if len(p.options.Workloads) > 0 {
 		r.Compared, err = harness.Run(ctx, p.options)
 	}
@@ -95,6 +102,7 @@ func (r results) save(path string) error {
 func list(f flags) error {
 	fmt.Println(startupName)
 	fmt.Println(idleName)
+	fmt.Println(snapshotName)
 	for _, w := range f.matrix() {
 		fmt.Println(w.Name())
 	}

@@ -51,14 +51,16 @@ func (f *flags) register(set *pflag.FlagSet) {
 
 // Benchmarks beside the matrix.
 const (
-	idleName    = "idle"
-	startupName = "startup"
+	idleName     = "idle"
+	startupName  = "startup"
+	snapshotName = "snapshot"
 )
 
 // plan is what the flags ask for.
 type plan struct {
-	options       harness.Options
-	idle, startup bool
+	options harness.Options
+
+	idle, startup, snapshots bool
 }
 
 func (f flags) plan() (plan, error) {
@@ -71,7 +73,7 @@ func (f flags) plan() (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	p := plan{idle: name.MatchString(idleName), startup: name.MatchString(startupName)}
+	p := plan{idle: name.MatchString(idleName), startup: name.MatchString(startupName), snapshots: name.MatchString(snapshotName)}
 	p.options = harness.Options{
 		Workloads: harness.Select(f.matrix(), name),
 		Servers:   kinds,

@@ -56,6 +56,9 @@ func blockdev(name, storage, file string) string {
 	if storage == "null" {
 		return fmt.Sprintf("driver=null-co,node-name=%s,size=%d,read-zeroes=on", name, sizeBytes)
 	}
+	if storage == "qcow2" {
+		return fmt.Sprintf("driver=qcow2,node-name=%s,file.driver=file,file.filename=%s", name, file)
+	}
 	return fmt.Sprintf("driver=file,node-name=%s,filename=%s", name, file)
 }
 

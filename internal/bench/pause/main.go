@@ -16,8 +16,9 @@ func main() {
 	ours := pflag.String("ours", "bin/nbd-dataplane", "our executable")
 	times := pflag.Int("times", 200, "operations a round")
 	rounds := pflag.Int("rounds", 3, "rounds; the daemons take turns")
+	only := pflag.String("node", "", "only on this kind of node: null, raw or qcow2")
 	pflag.Parse()
-	if err := compare(*ours, *rounds, *times); err != nil {
+	if err := compare(*ours, *only, *rounds, *times); err != nil {
 		fmt.Fprintln(os.Stderr, "pause:", err)
 		os.Exit(1)
 	}
@@ -29,20 +30,27 @@ type contestant struct {
 	op   operation
 }
 
-func compare(ours string, rounds, times int) error {
+func compare(ours, only string, rounds, times int) error {
 	ours, err := filepath.Abs(ours)
 	if err != nil {
 		return err
 	}
 	nbd, qsd := kind{"nbd-dataplane", []string{ours, "daemon"}}, kind{"qemu-storage-daemon", []string{"qemu-storage-daemon"}}
-	all := []contestant{
-		{nbd, operation{"replace", replace}}, {nbd, operation{"reopen", reopen}}, {qsd, operation{"reopen", reopen}},
-	}
+	replaces, reopens := operation{name: "replace", do: replace}, operation{name: "reopen", do: reopen}
+	snapshots := operation{name: "snapshot", do: snapshot, prepare: overlay, timesMax: snapshotsMax}
+	plain := []contestant{{nbd, replaces}, {nbd, reopens}, {qsd, reopens}}
+	images := []contestant{{nbd, snapshots}, {qsd, snapshots}}
 	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) around a change of what is under it, in")
 	fmt.Println("microseconds; \"normal\" is the same in a window of the same length without a change, \"pause\" the difference.")
 	fmt.Printf("\n%-6s %-20s %-8s %8s %8s %8s %8s %8s %8s\n", "node", "daemon", "change", "normal", "p99", "median", "p99", "pause", "p99")
-	for _, storage := range []string{"null", "raw"} {
-		if err := one(storage, all, rounds, times); err != nil {
+	for _, c := range []struct {
+		storage string
+		all     []contestant
+	}{{"null", plain}, {"raw", plain}, {"qcow2", images}} {
+		if only != "" && c.storage != only {
+			continue
+		}
+		if err := one(c.storage, c.all, rounds, times); err != nil {
 			return err
 		}
 	}
@@ -67,6 +75,9 @@ func one(storage string, all []contestant, rounds, times int) error {
 		for i := range all {
 			at := (round + i) % len(all)
 			c := all[at]
+			if err := renew(storage, file); err != nil {
+				return err
+			}
 			d, err := start(c.kind, storage, file)
 			if err != nil {
 				return err
@@ -81,6 +92,19 @@ func one(storage string, all []contestant, rounds, times int) error {
 	}
 	for i, c := range all {
 		print(storage, c, sums[i])
+	}
+	return nil
+}
+
+// renew makes images new that the last daemon has changed in a way of its own.
+func renew(storage, file string) error {
+	if storage != "qcow2" {
+		return nil
+	}
+	for _, name := range []string{file, file + ".other"} {
+		if err := createImage(name); err != nil {
+			return err
+		}
 	}
 	return nil
 }

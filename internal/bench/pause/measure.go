@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"os/exec"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -13,6 +15,10 @@ import (
 type operation struct {
 	name string
 	do   func(d *daemon, storage, file string, n int) error
+	// prepare what do needs, before the time begins that is looked at; nil = nothing.
+	prepare func(d *daemon, storage, file string, n int) error
+	// timesMax is how often it may be done to one daemon; 0 = as often as one likes.
+	timesMax int
 }
 
 // reopen gives a node the options that it has: both daemons know it, and drain for it.
@@ -31,6 +37,39 @@ func replace(d *daemon, _, _ string, n int) error {
 		from, to = to, from
 	}
 	return d.do("x-blockdev-replace", map[string]any{"node-name": from, "with": to})
+}
+
+// snapshotsMax keeps the chain short that grows with each snapshot.
+const snapshotsMax = 25
+
+// overlay makes an empty image and has the daemon open it: the name is that of the node, or of the one that the export has at first.
+func overlay(d *daemon, _, file string, n int) error {
+	path := fmt.Sprintf("%s.overlay%d", file, n)
+	if err := createImage(path); err != nil {
+		return err
+	}
+	return d.do("blockdev-add", map[string]any{"driver": "qcow2", "node-name": overlayName(n), "backing": nil,
+		"file": map[string]any{"driver": "file", "filename": path}})
+}
+
+func overlayName(n int) string {
+	if n < 0 {
+		return "d"
+	}
+	return fmt.Sprintf("overlay%d", n)
+}
+
+// snapshot puts the overlay over what the export has.
+func snapshot(d *daemon, _, _ string, n int) error {
+	return d.do("blockdev-snapshot", map[string]any{"node": overlayName(n - 1), "overlay": overlayName(n)})
+}
+
+// createImage makes an empty qcow2 image, in place of one that may be there.
+func createImage(path string) error {
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", path, strconv.Itoa(sizeBytes)).CombinedOutput(); err != nil {
+		return fmt.Errorf("qemu-img: %w: %s", err, out)
+	}
+	return nil
 }
 
 // watch is when a client heard of its server. The thread of the connection appends, the measuring goroutine takes.
@@ -67,6 +106,9 @@ type gaps struct{ with, without []float64 }
 
 // measure runs the operation times times under load, and stops the daemon.
 func measure(d *daemon, o operation, storage, file string, times int) (gaps, error) {
+	if o.timesMax > 0 {
+		times = min(times, o.timesMax)
+	}
 	var w watch
 	load, err := loadgen.Open(loadgen.Spec{
 		URI: d.uri, Mode: loadgen.Mixed, BlockBytes: 4096, Depth: 32, Conns: 1, RangeBytes: sizeBytes, Seed: 1, Heard: w.heard,
@@ -87,6 +129,11 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 	time.Sleep(10 * spaceBetween) // a warm-up
 	var g gaps
 	for n := range times {
+		if o.prepare != nil {
+			if err := o.prepare(d, storage, file, n); err != nil {
+				return g, fmt.Errorf("%s: %w", o.name, err)
+			}
+		}
 		w.take()
 		time.Sleep(spaceBetween)
 		g.without = append(g.without, longest(w.take()))
