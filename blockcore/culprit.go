@@ -65,8 +65,11 @@ func (g *Graph) culprits(d *Drained) []Culprit {
 			found = append(found, Culprit{Request: q})
 		}
 	}
-	for n, left := range g.unaccounted(nodes, found) {
-		found = append(found, Culprit{What: fmt.Sprintf("%d operations in node %s that no request accounts for (background work)", left, n.name)})
+	unaccounted := g.unaccounted(nodes, found)
+	for _, n := range nodes {
+		if left := unaccounted[n]; left > 0 {
+			found = append(found, Culprit{What: fmt.Sprintf("%d operations in node %s that no request accounts for (background work)", left, n.name)})
+		}
 	}
 	for _, r := range roots {
 		if r.owner != nil && r.owner.Busy() {
