@@ -25,6 +25,7 @@ var changes = []change{
 	{"crash", 5, (*controller).crash},
 	{"overlay", 6, (*controller).overlay},
 	{"power cut", 5, (*controller).powerCut},
+	{"snapshot", 8, (*controller).snapshot},
 	{"switch", 5, (*controller).redirect},
 	{"target", 5, (*controller).target},
 	{"job", 4, (*controller).job},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"nbd-dataplane/backends/qcow2"
 	"nbd-dataplane/backends/qcow2/offline"
@@ -11,7 +12,10 @@ import (
 )
 
 // image is a qcow2 image in a simulated file.
-type image struct{ wrapped }
+type image struct {
+	wrapped
+	kept map[string][]uint64 // what the cells were at a snapshot, by its id
+}
 
 // BlockStatus implements blockcore.Mapper.
 func (i *image) BlockStatus(t *blockcore.Task, r blockcore.Range, exts []blockcore.Extent, max int) ([]blockcore.Extent, error) {
@@ -19,9 +23,29 @@ func (i *image) BlockStatus(t *blockcore.Task, r blockcore.Range, exts []blockco
 	return i.inner.(blockcore.Mapper).BlockStatus(t, r, exts, max)
 }
 
+// Snapshots implements blockcore.Snapshotter.
+func (i *image) Snapshots(t *blockcore.Task) ([]blockcore.Snapshot, error) {
+	return i.inner.(blockcore.Snapshotter).Snapshots(t)
+}
+
+// CreateSnapshot implements blockcore.Snapshotter.
+func (i *image) CreateSnapshot(t *blockcore.Task, name string, taken time.Time) (string, error) {
+	return i.inner.(blockcore.Snapshotter).CreateSnapshot(t, name, taken)
+}
+
+// DeleteSnapshot implements blockcore.Snapshotter.
+func (i *image) DeleteSnapshot(t *blockcore.Task, id string) error {
+	return i.inner.(blockcore.Snapshotter).DeleteSnapshot(t, id)
+}
+
+// ApplySnapshot implements blockcore.Snapshotter.
+func (i *image) ApplySnapshot(t *blockcore.Task, id string) error {
+	return i.inner.(blockcore.Snapshotter).ApplySnapshot(t, id)
+}
+
 // newImage wraps what was opened.
 func (w *world) newImage(name string, inner *qcow2.Image) *image {
-	i := &image{}
+	i := &image{kept: map[string][]uint64{}}
 	i.inner = inner
 	i.layer.init(w, name, i)
 	return i

@@ -91,8 +91,11 @@ func (l *layer) Attach(ctx *blockcore.AioContext) {
 	l.away = false
 }
 
-// enter notes a request that begins; what it returns notes the end.
+// enter notes a request that begins; what it returns notes the end. The control plane itself may read in what it changes, down to the disk.
 func (l *layer) enter(what string) func() {
+	if what == "read" && l.w.attending() {
+		return l.enterDrained(what)
+	}
 	l.mayRun(what + " begins")
 	l.running++
 	return func() {

@@ -67,7 +67,7 @@ func TestSeeds(t *testing.T) {
 var happens = []string{
 	"change done", "change failed", "closed", "control by a task", "copied up", "drain failed", "drain settled", "held", "injected in the graph",
 	"job aborted", "job done", "move refused", "moved", "moved while held", "overlays", "overtaken",
-	"power cuts",
+	"power cuts", "snapshots applied", "snapshots deleted", "snapshots taken",
 }
 
 func logCounts(t *testing.T, counts map[string]int) {

@@ -64,6 +64,14 @@ func (v *volume) mayLose(cells int, now int64) {
 	}
 }
 
+// mayBecome notes that a snapshot could not be applied: a power cut may leave it applied, until something is written.
+func (v *volume) mayBecome(tags []uint64, now int64) {
+	v.maybe = append(v.maybe, len(tags))
+	for i := range min(len(tags), len(v.cells)) {
+		v.cells[i] = append(v.cells[i], &write{tag: tags[i], begin: now, end: now, durable: never, optional: true})
+	}
+}
+
 // reset takes over what the cells hold, as one durable write.
 func (v *volume) reset(tags []uint64, now int64) {
 	v.open = nil

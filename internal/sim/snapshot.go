@@ -1,0 +1,138 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"nbd-dataplane/blockcore"
+)
+
+// snapshot takes, deletes or applies a snapshot inside of an image.
+func (c *controller) snapshot() {
+	w := c.w
+	d, _ := c.pickLayer(isImage).(*image)
+	if d == nil || w.locked[d.volume] {
+		return
+	}
+	v := d.volume
+	w.locked[v] = true
+	defer delete(w.locked, v)
+	c.within("snapshot", []*layer{&d.layer}, func(s *section) {
+		if !w.here(&d.layer) {
+			return
+		}
+		id, ok := pick(c.rng, slices.Sorted(maps.Keys(d.kept)))
+		switch n := c.rng.IntN(4); {
+		case !ok || n < 2 && len(d.kept) < 4:
+			c.takeSnapshot(s, d)
+		case n == 2:
+			c.deleteSnapshot(s, d, id)
+		default:
+			c.applySnapshot(s, d, id)
+		}
+	})
+}
+
+// takeSnapshot keeps what the cells are now, and looks at them.
+func (c *controller) takeSnapshot(s *section, d *image) {
+	w := c.w
+	var taken string
+	var tags []uint64
+	err := c.update("snapshot of "+d.name, func(tx *blockcore.Tx) error {
+		c.attend()
+		if err := tx.CreateSnapshot(s.d, d.node, w.newName("snapshot"), time.Unix(0, 0), nil); err != nil {
+			return err
+		}
+		return tx.Alter(s.d, d.node, func(t *blockcore.Task) (func(*blockcore.Task), error) {
+			list, err := d.Snapshots(t)
+			if err != nil {
+				return nil, err
+			}
+			taken = list[len(list)-1].ID
+			tags, err = c.cellsOf(t, d)
+			return nil, err
+		})
+	})
+	if err != nil {
+		c.look(d)
+		return
+	}
+	d.kept[taken] = tags
+	w.count("snapshots taken")
+}
+
+// cellsOf reads all of an image in a section.
+func (c *controller) cellsOf(t *blockcore.Task, d *image) ([]uint64, error) {
+	p := t.Buffers().Get(int(d.Size()))
+	defer t.Buffers().Put(p)
+	if err := d.inner.ReadAt(t, p, 0); err != nil {
+		return nil, err
+	}
+	now := c.w.tick()
+	var tags []uint64
+	for at := 0; at < len(p); at += cellBytes {
+		tag, err := cellTag(p[at : at+cellBytes])
+		if err == nil {
+			err = d.volume.check(at/cellBytes, tag, now)
+		}
+		if err != nil {
+			c.w.fail("at a snapshot of %s: %v", d.name, err)
+			return nil, err
+		}
+		tags = append(tags, tag)
+	}
+	return tags, nil
+}
+
+// deleteSnapshot gives one up. When that fails it is there or not.
+func (c *controller) deleteSnapshot(s *section, d *image, id string) {
+	err := c.updateWhole("delete a snapshot of "+d.name, func(tx *blockcore.Tx) error {
+		c.attend()
+		return tx.DeleteSnapshot(s.d, d.node, id)
+	})
+	if err == nil {
+		c.w.count("snapshots deleted")
+	}
+	c.look(d)
+}
+
+// applySnapshot makes an image what it was.
+func (c *controller) applySnapshot(s *section, d *image, id string) {
+	w := c.w
+	tags := d.kept[id]
+	err := c.updateWhole("apply a snapshot to "+d.name, func(tx *blockcore.Tx) error {
+		c.attend()
+		err := tx.ApplySnapshot(s.d, d.node, id)
+		c.park(0)
+		if err == nil {
+			d.volume.resize(len(tags), w.tick())
+			d.volume.reset(tags, w.tick())
+		} else {
+			d.volume.mayBecome(tags, w.tick())
+		}
+		return err
+	})
+	if err == nil {
+		w.count("snapshots applied")
+	}
+	if d.Size() != d.volume.sizeBytes() {
+		w.fail("%s has %d bytes at a snapshot, and should have %d", d.name, d.Size(), d.volume.sizeBytes())
+	}
+	c.look(d)
+}
+
+// look sees which snapshots there are.
+func (c *controller) look(d *image) {
+	list, err := d.node.Snapshots()
+	c.park(0)
+	c.mayFail("the list of snapshots", err)
+	if err != nil {
+		return
+	}
+	there := map[string]bool{}
+	for _, one := range list {
+		there[one.ID] = true
+	}
+	maps.DeleteFunc(d.kept, func(id string, _ []uint64) bool { return !there[id] })
+}
