@@ -61,6 +61,10 @@ mutants: ## break blockcore on purpose, and see that the simulation finds each m
 e2e: deps build ## boot virtual machines (TCG) on a disk served by us: nbd-client and QEMU's nbd: drive
 	$(GO) test -tags e2e $(TEST_FLAGS) -v ./e2e
 
+.PHONY: show-resize
+show-resize: deps ## watch a guest's kernel, and a guest under QEMU, learn that their disk has become larger
+	@scripts/resize-in-guest
+
 .PHONY: bench
 bench: deps build ## compare with the other servers; BENCH=--quick, or any option of internal/bench
 	$(GO) run ./internal/bench --ours $(BIN) $(BENCH)

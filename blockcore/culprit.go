@@ -54,11 +54,15 @@ func (e *DrainError) Unwrap() error { return e.cause }
 // loopAnswerMax is how long a loop may take to say what is in flight on it.
 const loopAnswerMax = time.Second
 
-// culprits lists what d waits for. Not on a loop.
-func (g *Graph) culprits(d *Drained) []Culprit {
+// WaitsFor lists what d waits for, with nobody's stack: nothing when it is still, or has not begun. Not on a loop.
+func (g *Graph) WaitsFor(d *Drained) []Culprit {
 	g.mu.Lock()
+	waits := d.began && !d.settled && !d.ended
 	nodes, roots := d.coverage()
 	g.mu.Unlock()
+	if !waits {
+		return nil
+	}
 	var found []Culprit
 	for _, q := range g.requests(roots, &found) {
 		if !q.Held {
@@ -76,7 +80,6 @@ func (g *Graph) culprits(d *Drained) []Culprit {
 			found = append(found, Culprit{What: fmt.Sprintf("owner %s, which is busy", r.name)})
 		}
 	}
-	stacks(found)
 	return found
 }
 
@@ -148,9 +151,9 @@ const stackBytesMax = 8 << 20
 
 // stacks finds the stack of each culprit's Task. A Task is a goroutine to the runtime, whose outermost function of ours
 // is (*Task).coroutine with the Task as its receiver: that address stands in the traceback.
-func stacks(found []Culprit) {
+func stacks(found []Culprit) []Culprit {
 	if len(found) == 0 {
-		return
+		return nil
 	}
 	text := make([]byte, 64<<10)
 	for {
@@ -174,4 +177,5 @@ func stacks(found []Culprit) {
 			}
 		}
 	}
+	return found
 }

@@ -4,13 +4,16 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
 // DrainOptions say what to drain. Who uses what is drained is drained too, up to the owners; what is below is not.
 type DrainOptions struct {
 	// Why is told to whoever asks who holds the section.
-	Why   string
+	Why string
+	// ID is by what its holder can be asked about it; "" = nobody can.
+	ID    string
 	Nodes []*Node
 	Roots []*Root
 	// All drains every node there is, and covers those that are made in the section.
@@ -35,15 +38,24 @@ type Drained struct {
 	// Immutable.
 	graph *Graph
 	why   string
+	id    string
 	all   bool
 	nodes []*Node
 	roots []*Root
 	begun time.Time
+	over  chan struct{} // closed when all loops have resumed
 
 	// Guarded by graph.mu.
-	ended   bool
-	settled bool
-	timings Timings
+	began     bool    // what it covers has been told, or is going to be
+	steps     []*step // what the loops were told for it
+	settled   bool
+	settledAt time.Time
+	ended     bool
+	endedAt   time.Time
+	timings   Timings // without Resume
+
+	// Safe from anywhere.
+	resume atomic.Int64 // Timings.Resume, when the section is over
 }
 
 // Timings tell how long each phase of a drain took.
@@ -53,6 +65,7 @@ type Timings struct {
 	Quiesce  time.Duration // sources stopped, parents first
 	Settle   time.Duration // the wait for what was in flight
 	Held     time.Duration // from then to End
+	Resume   time.Duration // from End until every loop has resumed; requests that were held back have gone on by then
 }
 
 // Drain quiesces what o names and waits until nothing of it is in flight. When ctx or o.Max ends first, everything is resumed
@@ -63,16 +76,18 @@ func (g *Graph) Drain(ctx context.Context, o DrainOptions) (*Drained, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Max)
 	defer cancel()
-	d := &Drained{graph: g, why: o.Why, all: o.All, nodes: slices.Clone(o.Nodes), roots: slices.Clone(o.Roots), begun: time.Now()}
+	d := &Drained{graph: g, why: o.Why, id: o.ID, all: o.All, nodes: slices.Clone(o.Nodes), roots: slices.Clone(o.Roots),
+		begun: time.Now(), over: make(chan struct{})}
+	g.enter(d)
 	if o.FlushAhead {
 		g.flushAhead(ctx, d.nodes, o.Max/2)
 	}
-	steps, err := g.quiesce(ctx, d, o.connected)
-	if err != nil {
+	if err := g.quiesce(ctx, d, o.connected); err != nil {
+		g.leave(d)
 		return nil, fmt.Errorf("drain for %s: %w", d.why, err)
 	}
-	if err := g.settle(ctx, d, steps); err != nil {
-		err := &DrainError{Why: d.why, After: time.Since(d.begun), Culprits: g.culprits(d), cause: err}
+	if err := g.settle(ctx, d); err != nil {
+		err := &DrainError{Why: d.why, After: time.Since(d.begun), Culprits: stacks(g.WaitsFor(d)), cause: err}
 		g.emit(DrainFailed{Why: d.why, Err: err})
 		d.End()
 		return nil, err
@@ -81,22 +96,45 @@ func (g *Graph) Drain(ctx context.Context, o DrainOptions) (*Drained, error) {
 	return d, nil
 }
 
+// enter has d listed, and leave has it listed no more.
+func (g *Graph) enter(d *Drained) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forgetOver()
+	g.sections[d] = struct{}{}
+}
+
+func (g *Graph) leave(d *Drained) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.sections, d)
+}
+
+// forgetOver drops the sections that are over from the list: loops, which end them, do not take graph.mu. It is held.
+func (g *Graph) forgetOver() {
+	for d := range g.sections {
+		if d.isOver() {
+			delete(g.sections, d)
+		}
+	}
+}
+
 // quiesce begins a section: phases one to three.
-func (g *Graph) quiesce(ctx context.Context, d *Drained, connected bool) ([]*step, error) {
+func (g *Graph) quiesce(ctx context.Context, d *Drained, connected bool) error {
 	if err := g.lock(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	defer g.unlock()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, n := range d.nodes {
 		if g.nodes[n.name] != n {
-			return nil, fmt.Errorf("node %s is gone", n.name)
+			return fmt.Errorf("node %s is gone", n.name)
 		}
 	}
 	for _, r := range d.roots {
 		if r.gone {
-			return nil, fmt.Errorf("owner %s is gone", r.name)
+			return fmt.Errorf("owner %s is gone", r.name)
 		}
 	}
 	var w walk
@@ -113,13 +151,13 @@ func (g *Graph) quiesce(ctx context.Context, d *Drained, connected bool) ([]*ste
 	for _, r := range d.roots {
 		w.quiesceRoot(r)
 	}
-	g.sections[d] = struct{}{}
-	return w.tell(g), nil
+	d.began, d.steps = true, w.tell(g)
+	return nil
 }
 
 // settle is phase four, the one wait.
-func (g *Graph) settle(ctx context.Context, d *Drained, steps []*step) error {
-	for _, s := range steps {
+func (g *Graph) settle(ctx context.Context, d *Drained) error {
+	for _, s := range d.steps { // nobody else changes them any more
 		select {
 		case <-s.done:
 		case <-ctx.Done():
@@ -130,7 +168,7 @@ func (g *Graph) settle(ctx context.Context, d *Drained, steps []*step) error {
 	for {
 		rung := g.bell.next()
 		if !d.busy() {
-			d.settle(steps, begin)
+			d.settle(begin)
 			return nil
 		}
 		select {
@@ -141,16 +179,16 @@ func (g *Graph) settle(ctx context.Context, d *Drained, steps []*step) error {
 	}
 }
 
-func (d *Drained) settle(steps []*step, begin time.Time) {
+func (d *Drained) settle(begin time.Time) {
 	d.graph.mu.Lock()
 	defer d.graph.mu.Unlock()
-	d.settled = true
-	for _, s := range steps {
+	d.settled, d.settledAt = true, time.Now()
+	for _, s := range d.steps {
 		d.timings.Throttle = max(d.timings.Throttle, s.took[0])
 		d.timings.Unplug = max(d.timings.Unplug, s.took[1])
 		d.timings.Quiesce = max(d.timings.Quiesce, s.took[2])
 	}
-	d.timings.Settle = time.Since(begin)
+	d.timings.Settle = d.settledAt.Sub(begin)
 }
 
 // busy reports whether something that d covers has requests in flight, or does not know yet that it is to be quiet: another section
@@ -227,11 +265,10 @@ func (d *Drained) End() {
 		g.mu.Unlock()
 		return
 	}
-	d.ended = true
+	d.ended, d.endedAt = true, time.Now()
 	if d.settled {
-		d.timings.Held = time.Since(d.begun) - d.timings.Settle
+		d.timings.Held = d.endedAt.Sub(d.settledAt)
 	}
-	timings, settled := d.timings, d.settled
 	g.ending = append(g.ending, d)
 	g.mu.Unlock()
 	// Who changes the graph just now ends the section for us: waiting for that might take as long as a loop does.
@@ -240,14 +277,13 @@ func (d *Drained) End() {
 	} else {
 		g.bell.ring()
 	}
-	if settled {
-		g.emit(DrainEnded{Why: d.why, Timings: timings})
-	}
 }
 
 // resume is phase five. The control plane and graph.mu are held.
-func (g *Graph) resume(d *Drained) {
-	var w walk
+func (g *Graph) resume(d *Drained) *resumption {
+	g.forgetOver()
+	r := &resumption{section: d, settled: d.settled, timings: d.timings, begun: d.endedAt}
+	w := walk{ends: r}
 	if d.all {
 		g.drainAll--
 		d.nodes = g.sorted()
@@ -260,12 +296,15 @@ func (g *Graph) resume(d *Drained) {
 			w.resumeNode(n)
 		}
 	}
-	delete(g.sections, d)
 	w.tell(g)
+	return r
 }
 
 // Why returns what the section is for. Safe from anywhere.
 func (d *Drained) Why() string { return d.why }
+
+// ID returns by what its holder can be asked about the section, or "". Safe from anywhere.
+func (d *Drained) ID() string { return d.id }
 
 // Begun returns when the drain was asked for. Safe from anywhere.
 func (d *Drained) Begun() time.Time { return d.begun }
@@ -274,8 +313,23 @@ func (d *Drained) Begun() time.Time { return d.begun }
 func (d *Drained) Timings() Timings {
 	d.graph.mu.Lock()
 	defer d.graph.mu.Unlock()
-	return d.timings
+	t := d.timings
+	t.Resume = time.Duration(d.resume.Load())
+	return t
 }
+
+// Held returns for how long the section has been still, until now or until its end. Safe from anywhere.
+func (d *Drained) Held() time.Duration {
+	d.graph.mu.Lock()
+	defer d.graph.mu.Unlock()
+	if !d.settled || d.ended {
+		return d.timings.Held
+	}
+	return time.Since(d.settledAt)
+}
+
+// Over is closed when the section has ended and every loop has resumed what it covered. Safe from anywhere.
+func (d *Drained) Over() <-chan struct{} { return d.over }
 
 // Settled reports whether the wait is over and what d covers is still. Safe from anywhere.
 func (d *Drained) Settled() bool {

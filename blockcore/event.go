@@ -11,7 +11,7 @@ type DrainSettled struct {
 	Timings Timings
 }
 
-// DrainEnded: a drained section has ended.
+// DrainEnded: a drained section has ended, and what it covered goes on, where no other section covers it.
 type DrainEnded struct {
 	Why     string
 	Timings Timings

@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+const (
+	// aheadMax is how often a node is flushed ahead: each flush leaves to the next one what was written while it ran.
+	aheadMax = 4
+	// aheadShort is a flush that found next to nothing to write.
+	aheadShort = 3 * time.Millisecond
+)
+
 // flushAhead makes durable, before a section begins, what was acknowledged until now, so that a flush in the section has little to
 // do and clients stand still for a shorter time. It is no more than that: what it does not reach, or not in time, the flush in the section
 // does, which also reports errors.
@@ -12,16 +19,27 @@ func (g *Graph) flushAhead(ctx context.Context, nodes []*Node, most time.Duratio
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	for _, n := range nodes {
-		done := make(chan struct{})
-		c := n.Context()
-		if n.can.flusher == nil || !c.Post(func() { n.flushUnless(c, done) }) {
-			continue
+		for range aheadMax {
+			begin := time.Now()
+			if !n.flushed(ctx) || time.Since(begin) < aheadShort {
+				break
+			}
 		}
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return
-		}
+	}
+}
+
+// flushed flushes n once, and reports whether it may be worth while to do so again.
+func (n *Node) flushed(ctx context.Context) bool {
+	done := make(chan struct{})
+	c := n.Context()
+	if n.can.flusher == nil || !c.Post(func() { n.flushUnless(c, done) }) {
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -24,12 +24,12 @@ type Graph struct {
 	mu       sync.Mutex
 	nodes    map[string]*Node
 	roots    map[*Root]struct{}
-	sections map[*Drained]struct{}
-	ending   []*Drained     // sections that ended, for the control plane to resume
-	drainAll int            // sections that cover everything
-	main     *AioContext    // where drivers run that cannot leave it
-	unnamed  uint64         // nodes that got their name from us
-	leaving  map[*Node]bool // removed and not closed; false = nobody will close them any more
+	sections map[*Drained]struct{} // all that were asked for; some of them may be over
+	ending   []*Drained            // sections that ended, for the control plane to resume
+	drainAll int                   // sections that cover everything
+	main     *AioContext           // where drivers run that cannot leave it
+	unnamed  uint64                // nodes that got their name from us
+	leaving  map[*Node]bool        // removed and not closed; false = nobody will close them any more
 
 	// Safe from anywhere.
 	bell bell
@@ -100,12 +100,20 @@ func (g *Graph) unlock() {
 }
 
 func (g *Graph) resumeEnded() {
+	for _, r := range g.resumeAll() {
+		r.taken()
+	}
+}
+
+func (g *Graph) resumeAll() []*resumption {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	var all []*resumption
 	for _, d := range g.ending {
-		g.resume(d)
+		all = append(all, g.resume(d))
 	}
 	g.ending = nil
+	return all
 }
 
 // AddNode puts an opened driver into the graph, in an Update of its own. On error the driver remains the caller's.
@@ -189,7 +197,7 @@ func (g *Graph) Sections() []*Drained {
 	defer g.mu.Unlock()
 	all := make([]*Drained, 0, len(g.sections))
 	for d := range g.sections {
-		if !d.ended {
+		if d.began && !d.ended {
 			all = append(all, d)
 		}
 	}

@@ -43,7 +43,10 @@ func (r *Root) tellings() *atomic.Int32 { return &r.telling }
 
 // walk collects what changes in a step, in the order in which it is to be told: parents before children when they are hushed, children
 // before parents when they stir. graph.mu is held.
-type walk struct{ touched []quiet }
+type walk struct {
+	touched []quiet
+	ends    *resumption // of the section whose end this is; nil = of none
+}
 
 // quiesceNode counts one more section on n. Its parents come first: a parent that does not start requests leaves its child quiet.
 func (w *walk) quiesceNode(n *Node) {
@@ -116,6 +119,8 @@ type step struct {
 	stir  []quiet
 	done  chan struct{} // closed when it has run
 	took  [3]time.Duration
+	ends  *resumption  // whose part it is; nil = no section's end
+	phase atomic.Int32 // a Phase: how far a section has got by it
 }
 
 // tell sends what has changed to the loops and returns what was sent. graph.mu is held.
@@ -129,7 +134,8 @@ func (w *walk) tell(g *Graph) []*step {
 		}
 		s := steps[on]
 		if s == nil {
-			s = &step{graph: g, on: on, done: make(chan struct{})}
+			s = &step{graph: g, on: on, done: make(chan struct{}), ends: w.ends}
+			s.phase.Store(int32(PhaseThrottle))
 			steps[on] = s
 			order = append(order, s)
 		}
@@ -141,6 +147,7 @@ func (w *walk) tell(g *Graph) []*step {
 		}
 	}
 	w.touched = nil
+	w.ends.expect(len(order))
 	for _, s := range order {
 		if !s.on.Post(s.run) {
 			s.taken() // a context that is closed has nothing in flight
@@ -157,11 +164,11 @@ func (s *step) run() {
 			r.throttle.Suspend()
 		}
 	}
-	unplug := time.Now()
+	unplug := s.enters(PhaseUnplug)
 	if len(s.hush) > 0 {
 		s.on.engine.submit()
 	}
-	quiesce := time.Now()
+	quiesce := s.enters(PhaseQuiesce)
 	for _, q := range s.hush {
 		q.hush()
 	}
@@ -178,6 +185,12 @@ func (s *step) run() {
 	}
 }
 
+// enters notes that a phase begins now.
+func (s *step) enters(p Phase) time.Time {
+	s.phase.Store(int32(p))
+	return time.Now()
+}
+
 // taken says that the loop has done what it was told.
 func (s *step) taken() {
 	for _, q := range s.hush {
@@ -186,5 +199,7 @@ func (s *step) taken() {
 	for _, q := range s.stir {
 		q.tellings().Add(-1)
 	}
+	s.phase.Store(int32(PhaseSettle))
 	close(s.done)
+	s.ends.taken()
 }

@@ -12,7 +12,8 @@
 // FUA write, is kept: every later flush and every FUA write fails with EIO until the file is opened
 // again, because nobody can say which of the earlier writes are on disk (reference nbd FL-2).
 // Plain writes and reads go on: they promise nothing about stable storage. All data goes through one
-// file description, so no other descriptor can swallow the report.
+// file description, so no other descriptor can swallow the report; a reopen syncs the old one before any sync
+// through the new one is acknowledged (see former).
 //
 // A FUA write that fails with something else than EIO, for instance ENOSPC, may have failed to
 // allocate (harmless, nothing is lost) or to sync. It is repeated without RWF_DSYNC: if it fails again it was

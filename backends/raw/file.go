@@ -20,8 +20,13 @@ type File struct {
 	lockFD int // holds the image locks; -1 = none
 	system system
 
+	// Changed only by a Tx.
+	node *blockcore.Node // nil = the file is in no graph
+
 	// Owned by the context.
-	syncs syncs
+	syncs    syncs
+	formers  []*former        // openings that are to be given up
+	retiring *blockcore.Chore // that gives them up; nil = there has been none
 	// Of those who make the file longer, one works and the others wait.
 	extending bool
 	extenders blockcore.WaitQueue
@@ -88,6 +93,7 @@ var (
 	_ blockcore.Featurer  = (*File)(nil)
 	_ blockcore.Resizer   = (*File)(nil)
 	_ blockcore.Reopener  = (*File)(nil)
+	_ blockcore.Adopter   = (*File)(nil)
 
 	_ blockcore.ContextFollower = (*File)(nil)
 	_ blockcore.DiscardCounter  = (*File)(nil)
@@ -116,9 +122,14 @@ func (f *File) Attach(ctx *blockcore.AioContext) { f.views.attach(ctx) }
 
 // Close closes the file and gives its locks back.
 func (f *File) Close(t *blockcore.Task) error {
-	views := f.views.takeAll()
+	views, formers := f.views.takeAll(), f.formers
+	f.formers = nil
+	if f.retiring != nil {
+		f.retiring.Cancel()
+	}
 	served.leave(f.device.number)
 	return t.Block(func() error {
+		_ = closeFormers(formers)
 		closeViews(views)
 		err := unix.Close(f.fd)
 		if f.lockFD >= 0 {

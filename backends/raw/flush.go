@@ -36,7 +36,7 @@ func (f *File) sync(t *blockcore.Task, doing string) error {
 	if err != nil {
 		return err
 	}
-	f.syncs.settle(t)
+	f.settleSyncs(t)
 	return f.damage(doing)
 }
 

@@ -16,7 +16,8 @@ import (
 // of both openings.
 //
 // A sync that failed is forgotten with the old file description: to reopen is to say that it is known what may be lost. So nothing
-// is flushed after one; otherwise a flush must succeed first.
+// is flushed after one. Otherwise a flush must succeed first, or, where the file can be flushed afterwards too, follows at once when clients go
+// on: they do not wait for the disk (see former).
 func (f *File) PrepareReopen(t *blockcore.Task, options any) (commit, abort func(*blockcore.Task), err error) {
 	o, ok := options.(Options)
 	if !ok {
@@ -29,7 +30,8 @@ func (f *File) PrepareReopen(t *blockcore.Task, options any) (commit, abort func
 	if err := f.mayReopen(&o); err != nil {
 		return nil, nil, err
 	}
-	if f.damaged.Load() == nil {
+	later := f.syncsLater(&o)
+	if f.damaged.Load() == nil && !later {
 		if err := f.Flush(t); err != nil {
 			return nil, nil, err
 		}
@@ -45,7 +47,7 @@ func (f *File) PrepareReopen(t *blockcore.Task, options any) (commit, abort func
 	}
 	before, beforeBytes, damage := f.opened, f.size.Load(), f.damaged.Load()
 	f.become(next, sizeBytes, nil)
-	commit = func(t *blockcore.Task) { f.drop(t, before) }
+	commit = func(t *blockcore.Task) { f.retire(t, before, later) }
 	abort = func(t *blockcore.Task) {
 		f.become(before, beforeBytes, damage)
 		f.drop(t, next)
@@ -136,11 +138,19 @@ func (f *File) become(o opened, sizeBytes int64, damage *syncFailure) {
 func (f *File) drop(t *blockcore.Task, o opened) {
 	views := o.views.takeAll()
 	_ = t.Block(func() error {
-		closeViews(views)
-		if f.lockFD >= 0 {
-			narrowLocks(kernelLocks{}, f.lockFD, o.locks, f.locks)
-		}
-		// What was to be durable has been flushed through it before.
-		return unix.Close(o.fd)
+		f.unlock(o)
+		return o.close(views)
 	})
+}
+
+// unlock gives back what only o had locked.
+func (f *File) unlock(o opened) {
+	if f.lockFD >= 0 {
+		narrowLocks(kernelLocks{}, f.lockFD, o.locks, f.locks)
+	}
+}
+
+func (o *opened) close(views []*view) error {
+	closeViews(views)
+	return unix.Close(o.fd)
 }

@@ -137,7 +137,7 @@ func (f *File) writeDurably(t *blockcore.Task, p []byte, pos int64) error {
 	if err != nil {
 		return err
 	}
-	f.syncs.settle(t)
+	f.settleSyncs(t)
 	return f.damage("write (FUA)")
 }
 

@@ -21,9 +21,9 @@ type exportAnswer struct {
 	Writable bool   `json:"x-writable"`
 	Clients  int    `json:"x-clients"`
 	InFlight int64  `json:"x-in-flight"`
-	Quiesced int    `json:"x-quiesced"`
 	IOThread string `json:"x-iothread"`
 	Throttle string `json:"x-throttle-group"`
+	drainedAnswer
 }
 
 type nodeAnswer struct {
@@ -64,13 +64,21 @@ type requestAnswer struct {
 }
 
 type drainAnswer struct {
-	ID       string   `json:"id"`
-	Why      string   `json:"why"`
-	Exports  []string `json:"exports"`
-	HeldMS   int64    `json:"held-ms"`
-	LeaseMS  int64    `json:"lease-ms"`
-	SettleUS int64    `json:"settle-us"`
-	Settled  bool     `json:"settled"`
+	ID       string          `json:"id"` // null is ""
+	Why      string          `json:"why"`
+	Phase    string          `json:"phase"`
+	Exports  []string        `json:"exports"`
+	Nodes    []string        `json:"nodes"`
+	AgeMS    int64           `json:"age-ms"`
+	LeaseMS  int64           `json:"lease-ms"`
+	SettleUS int64           `json:"settle-us"`
+	WaitsFor []culpritAnswer `json:"waits-for"`
+	Waiting  int             `json:"waiting"`
+}
+
+type culpritAnswer struct {
+	requestAnswer
+	What string `json:"what"`
 }
 
 type objectAnswer struct {
@@ -86,11 +94,8 @@ const (
 
 // errorDetail is what an error of the server says to programs.
 type errorDetail struct {
-	Reason   string `json:"reason"`
-	Culprits []struct {
-		requestAnswer
-		What string `json:"what"`
-	} `json:"culprits"`
+	Reason   string          `json:"reason"`
+	Culprits []culpritAnswer `json:"culprits"`
 }
 
 func (d *errorDetail) read(err error) {

@@ -22,6 +22,7 @@ type vertex struct {
 	IOThread string `json:"x-iothread"`
 	Driver   string `json:"x-driver"`
 	Throttle string `json:"x-throttle-group"`
+	drainedAnswer
 }
 
 type edge struct {
@@ -39,7 +40,9 @@ func (t *ctl) newGraph() *cobra.Command {
 		Short: "Draw the graph of nodes",
 		Long: "Draws the graph: the owners (exports and jobs), and below each the nodes that it uses. A node that several use is drawn under\n" +
 			"each of them, with what is below it the first time only. QUIESCED counts the drained sections that cover a node; IN FLIGHT\n" +
-			"counts the requests that are in it now.",
+			"counts the requests that are in it now. DRAIN shows how far the drain of it has got, and which sections cover it, by their\n" +
+			"ids (of 'ctl drains') or reasons: throttling off, submitting, quiescing, waiting for so many requests in flight there (for\n" +
+			"others, where there are none), still, resuming.",
 		Args: t.args(0, 0, ""),
 		RunE: t.run(func(m *monitor, _ []string) error { return t.graph(m, permissions) }),
 	}
@@ -60,7 +63,7 @@ func (t *ctl) graph(m *monitor, permissions bool) error {
 	if err != nil {
 		return err
 	}
-	heads := []string{"NAME", "DRIVER", ">SIZE", ">IN FLIGHT", ">QUIESCED", "IOTHREAD", "ABOUT"}
+	heads := []string{"NAME", "DRIVER", ">SIZE", ">IN FLIGHT", ">QUIESCED", "IOTHREAD", "DRAIN", "ABOUT"}
 	if permissions {
 		heads = append(heads, "TAKES", "LEAVES")
 	}
@@ -159,7 +162,7 @@ func (d *drawing) node(v *vertex, by *edge, first, rest string) {
 }
 
 func (d *drawing) row(label, driver, size string, v *vertex, about string, by *edge) {
-	cells := []any{label, driver, size, v.InFlight, v.Quiesced, printable(v.IOThread), about}
+	cells := []any{label, driver, size, v.InFlight, v.Quiesced, printable(v.IOThread), v.drained(v.InFlight), about}
 	if d.permissions && by != nil {
 		cells = append(cells, strings.Join(by.Perm, ","), strings.Join(by.Shared, ","))
 	}

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -12,8 +12,8 @@ func (t *ctl) newStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Show the exports and how they are doing",
 		Long: "Shows the server's version and its exports: the node that each one offers, its size, whether clients may write, how many\n" +
-			"there are, requests in flight, whether it runs or is held still by drained sections, its throttle group and its\n" +
-			"event loop.",
+			"there are, requests in flight, whether it runs, is being drained or is held still, and by which drained sections, its\n" +
+			"throttle group and its event loop.",
 		Example: "  nbd-dataplane ctl status\n  nbd-dataplane ctl status --json | jq '.exports[].\"x-clients\"'",
 		Args:    t.args(0, 0, ""),
 		RunE:    t.run(t.status),
@@ -64,67 +64,8 @@ func (e *exportAnswer) mode() string {
 }
 
 func (e *exportAnswer) state() string {
-	switch {
-	case e.Shutting:
+	if e.Shutting {
 		return "leaving"
-	case e.Quiesced == 1:
-		return "still"
-	case e.Quiesced > 1:
-		return fmt.Sprintf("still (%d sections)", e.Quiesced)
 	}
-	return "runs"
-}
-
-func (t *ctl) newDrains() *cobra.Command {
-	return &cobra.Command{
-		Use:   "drains",
-		Short: "List the drained sections",
-		Long: "Lists the drained sections that hold something still: those that operators hold ('ctl drain'), with the time that is left of\n" +
-			"their leases, and those of changes under way.",
-		Args: t.args(0, 0, ""),
-		RunE: t.run(t.drains),
-	}
-}
-
-func (t *ctl) drains(m *monitor, _ []string) error {
-	var sections []drainAnswer
-	raw, err := m.query("x-query-drains", nil, &sections)
-	if err != nil {
-		return err
-	}
-	if t.asJSON {
-		return t.printJSON(raw)
-	}
-	if len(sections) == 0 {
-		fmt.Fprintln(t.c.out, "nothing is held still")
-		return nil
-	}
-	list := newTable("ID", "EXPORTS", ">HELD", ">LEASE LEFT", ">SETTLED IN", "WHY")
-	for _, s := range sections {
-		left, settled := "", "still waits"
-		if s.Settled {
-			settled = ageText(microseconds(s.SettleUS))
-		}
-		if s.ID != "" {
-			left = ageText(milliseconds(s.LeaseMS))
-		}
-		list.row(printableOr(s.ID, ""), joined(s.Exports), ageText(milliseconds(s.HeldMS)), left, settled, printable(s.Why))
-	}
-	list.write(t.c.out)
-	return nil
-}
-
-func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
-func microseconds(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
-
-// joined is a list of names from elsewhere.
-func joined(names []string) string {
-	text := ""
-	for i, name := range names {
-		if i > 0 {
-			text += ","
-		}
-		text += printable(name)
-	}
-	return text
+	return cmp.Or(e.drained(e.InFlight), "runs")
 }

@@ -108,7 +108,7 @@ func (o *daemonOptions) program() string {
 func newDaemon(c console, o *daemonOptions) *daemon {
 	s := &daemon{o: o, chardevs: map[string]*chardev{}, quit: make(chan struct{}, 1)}
 	s.journal = &journal{door: o.door, log: daemonLogger(o.door, c.err), err: c.err}
-	s.events = newEventQueue(s.journal.event, func(uint64) {})
+	s.events = newEventQueue(s.journal.record, func(uint64) {})
 	return s
 }
 
@@ -173,7 +173,7 @@ func (s *daemon) end() {
 func (s *daemon) onEvent(e nbd.Event) { s.events.put(e) }
 
 func (s *daemon) onGraphEvent(e blockcore.Event) {
-	s.journal.graphEvent(e)
+	s.events.put(e)
 	s.plane.TellGraph(e)
 }
 

@@ -3,8 +3,6 @@ package main
 import (
 	"sync/atomic"
 	"time"
-
-	"nbd-dataplane/nbd"
 )
 
 // eventsQueued is how many events may wait to be written down. Beyond it they are counted and dropped: a loop must not wait
@@ -17,9 +15,9 @@ const eventsDrainMax = time.Second
 // eventQueue writes events down away from the loops where they happen.
 type eventQueue struct {
 	// Immutable.
-	write  func(nbd.Event)
+	write  func(any)
 	lost   func(n uint64)
-	events chan nbd.Event
+	events chan any
 	quit   chan struct{} // closed by close
 	done   chan struct{} // closed when writeLoop has ended
 
@@ -27,9 +25,9 @@ type eventQueue struct {
 	dropped atomic.Uint64
 }
 
-func newEventQueue(write func(nbd.Event), lost func(uint64)) *eventQueue {
+func newEventQueue(write func(any), lost func(uint64)) *eventQueue {
 	q := &eventQueue{
-		write: write, lost: lost, events: make(chan nbd.Event, eventsQueued),
+		write: write, lost: lost, events: make(chan any, eventsQueued),
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	go q.writeLoop()
@@ -37,7 +35,7 @@ func newEventQueue(write func(nbd.Event), lost func(uint64)) *eventQueue {
 }
 
 // put has e written down. It never waits.
-func (q *eventQueue) put(e nbd.Event) {
+func (q *eventQueue) put(e any) {
 	select {
 	case q.events <- e:
 	default:
@@ -73,7 +71,7 @@ func (q *eventQueue) writeLoop() {
 	}
 }
 
-func (q *eventQueue) one(e nbd.Event) {
+func (q *eventQueue) one(e any) {
 	q.write(e)
 	if n := q.dropped.Swap(0); n > 0 {
 		q.lost(n)

@@ -13,7 +13,7 @@ import (
 func TestEventQueueDoesNotWait(t *testing.T) {
 	stuck, entered := make(chan struct{}), make(chan struct{}, 1)
 	written, lost := 0, uint64(0)
-	q := newEventQueue(func(nbd.Event) {
+	q := newEventQueue(func(any) {
 		select {
 		case entered <- struct{}{}:
 		default:

@@ -112,8 +112,17 @@ func (j *journal) waits(c *chardev) {
 	j.log.Info().Str("at", c.place.chardevName()).Msg("waiting for a monitor to connect")
 }
 
-// event writes an event of the server down. It is called by one goroutine.
-func (j *journal) event(e nbd.Event) {
+// record writes an event of the server or of the graph down. It is called by one goroutine.
+func (j *journal) record(e any) {
+	switch e := e.(type) {
+	case nbd.Event:
+		j.serverEvent(e)
+	case blockcore.Event:
+		j.graphEvent(e)
+	}
+}
+
+func (j *journal) serverEvent(e nbd.Event) {
 	if j.door == doorQEMU {
 		j.qemuEvent(e)
 		return
@@ -149,9 +158,10 @@ func (j *journal) event(e nbd.Event) {
 func (j *journal) graphEvent(e blockcore.Event) {
 	switch e := e.(type) {
 	case blockcore.DrainSettled:
-		j.log.Debug().Str("why", e.Why).Dur("settle", e.Timings.Settle).Msg("drained")
+		j.log.Debug().Str("why", e.Why).Dur("throttle", e.Timings.Throttle).Dur("unplug", e.Timings.Unplug).Dur("quiesce", e.Timings.Quiesce).
+			Dur("settle", e.Timings.Settle).Msg("drained")
 	case blockcore.DrainEnded:
-		j.log.Debug().Str("why", e.Why).Dur("held", e.Timings.Held).Msg("resumed")
+		j.log.Debug().Str("why", e.Why).Dur("held", e.Timings.Held).Dur("resume", e.Timings.Resume).Msg("resumed")
 	case blockcore.DrainFailed:
 		j.log.Warn().Str("why", e.Why).Err(e.Err).Msg("drain gave up")
 	case blockcore.GraphChanged:

@@ -29,7 +29,7 @@ func (s *session) makeGraph() error {
 
 // onGraphEvent receives what happens in the graph. It does not block.
 func (s *session) onGraphEvent(e blockcore.Event) {
-	s.journal.graphEvent(e)
+	s.events.put(e)
 	if s.plane != nil {
 		s.plane.TellGraph(e)
 	}

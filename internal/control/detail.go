@@ -39,13 +39,19 @@ func detailed(table []qmp.Command) []qmp.Command {
 func withDetail(err error) error {
 	if drain, ok := errors.AsType[*blockcore.DrainError](err); ok {
 		d := detail{Reason: "drain-timeout", AfterMS: drain.After.Milliseconds()}
-		for _, c := range drain.Culprits {
-			d.Culprits = append(d.Culprits, culprit{describeRequest(c.Request), c.What, c.Stack})
-		}
+		d.Culprits = describeCulprits(drain.Culprits)
 		return &qmp.Detailed{Err: err, Detail: d}
 	}
 	if _, ok := errors.AsType[*nbd.ErrInUse](err); ok {
 		return &qmp.Detailed{Err: err, Detail: detail{Reason: "in-use"}}
 	}
 	return err
+}
+
+func describeCulprits(all []blockcore.Culprit) []culprit {
+	list := []culprit{}
+	for _, c := range all {
+		list = append(list, culprit{describeRequest(c.Request), c.What, c.Stack})
+	}
+	return list
 }

@@ -81,7 +81,9 @@ func (p *Plane) TellGraph(e blockcore.Event) {
 			"quiesce-us": e.Timings.Quiesce.Microseconds(), "settle-us": e.Timings.Settle.Microseconds(),
 		})
 	case blockcore.DrainEnded:
-		p.monitor.Broadcast("X_DRAIN_RESUMED", map[string]any{"why": e.Why, "held-us": e.Timings.Held.Microseconds()})
+		p.monitor.Broadcast("X_DRAIN_RESUMED", map[string]any{
+			"why": e.Why, "held-us": e.Timings.Held.Microseconds(), "resume-us": e.Timings.Resume.Microseconds(),
+		})
 	case blockcore.DrainFailed:
 		p.monitor.Broadcast("X_DRAIN_FAILED", map[string]any{"why": e.Why, "error": e.Err.Error(), "culprits": len(e.Err.Culprits)})
 	case blockcore.GraphChanged:

@@ -328,16 +328,20 @@ type exportInfo struct {
 	Quiesced int    `json:"x-quiesced"`
 	Context  string `json:"x-iothread"`
 	Throttle string `json:"x-throttle-group,omitempty"`
+	// Phase is that of the drain that has got farthest of those that cover the export, and Sections are their ids, or reasons.
+	Phase    string   `json:"x-phase"`
+	Sections []string `json:"x-sections,omitempty"`
 }
 
 func (p *Plane) queryBlockExports(context.Context, *qmp.Call) (any, error) {
-	list := []exportInfo{}
+	list, still := []exportInfo{}, p.stillness()
 	for _, e := range p.exportsNow() {
 		r, n := e.nbd.Root(), e.nbd.Node()
 		info := exportInfo{
 			ID: e.id, Type: "nbd", Node: n.Name(), Shutting: p.isGoing(e),
 			Name: e.nbd.Name(), Size: n.Size(), Writable: e.nbd.Writable(), Clients: e.nbd.Clients(),
 			InFlight: r.InFlight(), Quiesced: r.Quiesced(), Context: r.Context().Name(),
+			Phase: still.phases[r].String(), Sections: still.by[r],
 		}
 		if g := r.Throttle(); g != nil {
 			info.Throttle = g.Name()

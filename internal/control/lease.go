@@ -16,16 +16,16 @@ const (
 	leasesMax = 64
 )
 
-// lease is a drained section that an operator holds.
+// lease is a drained section that an operator holds, or is going to.
 type lease struct {
 	// Immutable.
-	id      string
-	exports []string
-	section *blockcore.Drained
-	begun   time.Time
+	id     string
+	begun  time.Time
+	giveUp context.CancelFunc // ends the wait for what is in flight
 
 	// Guarded by Plane.mu.
-	timer   *time.Timer
+	section *blockcore.Drained // nil = still waits
+	timer   *time.Timer        // nil = still waits
 	expires time.Time
 	ended   bool
 	forget  func() // has the connection not end it any more
@@ -55,40 +55,43 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 	if err != nil {
 		return nil, err
 	}
-	l := &lease{id: p.nextID("drain"), exports: append(once(a.Exports), once(a.Nodes)...), begun: time.Now()}
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	l := &lease{id: p.nextID("drain"), begun: time.Now(), giveUp: giveUp}
+	if err := p.enter(l); err != nil {
+		return nil, err
+	}
 	o := p.drainOptions("lease "+l.id, nodes...)
-	o.Roots = roots
+	o.ID, o.Roots = l.id, roots
 	if a.Timeout != nil {
 		o.Max = time.Duration(*a.Timeout) * time.Second
 	}
 	o.FlushAhead = a.Flush == nil || *a.Flush
-	if l.section, err = p.graph.Drain(ctx, o); err != nil {
+	section, err := p.still(ctx, o)
+	if err != nil {
+		p.leave(l)
 		return nil, err
 	}
-	if o.FlushAhead {
-		err := p.graph.Update(ctx, "flush for lease "+l.id, func(tx *blockcore.Tx) error { return tx.Flush(nodes...) })
-		if err != nil {
-			l.section.End()
-			return nil, err
-		}
-	}
-	if err := p.keep(l, a.Lease); err != nil {
-		l.section.End()
-		return nil, err
+	if !p.keep(l, section, a.Lease) {
+		section.End()
+		return nil, qmp.Errorf("The drained section '%s' was ended before it began", l.id)
 	}
 	p.tie(l, call.Connection)
 	return map[string]string{"id": l.id}, nil
 }
 
-// once is a list without what is in it again: what is named twice is held once, as is an export that is named beside its node.
-func once(names []string) []string {
-	var list []string
-	for _, name := range names {
-		if !slices.Contains(list, name) {
-			list = append(list, name)
-		}
+// still begins a section, and flushes in it what it covers if it was to be flushed ahead.
+func (p *Plane) still(ctx context.Context, o blockcore.DrainOptions) (*blockcore.Drained, error) {
+	section, err := p.graph.Drain(ctx, o)
+	if err != nil || !o.FlushAhead {
+		return section, err
 	}
-	return list
+	err = p.graph.Update(ctx, "flush for "+o.Why, func(tx *blockcore.Tx) error { return tx.Flush(o.Nodes...) })
+	if err != nil {
+		section.End()
+		return nil, err
+	}
+	return section, nil
 }
 
 func checkSeconds(name string, seconds int64) error {
@@ -129,18 +132,36 @@ func (p *Plane) drained(a *drainArgs) (nodes []*blockcore.Node, roots []*blockco
 	return nodes, roots, nil
 }
 
-// keep enters a lease and starts its time.
-func (p *Plane) keep(l *lease, seconds int64) error {
+// enter lists a lease that is going to be.
+func (p *Plane) enter(l *lease) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.leases) >= leasesMax {
 		return qmp.Errorf("%d drained sections are held already; end one with x-drain-end", leasesMax)
 	}
-	d := time.Duration(seconds) * time.Second
 	p.leases[l.id] = l
+	return nil
+}
+
+// leave takes a lease off the list that did not come to be.
+func (p *Plane) leave(l *lease) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drop(l)
+}
+
+// keep starts the time of a lease. It reports false when that has been ended meanwhile.
+func (p *Plane) keep(l *lease, section *blockcore.Drained, seconds int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	d := time.Duration(seconds) * time.Second
+	l.section = section
 	l.expires = time.Now().Add(d)
 	l.timer = time.AfterFunc(d, func() { p.expire(l) })
-	return nil
+	return true
 }
 
 // tie has a lease end with the monitor that asked for it.
@@ -180,19 +201,25 @@ func (p *Plane) drop(l *lease) bool {
 	first := !l.ended
 	l.ended = true
 	delete(p.leases, l.id)
-	l.timer.Stop()
+	l.giveUp()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
 	return first
 }
 
 // resume is the end of a lease that was dropped.
 func (p *Plane) resume(l *lease, reason string) {
 	p.mu.Lock()
-	forget := l.forget
+	forget, section := l.forget, l.section
 	p.mu.Unlock()
 	if forget != nil {
 		forget()
 	}
-	l.section.End()
+	if section == nil {
+		return // who asked for it is told
+	}
+	section.End()
 	p.monitor.Broadcast("X_DRAIN_ENDED", map[string]any{"id": l.id, "reason": reason, "held-ms": time.Since(l.begun).Milliseconds()})
 }
 
@@ -232,8 +259,11 @@ func (p *Plane) drainRenew(_ context.Context, _ *qmp.Call, a *renewArgs) (any, e
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l.ended {
+	switch {
+	case l.ended:
 		return nil, qmp.Errorf("There is no drained section '%s'; it may have ended by itself", a.ID)
+	case l.section == nil:
+		return nil, qmp.Errorf("The drained section '%s' has not begun: its lease starts when it does", a.ID)
 	}
 	d := time.Duration(a.Lease) * time.Second
 	l.expires = time.Now().Add(d)
@@ -241,40 +271,27 @@ func (p *Plane) drainRenew(_ context.Context, _ *qmp.Call, a *renewArgs) (any, e
 	return nil, nil
 }
 
-func (p *Plane) drainEnd(_ context.Context, _ *qmp.Call, a *idArgs) (any, error) {
+// resumeMax is how long the answer to x-drain-end waits for loops to go on.
+const resumeMax = time.Second
+
+// drainEnd ends a section, or the wait for one. When it answers, clients go on, unless a loop does not.
+func (p *Plane) drainEnd(ctx context.Context, _ *qmp.Call, a *idArgs) (any, error) {
 	l, err := p.lease(a.ID)
 	if err != nil {
 		return nil, err
 	}
 	p.endLease(l, "ended")
+	p.mu.Lock()
+	section := l.section
+	p.mu.Unlock()
+	if section == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, resumeMax)
+	defer cancel()
+	select {
+	case <-section.Over():
+	case <-ctx.Done():
+	}
 	return nil, nil
-}
-
-// queryDrains lists all drained sections: those that operators hold, and those of changes under way.
-func (p *Plane) queryDrains(context.Context, *qmp.Call) (any, error) {
-	type info struct {
-		ID       string   `json:"id,omitempty"`
-		Why      string   `json:"why"`
-		Exports  []string `json:"exports,omitempty"`
-		HeldMS   int64    `json:"held-ms"`
-		LeaseMS  int64    `json:"lease-ms,omitempty"`
-		SettleUS int64    `json:"settle-us"`
-		Settled  bool     `json:"settled"`
-	}
-	byID := map[*blockcore.Drained]*lease{}
-	for _, l := range p.leasesNow() {
-		byID[l.section] = l
-	}
-	list := []info{}
-	for _, d := range p.graph.Sections() {
-		i := info{Why: d.Why(), HeldMS: time.Since(d.Begun()).Milliseconds(), SettleUS: d.Timings().Settle.Microseconds(), Settled: d.Settled()}
-		if l := byID[d]; l != nil {
-			i.ID, i.Exports = l.id, l.exports
-			p.mu.Lock()
-			i.LeaseMS = time.Until(l.expires).Milliseconds()
-			p.mu.Unlock()
-		}
-		list = append(list, i)
-	}
-	return list, nil
 }

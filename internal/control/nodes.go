@@ -279,7 +279,7 @@ func (p *Plane) replaceNode(ctx context.Context, _ *qmp.Call, a *replaceArgs) (a
 	if err != nil {
 		return nil, err
 	}
-	return nil, p.during(ctx, p.drainOptions(fmt.Sprintf("replace %s by %s", from.Name(), to.Name()), from, to), func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	return nil, p.during(ctx, p.flushedOptions(fmt.Sprintf("replace %s by %s", from.Name(), to.Name()), from, to), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		if from.Size() > to.Size() {
 			return qmp.Errorf("Node '%s' has %d bytes and cannot take the place of '%s' with %d", to.Name(), to.Size(), from.Name(), from.Size())
 		}

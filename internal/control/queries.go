@@ -145,6 +145,9 @@ func (p *Plane) queryBlockGraph(context.Context, *qmp.Call) (any, error) {
 		Context  string `json:"x-iothread"`
 		Driver   string `json:"x-driver,omitempty"`
 		Throttle string `json:"x-throttle-group,omitempty"`
+		// Phase is that of the drain that has got farthest of those that cover it, and Sections are their ids, or reasons.
+		Phase    string   `json:"x-phase"`
+		Sections []string `json:"x-sections,omitempty"`
 	}
 	type edge struct {
 		Parent int      `json:"parent"`
@@ -156,7 +159,9 @@ func (p *Plane) queryBlockGraph(context.Context, *qmp.Call) (any, error) {
 	nodes := []vertex{}
 	edges := []edge{}
 	ids := map[any]int{}
+	still := p.stillness()
 	add := func(key any, v vertex) int {
+		v.Phase, v.Sections = still.phases[key].String(), still.by[key]
 		v.ID = len(nodes) + 1
 		ids[key] = v.ID
 		nodes = append(nodes, v)

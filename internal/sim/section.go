@@ -109,7 +109,7 @@ func (w *world) checkQuiet(s *section) {
 			w.fail("section %s: root %s has %d requests in flight and %d jobs, quiesced %t", s.name, o.name, o.root.InFlight(), o.own.Load(), o.still)
 		}
 	}
-	if t := s.d.Timings(); min(t.Throttle, t.Unplug, t.Quiesce, t.Settle) < 0 || t.Settle > drainMax {
+	if t := s.d.Timings(); min(t.Throttle, t.Unplug, t.Quiesce, t.Settle, t.Resume) < 0 || t.Settle > drainMax {
 		w.fail("section %s: impossible timings %+v", s.name, t)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -41,8 +42,10 @@ func compare(ours, only string, rounds, times int) error {
 	plain := []contestant{{nbd, replaces}, {nbd, reopens}, {qsd, reopens}}
 	images := []contestant{{nbd, snapshots}, {qsd, snapshots}}
 	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) around a change of what is under it, in")
-	fmt.Println("microseconds; \"normal\" is the same in a window of the same length without a change, \"pause\" the difference.")
-	fmt.Printf("\n%-6s %-20s %-8s %8s %8s %8s %8s %8s %8s\n", "node", "daemon", "change", "normal", "p99", "median", "p99", "pause", "p99")
+	fmt.Println("microseconds; \"normal\" is the same in a window of the same length without a change, \"pause\" what a change adds to the")
+	fmt.Println("median of that, \"ratio\" the pause divided by that of the change that qemu-storage-daemon knows of such a node.")
+	fmt.Printf("\n%-28s %-8s %17s %17s %17s %15s\n", "", "", "normal", "with a change", "pause", "ratio")
+	fmt.Printf("%-6s %-21s %-8s%s\n", "node", "daemon", "change", strings.Repeat(fmt.Sprintf(" %8s %8s", "median", "p99"), 4))
 	for _, c := range []struct {
 		storage string
 		all     []contestant
@@ -90,8 +93,9 @@ func one(storage string, all []contestant, rounds, times int) error {
 			sums[at].without = append(sums[at].without, g.without...)
 		}
 	}
+	peer := sums[len(all)-1].pause()
 	for i, c := range all {
-		print(storage, c, sums[i])
+		print(storage, c, sums[i], peer)
 	}
 	return nil
 }
@@ -109,12 +113,28 @@ func renew(storage, file string) error {
 	return nil
 }
 
-func print(storage string, c contestant, g gaps) {
+// print writes a row; peer is the pause that it is compared with.
+func print(storage string, c contestant, g gaps, peer pause) {
+	us := func(ns float64) float64 { return ns / 1000 }
+	own := g.pause()
+	fmt.Printf("%-6s %-21s %-8s %8.0f %8.0f %8.0f %8.0f %8.0f %8.0f %8s %8s\n", storage, c.kind.name, c.op.name,
+		us(percentile(g.without, 50)), us(percentile(g.without, 99)), us(percentile(g.with, 50)), us(percentile(g.with, 99)),
+		us(own.median), us(own.p99), ratio(own.median, peer.median), ratio(own.p99, peer.p99))
+}
+
+// pause is what changes add to the median of windows without one.
+type pause struct{ median, p99 float64 }
+
+func (g gaps) pause() pause {
 	normal := percentile(g.without, 50)
-	us := func(ns float64) float64 { return max(ns, 0) / 1000 }
-	fmt.Printf("%-6s %-20s %-8s %8.0f %8.0f %8.0f %8.0f %8.0f %8.0f\n", storage, c.kind.name, c.op.name,
-		us(normal), us(percentile(g.without, 99)), us(percentile(g.with, 50)), us(percentile(g.with, 99)),
-		us(percentile(g.with, 50)-normal), us(percentile(g.with, 99)-percentile(g.without, 99)))
+	return pause{max(percentile(g.with, 50)-normal, 0), max(percentile(g.with, 99)-normal, 0)}
+}
+
+func ratio(own, peer float64) string {
+	if peer == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", own/peer)
 }
 
 // percentile of values, which it sorts.
