@@ -233,8 +233,9 @@ func (i *Image) findMetadata(t *blockcore.Task, o Options) (metadata, error) {
 // mark takes away, before the first write, what is not true any more when we write: autoclear features that we do not know, and that the bitmaps have
 // all changes in them.
 func (i *Image) mark(t *blockcore.Task) error {
-	return i.changeHeader(t, func(h *format.Header) {
-		h.Autoclear &= format.AutoclearKnown &^ format.AutoclearBitmaps
-		i.unmarked = false
-	})
+	err := i.changeHeader(t, func(h *format.Header) { h.Autoclear &= format.AutoclearKnown &^ format.AutoclearBitmaps })
+	if err == nil {
+		i.unmarked = false // and not before: others wait for it
+	}
+	return err
 }
