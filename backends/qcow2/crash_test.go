@@ -37,7 +37,11 @@ var changes = []change{
 		if p.sort.fixed {
 			return nil
 		}
-		return p.resize(1 + p.random.Int64N(p.sort.sizeBytes/512*5/4))
+		most := p.sort.sizeBytes / 512 * 5 / 4
+		if p.random.IntN(5) == 0 {
+			most *= 4 // the L1 table may have to move
+		}
+		return p.resize(1 + p.random.Int64N(most))
 	}},
 	{"other options", func(p *plant) error {
 		o := p.sort.o

@@ -34,7 +34,7 @@ var (
 
 // sorts are what faults and power cuts are tried on. Disks are small: what happens to their tables is what counts.
 var sorts = []sort{
-	{name: "default", sizeBytes: 3 << 20, o: Options{Unmap: true}, backing: true},
+	{name: "default", sizeBytes: 1 << 20, o: Options{Unmap: true}, backing: true},
 	{name: "small clusters", options: "cluster_size=512,refcount_bits=64", sizeBytes: 512 << 10, o: Options{Unmap: true, Caches: tinyCaches}},
 	{name: "snapshots", options: "cluster_size=2k", sizeBytes: 512 << 10, o: Options{Unmap: true}, snapshots: 2},
 	{name: "subclusters", options: "cluster_size=16k,extended_l2=on", sizeBytes: 1 << 20, o: Options{Unmap: true, Caches: tinyCaches}, snapshots: 1, backing: true},
@@ -118,6 +118,8 @@ type plant struct {
 	random *rand.Rand
 	stamp  uint64
 	album  album
+	// stamps are those of the disk before.
+	stamps []uint64
 }
 
 // newPlant has disks that take their time, or do not.
@@ -328,9 +330,11 @@ func (p *plant) visible() {
 }
 
 func (p *plant) stampsBefore() []uint64 {
-	r, err := newReader(p.before.shots())
-	require.NoError(p.t, err)
-	stamps, err := r.active()
-	require.NoError(p.t, err)
-	return stamps
+	if p.stamps == nil {
+		r, err := newReader(p.before.shots())
+		require.NoError(p.t, err)
+		p.stamps, err = r.active()
+		require.NoError(p.t, err)
+	}
+	return p.stamps
 }
