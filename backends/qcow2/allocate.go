@@ -37,6 +37,7 @@ func (i *Image) allocate(t *blockcore.Task, want int64, what string) (run, error
 		first := i.firstFree(block, from)
 		if first < 0 {
 			i.refs.next = int64(index+1) << i.g.RefBlockBits()
+			t.Yield() // a table of strangers may have a million blocks in which nothing is free
 			continue
 		}
 		return i.claim(t, block, index, first, want, what)

@@ -42,6 +42,7 @@ type memory struct {
 	random *rand.Rand // nil = nothing takes time
 	h      *history
 	faults *faults // nil = there are none
+	most   int64   // it becomes no longer; 0 = it does
 }
 
 func newMemory(base []byte, h *history, random *rand.Rand, f *faults) *memory {
@@ -112,6 +113,9 @@ func (m *memory) Extend(t *blockcore.Task, toBytes int64) error {
 func (m *memory) Resize(_ *blockcore.Task, sizeBytes int64) error {
 	if err := m.faults.meet(faultResize); err != nil {
 		return err
+	}
+	if m.most != 0 && sizeBytes > m.most {
+		return syscall.ENOSPC
 	}
 	now := m.h.tick()
 	m.writes = append(m.writes, diskWrite{interval{now, now}, sizeBytes, nil})

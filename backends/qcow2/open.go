@@ -211,11 +211,15 @@ func (i *Image) findMetadata(t *blockcore.Task, o Options) (metadata, error) {
 			m.add(i.g.Index(at), metaRefBlock)
 		}
 	}
+	left := i.file.Load().Node().Size() // honest tables are not longer together, and others would keep us busy for ever
 	for k := range i.snapshots {
 		s := &i.snapshots[k]
 		place(metaInactiveL1, s.L1Offset, int64(s.L1Entries)*format.EntryBytes)
 		if m.checked&metaInactiveL2 == 0 || s.Check(i.g) != nil {
 			continue
+		}
+		if left -= int64(s.L1Entries) * format.EntryBytes; left < 0 {
+			break
 		}
 		entries, err := readEntries(t, i.file.Load(), s.L1Offset, int(s.L1Entries))
 		if err != nil {

@@ -243,6 +243,10 @@ func (i *Image) lastUsed(t *blockcore.Task) (int64, error) {
 		if block == nil {
 			continue
 		}
+		t.Yield()
+		if block, err = i.refBlock(t, index); err != nil {
+			return 0, err
+		}
 		for k := i.g.RefBlockEntries() - 1; k >= 0; k-- {
 			if i.g.Refcount(block.bytes, k) != 0 {
 				return int64(index)<<i.g.RefBlockBits() + k, nil

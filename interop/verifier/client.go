@@ -24,6 +24,8 @@ type Options struct {
 	Of     int   // clients
 	Blocks int64 // of the area that the clients share
 	Seed   uint64
+	// Crashes says that the server may die: what was acknowledged since the last FLUSH may be lost then, and all is read after it.
+	Crashes bool
 }
 
 // Client verifies an export until Stop. Run's goroutine owns what stands under no heading.
@@ -34,6 +36,7 @@ type Client struct {
 	slots  []slot
 	free   []int
 	blocks map[int64]*block
+	clock  uint64 // counts acknowledgements, and the beginnings of FLUSH
 
 	// Immutable.
 	o Options
@@ -49,6 +52,7 @@ type slot struct {
 	command uint16
 	at      int64 // block
 	version uint64
+	begun   uint64 // by the clock
 }
 
 // block is what is known of one: what was acknowledged, and what may be there instead since its answer was lost.
@@ -56,6 +60,10 @@ type block struct {
 	version uint64
 	maybe   []uint64
 	busy    bool
+	// past is what a crash may bring back, acked when version was acknowledged.
+	past  []past
+	acked uint64
+	torn  []byte // the contents of tornVersion: sectors of several versions, as a crash has left them
 }
 
 // New returns a client; Run starts it.
@@ -83,7 +91,13 @@ func (c *Client) Run() error {
 		if err := c.connect(); err != nil {
 			return err
 		}
-		err := c.work()
+		var err error
+		if c.o.Crashes {
+			err = c.audit()
+		}
+		if err == nil {
+			err = c.work()
+		}
 		c.conn.Close()
 		switch {
 		case err == nil:
@@ -93,6 +107,9 @@ func (c *Client) Run() error {
 		}
 		c.reconnects.Add(1)
 		c.forgetAnswers()
+		if c.o.Crashes {
+			c.crashed()
+		}
 	}
 }
 
@@ -187,6 +204,8 @@ func (c *Client) begin(out []byte, i int, at int64, b *block) []byte {
 	switch n := c.random.IntN(20); {
 	case n == 0:
 		s.command = cmdFlush
+		c.clock++
+		s.begun = c.clock
 		return appendRequest(out, cmdFlush, uint64(i), 0, 0)
 	case n < 10:
 		s.command = cmdWrite
@@ -243,15 +262,29 @@ func (c *Client) answer() error {
 func (c *Client) settle(s slot, b *block) error {
 	switch s.command {
 	case cmdWrite:
-		b.version, b.maybe = s.version, nil
+		c.supersede(b, s.version)
+	case cmdFlush:
+		c.flushed(s.begun)
 	case cmdRead:
 		var data [BlockBytes]byte
 		if _, err := io.ReadFull(c.in, data[:]); err != nil {
 			return err
 		}
-		return b.check(s.at, data[:])
+		err := b.check(s.at, data[:])
+		if err != nil && c.o.Crashes && b.mixed(s.at, data[:]) {
+			return nil
+		}
+		return err
 	}
 	return nil
+}
+
+// contents are what a block holds in a version.
+func (b *block) contents(at int64, version uint64) []byte {
+	if version == tornVersion {
+		return b.torn
+	}
+	return appendVersion(nil, at, version)
 }
 
 // check compares what was read with what may be there, and learns from it which it is.
@@ -259,7 +292,7 @@ func (b *block) check(at int64, data []byte) error {
 	got := binary.BigEndian.Uint64(data[8:])
 	want := append(b.maybe, b.version)
 	for _, version := range want {
-		if got == version && string(appendVersion(nil, at, version)) == string(data) {
+		if string(b.contents(at, version)) == string(data) {
 			b.version, b.maybe = version, nil
 			return nil
 		}
