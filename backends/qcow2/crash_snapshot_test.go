@@ -43,7 +43,9 @@ func (p *plant) alter() error {
 	if kind == 1 {
 		return p.applySnapshot(s)
 	}
-	return p.changed(s.Name, false, func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error { return tx.DeleteSnapshot(d, n, s.ID) })
+	return p.changed(s.Name, false, func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error {
+		return tx.DeleteSnapshot(d, n, s.ID)
+	})
 }
 
 // changed does what makes a snapshot be there or not.
@@ -95,7 +97,9 @@ func (p *plant) applySnapshot(s blockcore.Snapshot) error {
 	p.h.begin(op)
 	k := len(p.h.sizes)
 	p.h.sizes = append(p.h.sizes, sizeOp{op.interval, int64(len(stamps))})
-	err := p.rig.alter(func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error { return tx.ApplySnapshot(d, n, s.ID) })
+	err := p.rig.alter(func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error {
+		return tx.ApplySnapshot(d, n, s.ID)
+	})
 	if err == nil {
 		p.h.end(op)
 		p.h.sizes[k].end = op.end
@@ -138,4 +142,11 @@ func (p *plant) openAlbum() {
 	for name := range past {
 		p.album.moments = append(p.album.moments, moment{interval{begin: -1, end: -1}, name, true})
 	}
+}
+
+// altering reports whether at a moment a change of snapshots was under way, or had failed before it.
+func (p *plant) altering(at int) bool {
+	within := func(i interval) bool { return i.begin <= at && (i.end == 0 || i.end > at) }
+	return slices.ContainsFunc(p.album.moments, func(m moment) bool { return within(m.interval) }) ||
+		slices.ContainsFunc(p.h.sizes, func(s sizeOp) bool { return within(s.interval) })
 }

@@ -107,8 +107,8 @@ func (p *plant) mayFail(err error) {
 
 // mendDirty repairs an image that could not be closed, if it has to be. Nobody uses it.
 func (p *plant) mendDirty() error {
-	s := &shot{p.file.bytes}
-	mended, dirty, err := s.mend()
+	s := &shot{p: p.file.bytes}
+	mended, dirty, err := s.mend(false)
 	if err != nil || !dirty {
 		return err
 	}
@@ -159,12 +159,12 @@ func (p *plant) cuts(n int, random *rand.Rand) disks {
 // judge looks at what a power cut has left, with the snapshots in it or without.
 func (p *plant) judge(o *oracle, file, data *shot, at int, pasts bool) *shot {
 	p.t.Helper()
-	mended, _, err := file.mend()
+	mended, _, err := file.mend(p.altering(at))
 	require.NoError(p.t, err, "moment %d", at)
 	r, err := newReader(mended, data, nil)
 	require.NoError(p.t, err)
 	if p.before.backing != nil {
-		r.backing = &shot{p.before.backing}
+		r.backing = &shot{p: p.before.backing}
 	}
 	stamps, err := r.active()
 	require.NoError(p.t, err, "moment %d", at)
@@ -217,7 +217,7 @@ func TestPowerCuts(t *testing.T) {
 				}
 				next := p.cuts(cutsARound, random)
 				require.NoError(t, p.close())
-				_, err := (&shot{p.file.bytes}).check(offline.RepairNothing)
+				_, err := (&shot{p: p.file.bytes}).check(offline.RepairNothing)
 				require.NoError(t, err)
 				if d = next; round%5 == 4 {
 					d = first

@@ -157,7 +157,7 @@ func attempt(t *testing.T, ctx *blockcore.AioContext, s sort, d disks, op faulte
 	require.NoError(t, errors.Join(p.do(work{kind: workWrite, first: 5, count: 90}, flushed, work{kind: workDiscard, first: 200, count: 50}, flushed)...))
 	p.visible()
 	require.NoError(t, p.close())
-	image := &shot{p.file.bytes}
+	image := &shot{p: p.file.bytes}
 	report, err := image.check(offline.RepairNothing)
 	require.NoError(t, err)
 	if report.Leaks > 0 {

@@ -66,7 +66,7 @@ func FuzzDriverOpen(f *testing.F) {
 
 // useFuzzed does to an image what can be done.
 func useFuzzed(t *testing.T, ctx *blockcore.AioContext, data []byte, seed uint64) {
-	whole := &shot{append([]byte(nil), data...)}
+	whole := &shot{p: append([]byte(nil), data...)}
 	report, err := whole.check(offline.RepairNothing)
 	clean := err == nil && report.Clean()
 	var before, after runtime.MemStats
@@ -88,7 +88,7 @@ func useFuzzed(t *testing.T, ctx *blockcore.AioContext, data []byte, seed uint64
 	runtime.ReadMemStats(&after)
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(fuzzMemoryMax), "bytes of memory")
 	if clean && err == nil {
-		_, err := (&shot{m.bytes}).check(offline.RepairNothing)
+		_, err := (&shot{p: m.bytes}).check(offline.RepairNothing)
 		require.NoError(t, err, "it was clean before")
 	}
 }

@@ -51,12 +51,12 @@ type disks struct{ file, data, backing []byte }
 // load makes a shot of what there is.
 func (d *disks) shots() (file, data, backing *shot) {
 	if d.data != nil {
-		data = &shot{d.data}
+		data = &shot{p: d.data}
 	}
 	if d.backing != nil {
-		backing = &shot{d.backing}
+		backing = &shot{p: d.backing}
 	}
-	return &shot{d.file}, data, backing
+	return &shot{p: d.file}, data, backing
 }
 
 // make has qemu-img make an image, and qemu-io write to it. Each sector is filled with one byte.

@@ -118,7 +118,7 @@ func (c *cutter) cut(at int, random *rand.Rand) shot {
 			from = to
 		}
 	}
-	return shot{c.p[:c.sizeBytes]}
+	return shot{p: c.p[:c.sizeBytes]}
 }
 
 // revert takes back what the last cut had that was not durable.

@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,7 +13,10 @@ import (
 )
 
 // shot is the bytes of a disk at a moment: an offline.File.
-type shot struct{ p []byte }
+type shot struct {
+	p    []byte
+	said []string // by the last check
+}
 
 func (s *shot) ReadAt(p []byte, at int64) (int, error) {
 	if at < 0 || at >= int64(len(s.p)) {
@@ -48,45 +52,51 @@ func (s *shot) Truncate(sizeBytes int64) error {
 func (s *shot) Sync() error { return nil }
 
 // clone is a shot of its own.
-func (s *shot) clone() *shot { return &shot{append([]byte(nil), s.p...)} }
+func (s *shot) clone() *shot { return &shot{p: append([]byte(nil), s.p...)} }
 
 // check has the offline check look the image over.
 func (s *shot) check(repair offline.Repair) (offline.Report, error) {
-	var said []string
+	s.said = nil
 	im, err := offline.Open(s, format.ForCheck)
 	if err != nil {
 		return offline.Report{}, err
 	}
-	r, err := im.Check(offline.CheckOptions{Repair: repair, Say: func(line string) { said = append(said, line) }})
+	r, err := im.Check(offline.CheckOptions{Repair: repair, Say: func(line string) { s.said = append(s.said, line) }})
 	if err == nil && (r.Corruptions > 0 || r.CheckErrors > 0) {
-		err = fmt.Errorf("%d corruptions, %d errors:\n%s", r.Corruptions, r.CheckErrors, strings.Join(said, "\n"))
+		err = fmt.Errorf("%d corruptions, %d errors:\n%s", r.Corruptions, r.CheckErrors, strings.Join(s.said, "\n"))
 	}
 	return r, err
 }
 
-// mend returns an image without errors, and whether it was dirty: one that was not closed with lazy refcounts is repaired first.
-func (s *shot) mend() (*shot, bool, error) {
-	h, err := format.Parse(append([]byte(nil), s.p[:min(len(s.p), 2<<20)]...), format.ForUse)
+// mend returns an image without errors, and whether it was dirty: one that was not closed with lazy refcounts is repaired first. high: counts may
+// be too high, and entries not know that they are alone.
+func (s *shot) mend(high bool) (*shot, bool, error) {
+	h, err := format.Parse(s.p[:min(len(s.p), 2<<20)], format.ForUse)
 	if err != nil {
 		return nil, false, err
 	}
-	if !h.Has(format.IncompatibleDirty) {
+	dirty := h.Has(format.IncompatibleDirty)
+	if !dirty {
 		r, err := s.check(offline.RepairNothing)
-		if r.Leaks == 0 || r.Corruptions == 0 {
+		if err == nil || !high || r.CheckErrors > 0 {
 			return s, false, err
 		}
-		// While a snapshot comes to be, counts are higher than they need be, under entries that say that they are alone. They are, when the counts are right.
-		c := s.clone()
-		_, _ = c.check(offline.RepairLeaks)
-		_, err = c.check(offline.RepairNothing)
-		return c, false, err
 	}
 	c := s.clone()
+	if !dirty {
+		_, err := c.check(offline.RepairLeaks)
+		_, again := c.check(offline.RepairNothing)
+		for _, line := range c.said {
+			if !strings.HasPrefix(line, "ERROR OFLAG_COPIED") || !strings.HasSuffix(line, "refcount=1") {
+				return nil, false, errors.Join(err, again)
+			}
+		}
+	}
 	if _, err := c.check(offline.RepairAll); err != nil {
-		return nil, true, err
+		return nil, dirty, err
 	}
 	_, err = c.check(offline.RepairNothing)
-	return c, true, err
+	return c, dirty, err
 }
 
 // reader knows what the sectors of an image hold, by a way of its own.
@@ -97,7 +107,7 @@ type reader struct {
 }
 
 func newReader(file, data, backing *shot) (*reader, error) {
-	h, err := format.Parse(append([]byte(nil), file.p[:min(len(file.p), 2<<20)]...), format.ForUse)
+	h, err := format.Parse(file.p[:min(len(file.p), 2<<20)], format.ForUse)
 	if err != nil {
 		return nil, err
 	}
