@@ -15,6 +15,9 @@ type run struct {
 	blank bool // nothing was ever written there: it reads as zeroes
 }
 
+// dataCluster is what clusters for guest data are for.
+const dataCluster = "data cluster"
+
 // allocate finds at least one and at most want free clusters that lie together, and counts them as used: in memory, which reaches
 // the disk before anything that refers to them. what is what they are for, in QEMU's words.
 func (i *Image) allocate(t *blockcore.Task, want int64, what string) (run, error) {
@@ -34,6 +37,7 @@ func (i *Image) allocate(t *blockcore.Task, want int64, what string) (run, error
 		first := i.firstFree(block, from)
 		if first < 0 {
 			i.refs.next = int64(index+1) << i.g.RefBlockBits()
+			t.Yield() // a table of strangers may have a million blocks in which nothing is free
 			continue
 		}
 		return i.claim(t, block, index, first, want, what)
@@ -55,6 +59,11 @@ func (i *Image) claim(t *blockcore.Task, block *table, index int, first, want in
 	base := int64(index) << i.g.RefBlockBits()
 	cluster := base + first
 	if cluster == 0 {
+		if what == dataCluster { // QEMU finds out when it writes there
+			if err := i.checkOverlap(t, 0, want<<i.g.ClusterBits, metaNone); err != nil {
+				return run{}, err
+			}
+		}
 		return run{}, i.corrupt(t, true, 0, want<<i.g.ClusterBits, "Preventing invalid allocation of %s at offset 0", what)
 	}
 	if end := i.g.Cluster(cluster + want); end > format.HostMax || end < 0 {

@@ -35,7 +35,7 @@ func (i *Image) Flush(t *blockcore.Task) error {
 
 // clean reports whether nothing has changed in memory that the disk does not have.
 func (i *Image) clean() bool {
-	return !i.commits.running && len(i.commits.pending) == 0 && len(i.l2.dirty) == 0 && len(i.l1.dirty) == 0 &&
+	return !i.commits.running && !i.unsure && len(i.commits.pending) == 0 && len(i.l2.dirty) == 0 && len(i.l1.dirty) == 0 &&
 		(i.lazy || len(i.refs.blocks.dirty) == 0 && len(i.refs.dirty) == 0)
 }
 

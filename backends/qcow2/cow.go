@@ -121,7 +121,7 @@ func (i *Image) link(t *blockcore.Task, s *span, host format.Host, from, to form
 		i.setEntry(t, piece, at, next)
 		i.unordered = true
 		if s.kind == spanNew {
-			i.freeEntry(old, freeOther)
+			i.freeEntry(t, old, freeOther)
 		}
 		linked++
 		host += format.Host(clusterBytes)
@@ -136,7 +136,7 @@ func (i *Image) setEntry(t *blockcore.Task, piece *table, at l2Place, e format.L
 }
 
 // freeEntry gives up the reference that an L2 entry had.
-func (i *Image) freeEntry(e format.L2Entry, kind freeKind) {
+func (i *Image) freeEntry(t *blockcore.Task, e format.L2Entry, kind freeKind) {
 	switch {
 	case i.external:
 	case e.Compressed():
@@ -144,6 +144,8 @@ func (i *Image) freeEntry(e format.L2Entry, kind freeKind) {
 		first := i.g.Index(at)
 		i.free(freed{first: first, count: i.g.Index(at+format.Host(n-1)) - first + 1, kind: kind})
 		i.inflate.forget(e.Descriptor, nil)
+	case i.g.InCluster(e.Offset()) != 0: // what is there is somebody else's
+		_ = i.corrupt(t, false, -1, -1, "Cannot free unaligned cluster %s", hex(e.Offset()))
 	case e.Offset() != 0:
 		i.free(freed{first: i.g.Index(e.Offset()), count: 1, kind: kind})
 	}

@@ -45,13 +45,16 @@ func (i *Image) changePiece(t *blockcore.Task, off format.Guest, n int64, kind f
 		}
 		from := i.g.GuestInCluster(off)
 		to := min(i.g.ClusterBytes(), from+n-done)
-		old, err := i.entry(t, off)
+		old, _, err := i.rawEntry(t, off)
 		if err != nil {
 			return done, err
 		}
 		next, frees, ok := change(old, from, to)
-		if !ok {
-			return done, nil
+		if !frees { // what is given up as a whole need not be right
+			_, err = i.entry(t, off)
+		}
+		if !ok || err != nil {
+			return done, err
 		}
 		if next != old {
 			if !prepared {
@@ -69,7 +72,7 @@ func (i *Image) changePiece(t *blockcore.Task, off format.Guest, n int64, kind f
 			}
 			i.setEntry(t, piece, at, next)
 			if frees {
-				i.freeEntry(old, kind)
+				i.freeEntry(t, old, kind)
 			}
 		}
 		done, off = done+to-from, off+format.Guest(to-from)

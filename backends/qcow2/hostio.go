@@ -53,11 +53,16 @@ func (i *Image) writeMeta(t *blockcore.Task, p []byte, off format.Host, kind met
 
 // writeHost writes to the file, behind its end too.
 func (i *Image) writeHost(t *blockcore.Task, p []byte, off format.Host) error {
-	e := i.file.Load()
-	if err := reach(t, e, int64(off)+int64(len(p)), min(max(e.Node().Size()/8, reachMin), reachMax)); err != nil {
+	if err := i.reachHost(t, off+format.Host(len(p))); err != nil {
 		return err
 	}
-	return e.Write(t, p, int64(off), 0)
+	return i.file.Load().Write(t, p, int64(off), 0)
+}
+
+// reachHost makes the file long enough for a write that ends at end, with something to spare.
+func (i *Image) reachHost(t *blockcore.Task, end format.Host) error {
+	e := i.file.Load()
+	return reach(t, e, int64(end), min(max(e.Node().Size()/8, reachMin), reachMax))
 }
 
 // writeData writes guest data to where it belongs.
@@ -73,8 +78,8 @@ func (i *Image) writeData(t *blockcore.Task, p []byte, off format.Host, flags bl
 		return err
 	}
 	e := i.file.Load()
-	if int64(off)+int64(len(p)) > e.Node().Size() {
-		if err := reach(t, e, int64(off)+int64(len(p)), min(max(e.Node().Size()/8, reachMin), reachMax)); err != nil {
+	if end := off + format.Host(len(p)); int64(end) > e.Node().Size() {
+		if err := i.reachHost(t, end); err != nil {
 			return err
 		}
 	}

@@ -74,8 +74,8 @@ func (i *Image) newTable(t *blockcore.Task, l1Index int) error {
 
 // fillTable writes a new L2 table: a copy of the old one, which somebody else has too, or nothing.
 func (i *Image) fillTable(t *blockcore.Task, run run, old format.Host) error {
-	if old == 0 && run.blank {
-		return nil
+	if old == 0 && run.blank { // but the file has to be there, or a check finds that the entry leads out of it
+		return i.reachHost(t, run.host+format.Host(i.g.ClusterBytes()))
 	}
 	buf := t.Buffers().Get(int(min(i.g.ClusterBytes(), pieceBytes)))
 	defer t.Buffers().Put(buf)

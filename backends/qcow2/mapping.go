@@ -19,6 +19,18 @@ type mapping struct {
 // lookup tells what is at off, as far as it is of one kind and contiguous in the file, at most max bytes, and at most what one piece of an L2
 // table maps. It suspends only if that piece is not in memory.
 func (i *Image) lookup(t *blockcore.Task, off format.Guest, max int64) (mapping, error) {
+	return i.lookupFor(t, off, max, forReading)
+}
+
+// access is what a mapping is looked up for: QEMU tells of what is wrong with it in other words.
+type access uint8
+
+const (
+	forReading access = iota
+	forWriting
+)
+
+func (i *Image) lookupFor(t *blockcore.Task, off format.Guest, max int64, a access) (mapping, error) {
 	at, err := i.place(t, off)
 	if err != nil {
 		return mapping{}, err
@@ -34,7 +46,7 @@ func (i *Image) lookup(t *blockcore.Task, off format.Guest, max int64) (mapping,
 			return mapping{}, err
 		}
 	}
-	m, err := i.walk(t, piece, at, off, max)
+	m, err := i.walk(t, piece, at, off, max, a)
 	if err != nil {
 		return m, err
 	}
@@ -43,11 +55,11 @@ func (i *Image) lookup(t *blockcore.Task, off format.Guest, max int64) (mapping,
 }
 
 // walk goes through the entries of a piece from that of off on.
-func (i *Image) walk(t *blockcore.Task, piece *table, at l2Place, off format.Guest, max int64) (mapping, error) {
+func (i *Image) walk(t *blockcore.Task, piece *table, at l2Place, off format.Guest, max int64, a access) (mapping, error) {
 	k := at.index - at.first
 	inCluster := i.g.GuestInCluster(off)
 	e := i.g.L2Entry(piece.bytes, k)
-	m, err := i.interpret(t, e, at, off)
+	m, err := i.interpret(t, e, at, off, a)
 	if err != nil {
 		return m, err
 	}
@@ -67,7 +79,7 @@ func (i *Image) walk(t *blockcore.Task, piece *table, at l2Place, off format.Gue
 }
 
 // interpret reads one entry, from off to the end of its cluster or of what is alike in it.
-func (i *Image) interpret(t *blockcore.Task, e format.L2Entry, at l2Place, off format.Guest) (mapping, error) {
+func (i *Image) interpret(t *blockcore.Task, e format.L2Entry, at l2Place, off format.Guest, a access) (mapping, error) {
 	inCluster := i.g.GuestInCluster(off)
 	sub := int(inCluster >> i.g.SubclusterBits())
 	m := mapping{kind: i.g.SubKind(e, sub, i.external), copied: e.Copied(), entry: e, length: i.g.ClusterBytes() - inCluster}
@@ -90,18 +102,24 @@ func (i *Image) interpret(t *blockcore.Task, e format.L2Entry, at l2Place, off f
 	switch m.kind {
 	case format.Normal, format.ZeroAlloc, format.UnallocatedAlloc:
 		m.host = e.Offset() + format.Host(inCluster)
-		return m, i.checkHost(t, e, at, off, m.kind)
+		return m, i.checkHost(t, e, at, off, m.kind, a)
 	}
 	return m, nil
 }
 
 // checkHost refuses a host offset that cannot be right.
-func (i *Image) checkHost(t *blockcore.Task, e format.L2Entry, at l2Place, off format.Guest, kind format.Kind) error {
+func (i *Image) checkHost(t *blockcore.Task, e format.L2Entry, at l2Place, off format.Guest, kind format.Kind, a access) error {
 	host := e.Offset()
 	if i.g.InCluster(host) != 0 {
 		what := "Cluster allocation"
-		if kind == format.ZeroAlloc {
+		switch {
+		case kind == format.ZeroAlloc:
 			what = "Preallocated zero cluster"
+		case a == forWriting:
+			what = "Data cluster"
+		}
+		if a == forWriting {
+			return i.corrupt(t, true, -1, -1, what+" offset %s unaligned (guest offset: %s)", hex(host), hex(off-format.Guest(i.g.GuestInCluster(off))))
 		}
 		return i.corrupt(t, true, -1, -1, what+" offset %s unaligned (L2 offset: %s, L2 index: %s)", hex(host), hex(at.table), hex(at.index))
 	}

@@ -211,11 +211,15 @@ func (i *Image) findMetadata(t *blockcore.Task, o Options) (metadata, error) {
 			m.add(i.g.Index(at), metaRefBlock)
 		}
 	}
+	left := i.file.Load().Node().Size() // honest tables are not longer together, and others would keep us busy for ever
 	for k := range i.snapshots {
 		s := &i.snapshots[k]
 		place(metaInactiveL1, s.L1Offset, int64(s.L1Entries)*format.EntryBytes)
 		if m.checked&metaInactiveL2 == 0 || s.Check(i.g) != nil {
 			continue
+		}
+		if left -= int64(s.L1Entries) * format.EntryBytes; left < 0 {
+			break
 		}
 		entries, err := readEntries(t, i.file.Load(), s.L1Offset, int(s.L1Entries))
 		if err != nil {
@@ -233,8 +237,9 @@ func (i *Image) findMetadata(t *blockcore.Task, o Options) (metadata, error) {
 // mark takes away, before the first write, what is not true any more when we write: autoclear features that we do not know, and that the bitmaps have
 // all changes in them.
 func (i *Image) mark(t *blockcore.Task) error {
-	return i.changeHeader(t, func(h *format.Header) {
-		h.Autoclear &= format.AutoclearKnown &^ format.AutoclearBitmaps
-		i.unmarked = false
-	})
+	err := i.changeHeader(t, func(h *format.Header) { h.Autoclear &= format.AutoclearKnown &^ format.AutoclearBitmaps })
+	if err == nil {
+		i.unmarked = false // and not before: others wait for it
+	}
+	return err
 }

@@ -131,7 +131,11 @@ func (i *Image) growL1(t *blockcore.Task, entries int) error {
 	if err == nil {
 		err = i.changeHeader(t, func(h *format.Header) { h.L1Offset, h.L1Entries = r.host, uint32(entries) })
 	}
-	if err != nil {
+	switch {
+	case err != nil && i.unsure: // the header may lead there until the next commit
+		i.free(freed{first: i.g.Index(r.host), count: r.count, kind: freeOther})
+		return err
+	case err != nil:
 		i.release(t, r)
 		return err
 	}
@@ -238,6 +242,10 @@ func (i *Image) lastUsed(t *blockcore.Task) (int64, error) {
 		}
 		if block == nil {
 			continue
+		}
+		t.Yield()
+		if block, err = i.refBlock(t, index); err != nil {
+			return 0, err
 		}
 		for k := i.g.RefBlockEntries() - 1; k >= 0; k-- {
 			if i.g.Refcount(block.bytes, k) != 0 {

@@ -27,19 +27,26 @@ type span struct {
 
 func (s *span) end() format.Guest { return s.off + format.Guest(len(s.p)) }
 
-// entry reads the L2 entry of a guest cluster, and checks it.
+// entry reads the L2 entry of a guest cluster that is written to, and checks it.
 func (i *Image) entry(t *blockcore.Task, off format.Guest) (format.L2Entry, error) {
+	e, at, err := i.rawEntry(t, off)
+	if err == nil && at.table != 0 {
+		_, err = i.interpret(t, e, at, off, forWriting)
+	}
+	return e, err
+}
+
+// rawEntry reads the L2 entry of a guest cluster.
+func (i *Image) rawEntry(t *blockcore.Task, off format.Guest) (format.L2Entry, l2Place, error) {
 	at, err := i.place(t, off)
 	if err != nil || at.table == 0 {
-		return format.L2Entry{}, err
+		return format.L2Entry{}, at, err
 	}
 	piece, err := i.l2.get(t, at.piece)
 	if err != nil {
-		return format.L2Entry{}, err
+		return format.L2Entry{}, at, err
 	}
-	e := i.g.L2Entry(piece.bytes, at.index-at.first)
-	_, err = i.interpret(t, e, at, off)
-	return e, err
+	return i.g.L2Entry(piece.bytes, at.index-at.first), at, nil
 }
 
 // spans splits a write.
@@ -168,7 +175,7 @@ func (i *Image) writeNew(t *blockcore.Task, s *span) error {
 	rest := *s
 	for len(rest.p) > 0 {
 		clusters := i.clustersOf(rest.off, int64(len(rest.p))).Length >> i.g.ClusterBits
-		r, err := i.allocate(t, clusters, "data cluster")
+		r, err := i.allocate(t, clusters, dataCluster)
 		if err != nil {
 			return err
 		}

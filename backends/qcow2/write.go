@@ -54,7 +54,7 @@ func (i *Image) detected(fua blockcore.WriteFlags) blockcore.ZeroFlags {
 // writeRange writes in place what is mapped, and allocates the rest.
 func (i *Image) writeRange(t *blockcore.Task, p []byte, off format.Guest, flags blockcore.WriteFlags) error {
 	epoch := i.grace.enter()
-	m, err := i.lookup(t, off, int64(len(p)))
+	m, err := i.lookupFor(t, off, int64(len(p)), forWriting)
 	if err == nil && m.inPlace() && m.length == int64(len(p)) {
 		err = i.writeData(t, p, m.host, flags)
 		i.grace.exit(epoch)
@@ -91,7 +91,7 @@ func (i *Image) partsInPlace(t *blockcore.Task, p []byte, off format.Guest, m ma
 			return parts, nil
 		}
 		var err error
-		if m, err = i.lookup(t, off, int64(len(p))); err != nil || !m.inPlace() {
+		if m, err = i.lookupFor(t, off, int64(len(p)), forWriting); err != nil || !m.inPlace() {
 			return nil, err
 		}
 	}

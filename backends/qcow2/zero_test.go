@@ -30,7 +30,7 @@ func TestZeroesWithFUAStay(t *testing.T) {
 		}
 		return e.WriteZeroes(t, blockcore.Range{Offset: 512, Length: 512}, blockcore.ZeroFUA)
 	}))
-	require.NotEmpty(t, m.h.syncs)
-	require.Greater(t, m.h.syncs[len(m.h.syncs)-1].begin, m.h.writes[len(m.h.writes)-1].end)
+	require.NotEmpty(t, m.syncs)
+	require.Greater(t, m.syncs[len(m.syncs)-1].begin, m.writes[len(m.writes)-1].end)
 	require.True(t, r.image.clean())
 }

@@ -67,9 +67,9 @@ var testsMayImport = []string{"blockcore", "blockcore/blocktest", "backends/null
 
 // testsOfMayImport is what the tests of one package may import besides, each for the reason given.
 var testsOfMayImport = map[string][]string{
-	"backends/filters":      {"backends/raw"},                   // filters are tried over every other backend
-	"backends/qcow2":        {"backends/raw"},                   // images lie in files
-	"backends/qcow2/repair": {"backends/raw", "backends/qcow2"}, // whom it works for
+	"backends/filters":      {"backends/raw"},                           // filters are tried over every other backend
+	"backends/qcow2":        {"backends/raw", "backends/qcow2/offline"}, // images lie in files, and are checked
+	"backends/qcow2/repair": {"backends/raw", "backends/qcow2"},         // whom it works for
 }
 
 func with(list []string, more ...string) []string { return append(slices.Clone(list), more...) }
