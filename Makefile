@@ -10,6 +10,7 @@ GO ?= go
 TEST_FLAGS ?= -count=1 -timeout=10m
 FUZZ_SECONDS ?= 20
 SOAK_MINUTES ?= 30
+KILLS ?= 40
 SIM_SEEDS ?= 100000
 SIM_FIRST ?= 1
 BENCH ?=
@@ -74,8 +75,12 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS (20)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 .PHONY: soak
-soak: deps ## repeat the tests in random order, race detector and assertions on, for SOAK_MINUTES (30)
-	@scripts/soak $(SOAK_MINUTES)
+soak: deps ## kills, then the tests again and again in random order, race detector and assertions on, for SOAK_MINUTES (30)
+	@scripts/soak $(SOAK_MINUTES) $(KILLS)
+
+.PHONY: kills
+kills: deps ## kill -9 the server under load, KILLS (40) times on each of nine kinds of qcow2 images, and look at what is left
+	KILLS=$(KILLS) $(GO) test -count=1 -timeout=0 -v -run '^TestKills$$' ./interop
 
 .PHONY: churn
 churn: ## drain, move, filter, resize and disconnect a disk 1,600 times under clients that verify

@@ -187,14 +187,14 @@ func (c *Client) begin(out []byte, i int, at int64, b *block) []byte {
 	switch n := c.random.IntN(20); {
 	case n == 0:
 		s.command = cmdFlush
-		return appendRequest(out, cmdFlush, uint64(i), 0, 0)
+		return appendRequest(out, 0, cmdFlush, uint64(i), 0, 0)
 	case n < 10:
 		s.command = cmdWrite
 		s.version = c.random.Uint64() | 1
-		out = appendRequest(out, cmdWrite, uint64(i), uint64(at)*BlockBytes, BlockBytes)
+		out = appendRequest(out, 0, cmdWrite, uint64(i), uint64(at)*BlockBytes, BlockBytes)
 		return appendVersion(out, at, s.version)
 	}
-	return appendRequest(out, cmdRead, uint64(i), uint64(at)*BlockBytes, BlockBytes)
+	return appendRequest(out, 0, cmdRead, uint64(i), uint64(at)*BlockBytes, BlockBytes)
 }
 
 // appendVersion appends the contents of a block: its number and version, again and again. Version 0 is zeroes.

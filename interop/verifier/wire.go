@@ -15,9 +15,17 @@ const (
 	optionGo     = 7
 	replyAck     = 1
 
-	cmdRead  = 0
-	cmdWrite = 1
-	cmdFlush = 3
+	cmdRead   = 0
+	cmdWrite  = 1
+	cmdDisc   = 2
+	cmdFlush  = 3
+	cmdTrim   = 4
+	cmdZeroes = 6
+
+	flagFUA    = 1
+	flagNoHole = 2
+
+	codeShutdown = 108
 )
 
 // negotiate takes a connection to the transmission phase of an export.
@@ -53,9 +61,9 @@ func negotiate(conn net.Conn, export string) error {
 }
 
 // appendRequest appends the header of a request.
-func appendRequest(b []byte, command uint16, cookie, offset uint64, length uint32) []byte {
+func appendRequest(b []byte, flags, command uint16, cookie, offset uint64, length uint32) []byte {
 	b = binary.BigEndian.AppendUint32(b, requestMagic)
-	b = binary.BigEndian.AppendUint16(b, 0)
+	b = binary.BigEndian.AppendUint16(b, flags)
 	b = binary.BigEndian.AppendUint16(b, command)
 	b = binary.BigEndian.AppendUint64(b, cookie)
 	b = binary.BigEndian.AppendUint64(b, offset)
