@@ -2,5 +2,9 @@
 
 package qcow2
 
-// cutsDefault is how many power cuts are made.
-const cutsDefault = 30000
+const (
+	// cutsDefault is how many power cuts are made.
+	cutsDefault = 30000
+	// faultStride is how many requests lie between those that fail, one in each run.
+	faultStride = 1
+)

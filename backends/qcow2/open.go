@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/blockcore"
@@ -35,9 +36,11 @@ func Open(t *blockcore.Task, file *blockcore.Edge, o Options) (*Image, error) {
 	if err := i.readTables(t); err != nil {
 		return nil, err
 	}
-	if err := i.adopt(t, o); err != nil {
+	n, err := i.terms(t, o)
+	if err != nil {
 		return nil, err
 	}
+	i.adopt(t, n)
 	return i, nil
 }
 
@@ -133,25 +136,41 @@ func readSnapshots(t *blockcore.Task, file *blockcore.Edge, h *format.Header) ([
 	}
 }
 
-// adopt takes over options, when nothing is in memory that is not on disk.
-func (i *Image) adopt(t *blockcore.Task, o Options) error {
+// terms are options and what follows from them: all that has to be found out before they can be taken over.
+type terms struct {
+	options  Options
+	plan     cachePlan
+	metas    metadata
+	interval time.Duration
+}
+
+// terms finds out what follows from options.
+func (i *Image) terms(t *blockcore.Task, o Options) (n terms, err error) {
 	if i.version < 3 && orDefault(o.LazyRefcounts, false) {
-		return &format.Error{Errno: syscall.EINVAL, Text: "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level"}
+		return n, &format.Error{Errno: syscall.EINVAL, Text: "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level"}
 	}
-	plan, err := o.Caches.plan(i.g, i.Size())
-	if err != nil {
-		return err
+	n.options = o
+	if n.plan, err = o.Caches.plan(i.g, i.Size()); err != nil {
+		return n, err
 	}
-	metas, err := i.findMetadata(t, o)
-	if err != nil {
-		return err
+	if n.metas, err = i.findMetadata(t, o); err != nil {
+		return n, err
 	}
-	interval, err := cleanInterval(o.CacheCleanInterval)
-	if err != nil {
-		return err
-	}
+	n.interval, err = cleanInterval(o.CacheCleanInterval)
+	return n, err
+}
+
+// present are the terms that hold now.
+func (i *Image) present() terms {
+	plan := cachePlan{l2Pieces: i.l2.piecesMax, refBlocks: i.refs.blocks.piecesMax, l2PieceBytes: i.l2.pieceBytes}
+	return terms{options: i.options, plan: plan, metas: i.metas, interval: i.cleaner.interval}
+}
+
+// adopt takes terms over, when nothing is in memory that is not on disk. It cannot fail.
+func (i *Image) adopt(t *blockcore.Task, n terms) {
+	o := n.options
 	i.cleaner.stop()
-	i.options, i.readOnly, i.metas, i.cleaner.interval = o, o.ReadOnly, metas, interval
+	i.options, i.readOnly, i.metas, i.cleaner.interval = o, o.ReadOnly, n.metas, n.interval
 	i.lazy = i.version >= 3 && orDefault(o.LazyRefcounts, i.header.Compatible&format.CompatibleLazyRefcounts != 0)
 	i.passes = [freeKinds]bool{
 		freeRequest:  orDefault(o.PassDiscardRequest, o.Unmap),
@@ -159,8 +178,7 @@ func (i *Image) adopt(t *blockcore.Task, o Options) error {
 		freeOther:    orDefault(o.PassDiscardOther, false),
 	}
 	i.unmarked = !o.ReadOnly && i.header.Autoclear&^(format.AutoclearKnown&^format.AutoclearBitmaps) != 0
-	i.makeCaches(t, plan)
-	return nil
+	i.makeCaches(t, n.plan)
 }
 
 // makeCaches begins with empty caches.

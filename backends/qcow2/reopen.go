@@ -28,17 +28,13 @@ func (i *Image) PrepareReopen(t *blockcore.Task, options any) (commit, abort fun
 	if err := i.settle(t); err != nil {
 		return nil, nil, err
 	}
-	before := i.options
-	if err := i.adopt(t, o); err != nil {
+	next, err := i.terms(t, o)
+	if err != nil {
 		return nil, nil, err
 	}
-	commit = func(*blockcore.Task) {}
-	abort = func(t *blockcore.Task) {
-		if err := i.adopt(t, before); err != nil { // it was right before, and nothing has changed
-			i.warn("qcow2: " + err.Error())
-		}
-	}
-	return commit, abort, nil
+	before := i.present()
+	i.adopt(t, next)
+	return func(*blockcore.Task) {}, func(t *blockcore.Task) { i.adopt(t, before) }, nil
 }
 
 // mayBecome refuses to write to what must not be written to.
