@@ -30,8 +30,8 @@ const snapshotsMax = 3
 
 // alter does one thing to the snapshots while nobody uses the disk, and notes it.
 func (p *plant) alter() error {
-	if p.sort.external || p.rig.image.g.RefcountMax() == 1 {
-		return nil // such images have none
+	if p.withoutSnapshots() {
+		return nil
 	}
 	all, err := p.rig.root.Node().Snapshots()
 	require.NoError(p.t, err)
@@ -43,6 +43,10 @@ func (p *plant) alter() error {
 	if kind == 1 {
 		return p.applySnapshot(s)
 	}
+	return p.deleteSnapshot(s)
+}
+
+func (p *plant) deleteSnapshot(s blockcore.Snapshot) error {
 	return p.changed(s.Name, false, func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error {
 		return tx.DeleteSnapshot(d, n, s.ID)
 	})
@@ -59,7 +63,13 @@ func (p *plant) changed(name string, made bool, change func(tx *blockcore.Tx, d 
 	return err
 }
 
+// withoutSnapshots is of images that can have none.
+func (p *plant) withoutSnapshots() bool { return p.sort.external || p.rig.image.g.RefcountMax() == 1 }
+
 func (p *plant) takeSnapshot() error {
+	if p.withoutSnapshots() {
+		return nil
+	}
 	name := fmt.Sprintf("live%d-%d", p.stamp>>32, p.album.taken)
 	p.album.taken++
 	stamps, err := p.look()

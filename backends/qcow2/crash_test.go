@@ -108,7 +108,7 @@ func (p *plant) mayFail(err error) {
 // mendDirty repairs an image that could not be closed, if it has to be. Nobody uses it.
 func (p *plant) mendDirty() error {
 	s := &shot{p: p.file.bytes}
-	mended, dirty, err := s.mend(false)
+	mended, dirty, err := s.mend(p.altering(p.h.now))
 	if err != nil || !dirty {
 		return err
 	}
