@@ -8,6 +8,9 @@ func (i *Image) Close(t *blockcore.Task) error {
 	i.cleaner.stop()
 	var err error
 	if i.file.Load() != nil {
+		if i.modest && !i.readOnly && !i.broken {
+			i.resettle(t)
+		}
 		if err = i.settle(t); err == nil {
 			i.trim(t)
 		}

@@ -41,6 +41,7 @@ type Image struct {
 	unordered bool
 	// unmarked: the header says things that are not true any more when something is written, or it is unsure what it says.
 	unmarked  bool
+	modest    bool // entries do not say that they are alone, though they are: putting that right has failed
 	unsure    bool // which header is on disk, the last change of it has failed
 	through   bool // each write is durable when it returns
 	snapshots []format.Snapshot

@@ -123,6 +123,7 @@ func (i *Image) DeleteSnapshot(t *blockcore.Task, id string) error {
 		}
 		i.free(freed{first: i.g.Index(gone.L1Offset), count: i.l1Clusters(len(l1)), kind: freeSnapshot})
 		if err := i.giveUp(t, l1, freeSnapshot); err != nil {
+			i.modest = true
 			return fmt.Errorf("Failed to free the cluster and L1 table: %w", err)
 		}
 		return i.resettleErr(t)
@@ -131,6 +132,7 @@ func (i *Image) DeleteSnapshot(t *blockcore.Task, id string) error {
 
 // resettleErr has the flags agree with the refcounts when what was freed is counted.
 func (i *Image) resettleErr(t *blockcore.Task) error {
+	i.modest = true
 	err := i.settle(t)
 	if err == nil {
 		err = i.settleCopied(t, false)
@@ -138,6 +140,7 @@ func (i *Image) resettleErr(t *blockcore.Task) error {
 	if err == nil {
 		err = i.commit(t)
 	}
+	i.modest = err != nil
 	return err
 }
 
