@@ -39,7 +39,7 @@ func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
 	return nil
 }
 
-// Extend makes a file longer while it is in use: what is new is a hole.
+// Extend makes a file longer while it is in use: what is new reads as zeroes, and has room on the disk where that is cheap (reserve.go).
 func (f *File) Extend(t *blockcore.Task, toBytes int64) error {
 	for f.extending {
 		t.Wait(&f.extenders)
@@ -62,7 +62,12 @@ func (f *File) Extend(t *blockcore.Task, toBytes int64) error {
 			end = max(end, d.sizeBytes)
 			return err
 		}
-		return f.truncate(end)
+		before := f.device.sizeBytes
+		if err := f.truncate(end); err != nil {
+			return err
+		}
+		f.reserve(before, end-before)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("extend %s: %w", f.path, err)

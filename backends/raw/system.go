@@ -19,10 +19,11 @@ type system interface {
 	write(t *blockcore.Task, fd int, p []byte, off int64, flags int) (int, error)
 	sync(t *blockcore.Task, fd int) error
 	allocate(t *blockcore.Task, fd int, mode uint32, off, length int64) error
-	// seek, discard and truncate may block: they are called by a worker, seek also by a loop that has found it quick.
+	// seek, discard, truncate and reserve may block: they are called by a worker, seek also by a loop that has found it quick.
 	seek(fd int, off int64, whence int) (int64, error)
 	discard(fd int, off, length int64) error
 	truncate(fd int, sizeBytes int64) error
+	reserve(fd int, off, length int64) error
 }
 
 // kernel is the real system.
@@ -105,6 +106,11 @@ func (kernel) truncate(fd int, sizeBytes int64) error {
 			return err
 		}
 	}
+}
+
+// reserve gives a part of a file its place on the disk, without writing there.
+func (kernel) reserve(fd int, off, length int64) error {
+	return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, length)
 }
 
 // unsupported reports whether err says that the file system or device will never do the operation.
