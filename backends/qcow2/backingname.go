@@ -12,7 +12,9 @@ import (
 var _ blockcore.BackingNamer = (*Image)(nil)
 
 // BackingName returns the name and the format of the backing file that the header has. On the loop.
-func (i *Image) BackingName() (name, backingFormat string) { return i.header.Backing, i.header.BackingFormat() }
+func (i *Image) BackingName() (name, backingFormat string) {
+	return i.header.Backing, i.header.BackingFormat()
+}
 
 // NameBacking writes the name of another backing file into the header. What is read is still from the one that is open.
 func (i *Image) NameBacking(t *blockcore.Task, name, backingFormat string) error {

@@ -46,12 +46,16 @@ func (r *rig) snapshotID(name string) string {
 
 func (r *rig) deleteSnapshot(name string) error {
 	id := r.snapshotID(name)
-	return r.alter(func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error { return tx.DeleteSnapshot(d, n, id) })
+	return r.alter(func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error {
+		return tx.DeleteSnapshot(d, n, id)
+	})
 }
 
 func (r *rig) applySnapshot(name string) error {
 	id := r.snapshotID(name)
-	return r.alter(func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error { return tx.ApplySnapshot(d, n, id) })
+	return r.alter(func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error {
+		return tx.ApplySnapshot(d, n, id)
+	})
 }
 
 // states is what a disk held at its snapshots, by their names.
