@@ -17,7 +17,8 @@ type File struct {
 
 	// Immutable.
 	path   string
-	lockFD int // holds the image locks; -1 = none
+	whole  string // path, from the root on
+	lockFD int    // holds the image locks; -1 = none
 	system system
 
 	// Changed only by a Tx.
@@ -113,6 +114,9 @@ func (f *File) Features() blockcore.Features { return f.features }
 
 // Path returns the name the file was opened by. Safe from anywhere.
 func (f *File) Path() string { return f.path }
+
+// WholePath returns that name from the root on, whatever the working directory is now. Safe from anywhere.
+func (f *File) WholePath() string { return f.whole }
 
 // Detach takes the file off a loop. It implements blockcore.ContextFollower.
 func (f *File) Detach() { f.views.detach() }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -63,6 +64,14 @@ func open(o *Options) (_ *File, err error) {
 		return nil, err
 	}
 	return newFile(o, fd, lockFD, d, w), nil
+}
+
+// whole is a name from the root on, while the working directory is still that which the name is meant in.
+func whole(path string) string {
+	if absolute, err := filepath.Abs(path); err == nil {
+		return absolute
+	}
+	return path
 }
 
 // openPath opens or makes the file, after having refused what is no disk: opening a FIFO would wait and opening a
@@ -232,7 +241,7 @@ func roundUp(n, unit int64) (int64, bool) {
 }
 
 func newFile(o *Options, fd, lockFD int, d device, w window) *File {
-	f := &File{opened: newOpened(o, fd, d, w), path: o.Path, lockFD: lockFD, system: kernel{}}
+	f := &File{opened: newOpened(o, fd, d, w), path: o.Path, whole: whole(o.Path), lockFD: lockFD, system: kernel{}}
 	served.enter(d.number)
 	if lockFD >= 0 {
 		f.locks = o.locks()

@@ -30,6 +30,7 @@ func newCtl(c console) *cobra.Command {
 			"'ctl drain ... -- CMD' exits with the status of CMD.",
 		Example: "  nbd-dataplane ctl status\n" +
 			"  nbd-dataplane ctl drain root data -- lvcreate -s -n snap vg/disks\n" +
+			"  nbd-dataplane ctl snapshot create root data\n" +
 			"  nbd-dataplane ctl resize root +10G\n" +
 			"  nbd-dataplane ctl throttle root --bps 50M --iops 2000",
 		DisableFlagsInUseLine: true,
@@ -44,7 +45,7 @@ func newCtl(c console) *cobra.Command {
 		parts []func() *cobra.Command
 	}{
 		{"Look:", []func() *cobra.Command{t.newStatus, t.newGraph, t.newClients, t.newInflight, t.newDrains, t.newEvents}},
-		{"Change what clients meet:", []func() *cobra.Command{t.newDrain, t.newResize, t.newThrottle, t.newExport, t.newDisconnect}},
+		{"Change what clients meet:", []func() *cobra.Command{t.newDrain, t.newSnapshot, t.newResize, t.newThrottle, t.newExport, t.newDisconnect}},
 		{"Change what is below:", []func() *cobra.Command{t.newMove, t.newInsert, t.newRemove, t.newReplace}},
 		{"Everything else:", []func() *cobra.Command{t.newQMP}},
 	} {

@@ -27,13 +27,28 @@ type exportAnswer struct {
 }
 
 type nodeAnswer struct {
-	File     string `json:"file"`
-	Name     string `json:"node-name"`
-	ReadOnly bool   `json:"ro"`
-	Driver   string `json:"drv"`
-	Image    struct {
-		Size int64 `json:"virtual-size"`
-	} `json:"image"`
+	Path     string      `json:"x-path"`
+	File     string      `json:"file"`
+	Name     string      `json:"node-name"`
+	ReadOnly bool        `json:"ro"`
+	Driver   string      `json:"drv"`
+	Image    imageAnswer `json:"image"`
+}
+
+type imageAnswer struct {
+	Filename  string           `json:"filename"`
+	Format    string           `json:"format"`
+	Size      int64            `json:"virtual-size"`
+	Snapshots []snapshotAnswer `json:"snapshots"`
+	Backing   *imageAnswer     `json:"backing-image"`
+}
+
+type snapshotAnswer struct {
+	ID           string `json:"id"`
+	Name         string `json:"name"`
+	VMStateBytes uint64 `json:"vm-state-size"`
+	Seconds      int64  `json:"date-sec"`
+	Nanoseconds  int64  `json:"date-nsec"`
 }
 
 type clientAnswer struct {

@@ -62,9 +62,14 @@ func (w *waitingFor) tell() {
 
 // askTelling has the server do what needs a drained section of its own, and tells whom that waits for.
 func (t *ctl) askTelling(m *monitor, at target, command string, args any) error {
+	return t.askOver(m, at.covered(), command, args)
+}
+
+// askOver is askTelling for what covers more than one.
+func (t *ctl) askOver(m *monitor, over covered, command string, args any) error {
 	answer := make(chan error, 1)
 	go m.askOnce(command, args, answer)
-	waiting := newWaitingFor(t, at.covered())
+	waiting := newWaitingFor(t, over)
 	defer waiting.close()
 	for {
 		select {

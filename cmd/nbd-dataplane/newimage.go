@@ -20,16 +20,14 @@ func createImage(what control.NewImage) (undo func() error, err error) {
 		return nil, fmt.Errorf("Unknown file format '%s'", what.Format)
 	}
 	backing := what.Backing
-	if _, isURL := protocolOf(backing); !isURL {
-		if backing, err = filepath.Abs(backing); err != nil {
-			return nil, err
-		}
-		if sameFile(backing, what.Path) {
-			return nil, errors.New("Error: Trying to create an image with the same filename as the backing file")
-		}
+	if _, isURL := protocolOf(backing); !isURL && sameFile(backing, what.Path) {
+		return nil, errors.New("Error: Trying to create an image with the same filename as the backing file")
 	}
 	undo = func() error { return nil }
-	if !exists(what.Path) {
+	switch there := exists(what.Path); {
+	case there && what.Exclusive:
+		return nil, fmt.Errorf("'%s' is there already; choose another name, or say the file to have it made anew", what.Path)
+	case !there:
 		undo = func() error { return os.Remove(what.Path) }
 	}
 	file, err := (&imageCreate{}).createFile(what.Path)

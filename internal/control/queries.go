@@ -57,6 +57,7 @@ type nodeInfo struct {
 	Quiesced int    `json:"x-quiesced"`
 	Context  string `json:"x-iothread"`
 	Implicit bool   `json:"x-implicit"`
+	Path     string `json:"x-path"`
 }
 
 type flatArgs struct {
@@ -70,7 +71,7 @@ func (p *Plane) queryNamedBlockNodes(_ context.Context, _ *qmp.Call, a *flatArgs
 		info := nodeInfo{
 			File: p.fileOf(n), NodeName: n.Name(), ReadOnly: !n.Writable(), Driver: driver, DetectZeroes: orOff(o.DetectZeroes),
 			Image: p.image(n, a.Flat), Cache: cacheInfo{true, o.Cache.Direct, o.Cache.NoFlush},
-			InFlight: n.InFlight(), Quiesced: n.Quiesced(), Context: n.Context().Name(), Implicit: n.Implicit(),
+			InFlight: n.InFlight(), Quiesced: n.Quiesced(), Context: n.Context().Name(), Implicit: n.Implicit(), Path: p.wholeFileOf(n),
 		}
 		for below := childOf(n, blockcore.RoleBacking); below != nil; below = childOf(below, blockcore.RoleBacking) {
 			info.BackingDepth++
@@ -93,16 +94,36 @@ func orOff(text string) string {
 // filenamer is a driver that can be named by a file.
 type filenamer interface{ Path() string }
 
+// wholeFilenamer is one that knows the name from the root on, too.
+type wholeFilenamer interface{ WholePath() string }
+
 // fileOf returns the name of the file at the bottom of n, or of what is there instead: "null-co://".
 func (p *Plane) fileOf(n *blockcore.Node) string {
+	n = bottomOf(n)
+	if f, ok := n.Driver().(filenamer); ok {
+		return f.Path()
+	}
+	driver, _ := p.describe(n)
+	return driver + "://"
+}
+
+// wholeFileOf is fileOf from the root on.
+func (p *Plane) wholeFileOf(n *blockcore.Node) string {
+	if f, ok := bottomOf(n).Driver().(wholeFilenamer); ok {
+		return f.WholePath()
+	}
+	return p.fileOf(n)
+}
+
+// bottomOf is the node at the bottom of an image.
+func bottomOf(n *blockcore.Node) *blockcore.Node {
 	for {
-		if f, ok := n.Driver().(filenamer); ok {
-			return f.Path()
+		if _, ok := n.Driver().(filenamer); ok {
+			return n
 		}
 		below := childOf(n, blockcore.RoleFile)
 		if below == nil {
-			driver, _ := p.describe(n)
-			return driver + "://"
+			return n
 		}
 		n = below
 	}
@@ -120,7 +141,7 @@ func childOf(n *blockcore.Node, role blockcore.Role) *blockcore.Node {
 func (p *Plane) image(n *blockcore.Node, flat bool) imageInfo {
 	driver, _ := p.describe(n)
 	info := imageInfo{Filename: p.fileOf(n), Format: driver, VirtualSize: n.Size()}
-	all, _ := n.Snapshots()
+	all, _ := keeperBelow(n).node.Snapshots()
 	for i := range all {
 		info.Snapshots = append(info.Snapshots, describeSnapshot(&all[i]))
 	}

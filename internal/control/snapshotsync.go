@@ -15,6 +15,7 @@ type NewImage struct {
 	SizeBytes    int64
 	// Backing is the file below, and BackingFormat how it is to be read.
 	Backing, BackingFormat string
+	Exclusive              bool // no file is there
 }
 
 type snapshotSyncArgs struct {
@@ -23,6 +24,7 @@ type snapshotSyncArgs struct {
 	OverlayName *string `qmp:"snapshot-node-name"`
 	Format      string  `qmp:"format,optional"`
 	Mode        string  `qmp:"mode,optional,enum=existing|absolute-paths"`
+	Exclusive   bool    `qmp:"x-exclusive,optional"`
 }
 
 // blockdevSnapshotSync is blockdev-snapshot with an overlay that is made, or is there, as a file.
@@ -79,7 +81,7 @@ func (s *snapshotSyncAction) make(p *Plane) (err error) {
 		format = "raw"
 	}
 	s.undo, err = p.options.CreateImage(NewImage{
-		Path: s.args.File, Format: s.args.Format, SizeBytes: s.node.Size(), Backing: p.fileOf(below), BackingFormat: format,
+		Path: s.args.File, Format: s.args.Format, SizeBytes: s.node.Size(), Backing: p.wholeFileOf(below), BackingFormat: format, Exclusive: s.args.Exclusive,
 	})
 	return err
 }
