@@ -46,13 +46,13 @@ type killKind struct {
 }
 
 var killKinds = []killKind{
-	{name: "default", granule: 64 << 10, size: 32 * mib},
+	{name: "default", granule: 64 << 10, size: 16 * mib},
 	{name: "small clusters and caches", options: "cluster_size=512,refcount_bits=64", granule: 512, size: 4 * mib, driver: "l2-cache-size=4k,refcount-cache-size=4k,"},
 	{name: "lazy refcounts", options: "cluster_size=4k,lazy_refcounts=on", granule: 4 << 10, size: 16 * mib},
 	{name: "subclusters", options: "extended_l2=on", granule: 2 << 10, size: 16 * mib},
 	{name: "old version", options: "compat=0.10,cluster_size=2k", granule: 2 << 10, size: 8 * mib},
 	{name: "overlay", options: "cluster_size=16k", granule: 16 << 10, size: 16 * mib, backing: true},
-	{name: "external data", options: "data_file=$.data", granule: 64 << 10, size: 32 * mib},
+	{name: "external data", options: "data_file=$.data", granule: 64 << 10, size: 16 * mib},
 	{name: "raw external data", options: "data_file=$.data,data_file_raw=on,cluster_size=4k", granule: 4 << 10, size: 16 * mib},
 	{name: "snapshots", options: "cluster_size=8k", granule: 8 << 10, size: 16 * mib, snapshots: true},
 }

@@ -131,10 +131,6 @@ func isStamped(data []byte, number int64, stamp uint64) bool {
 		binary.BigEndian.PutUint64(unit[:], uint64(number))
 		binary.BigEndian.PutUint64(unit[8:], stamp)
 	}
-	for ; len(data) > 0; data = data[unitBytes:] {
-		if !bytes.Equal(data[:unitBytes], unit[:]) {
-			return false
-		}
-	}
-	return true
+	// What begins right and equals itself a unit later is right to its end.
+	return bytes.Equal(data[:unitBytes], unit[:]) && bytes.Equal(data[unitBytes:], data[:len(data)-unitBytes])
 }
