@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -82,7 +84,11 @@ func (t *ctl) snapshotCreate(m *monitor, args []string, o *snapshotOrder) error 
 		return usagef("--file is the overlay of one disk, and %d are named", len(args))
 	}
 	if o.name == "" {
-		o.name = now().Format("20060102-150405")
+		name, err := m.nameByTime(args)
+		if err != nil {
+			return err
+		}
+		o.name = name
 	}
 	var all []taken
 	var actions []any
@@ -115,6 +121,28 @@ func (t *ctl) snapshotCreate(m *monitor, args []string, o *snapshotOrder) error 
 	return nil
 }
 
+// nameByTime is a name of date and time for snapshots of disks, with a number behind it if one of them has had one in this second.
+func (m *monitor) nameByTime(exports []string) (string, error) {
+	var nodes []nodeAnswer
+	if _, err := m.query("query-named-block-nodes", nil, &nodes); err != nil {
+		return "", err
+	}
+	second := now().Format("20060102-150405")
+	for n := 1; n < 1000; n++ {
+		name := second
+		if n > 1 {
+			name += "-" + strconv.Itoa(n)
+		}
+		isTaken := slices.ContainsFunc(nodes, func(node nodeAnswer) bool {
+			return slices.ContainsFunc(exports, func(export string) bool { return node.Name == overlayNode(export, name) })
+		})
+		if !isTaken {
+			return name, nil
+		}
+	}
+	return "", usagef("a thousand snapshots were taken in this second; say --name NAME")
+}
+
 // action is the part of the transaction for one disk.
 func (o *snapshotOrder) action(m *monitor, one *taken) (any, error) {
 	if o.internal {
@@ -130,10 +158,13 @@ func (o *snapshotOrder) action(m *monitor, one *taken) (any, error) {
 	}), nil
 }
 
+// snapshotNameMax is how much of a snapshot's name goes into that of a node: a date, a time, and a number.
+const snapshotNameMax = 20
+
 // overlayNode is a name for the node of an overlay; what is cut off if it is too long is the end of the export's name.
 func overlayNode(export, name string) string {
 	name = strange.ReplaceAllString(name, "-")
-	name = name[:min(len(name), nodeNameMax/2)]
+	name = name[:min(len(name), snapshotNameMax)]
 	return identifierOf(export, nodeNameMax-1-len(name)) + "-" + name
 }
 
@@ -142,7 +173,7 @@ func action(kind string, data map[string]any) any {
 }
 
 // dated is the end of the name of an overlay that was called by date and time.
-var dated = regexp.MustCompile(`\.[0-9]{8}-[0-9]{6}$`)
+var dated = regexp.MustCompile(`\.[0-9]{8}-[0-9]{6}(-[0-9]+)?$`)
 
 // overlay is the file for the overlay of a node: next to its image, if no other was said.
 func (o *snapshotOrder) overlay(m *monitor, node string) (string, error) {
