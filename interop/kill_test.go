@@ -27,11 +27,10 @@ const (
 	killSeedEnv  = "KILL_SEED"
 	killsDefault = 3
 
-	killSessions  = 3
-	killAnswers   = 1500                  // at most, before a kill
-	killLinger    = 3 * time.Millisecond  // at most, between the end of the connections and a kill while the image is closed
-	killStartup   = 60 * time.Millisecond // at most, between the start of a server and a kill while the image is opened
-	killSnapshots = 3                     // at most, in an image
+	killSessions = 3
+	killAnswers  = 1500                  // at most, before a kill
+	killLinger   = 3 * time.Millisecond  // at most, between the end of the connections and a kill while the image is closed
+	killStartup  = 60 * time.Millisecond // at most, between the start of a server and a kill while the image is opened
 )
 
 // killKind is a kind of qcow2 images.
@@ -65,17 +64,11 @@ type killing struct {
 	random    *rand.Rand
 	ledger    *verifier.Ledger
 	dirty     bool // was not closed, and says so
-	snapshots []keptSnapshot
+	snapshots []*keptSnapshot
 	named     int
 
-	total               verifier.Tally
-	repairs, leaks, all int
-}
-
-// keptSnapshot is one in the image, and what it holds.
-type keptSnapshot struct {
-	name string
-	disk []byte
+	total                     verifier.Tally
+	repairs, leaks, all, live int
 }
 
 // Goal: kill -9 at any moment leaves an image without errors, which has all that is known to be in the file: what was flushed, and what was written into places
@@ -140,7 +133,7 @@ func (k *killing) image(args ...string) {
 // round is one server's life, and a look at what it leaves.
 func (k *killing) round() {
 	k.t.Helper()
-	if k.killKind.snapshots && !k.dirty {
+	if k.killKind.snapshots && !k.dirty && k.random.IntN(2) == 0 {
 		k.changeSnapshots()
 	}
 	if k.random.IntN(8) == 0 {
@@ -157,11 +150,17 @@ func (k *killing) round() {
 // options are those of a server of this image; what it serves stands behind them.
 func (k *killing) options() ([]string, string) {
 	args := append([]string{"--discard=unmap"}, storages[k.random.IntN(len(storages))].args...)
+	if k.monitored() {
+		args = append(args, "--control", k.path+".ctl")
+	}
 	if k.driver != "" {
 		return append(args, "--image-opts"), "driver=qcow2," + k.driver + "file.filename=" + k.path
 	}
 	return append(args, "-f", "qcow2"), k.path
 }
+
+// monitored reports whether snapshots are taken while the server works.
+func (k *killing) monitored() bool { return k.killKind.snapshots && !program.Stock() }
 
 // start serves the image again: it is repaired, and nothing else is in it than before.
 func (k *killing) start() *subject.Server {
@@ -186,20 +185,30 @@ func (k *killing) start() *subject.Server {
 func (k *killing) killWorking(server *subject.Server) {
 	k.t.Helper()
 	ended := make(chan error, killSessions)
-	reached := k.ledger.After(1 + k.random.Int64N(1+k.random.Int64N(killAnswers)))
+	most := int64(killAnswers)
+	if k.monitored() {
+		most *= 4 // some changes of snapshots are to be among them
+	}
+	reached := k.ledger.After(1 + k.random.Int64N(1+k.random.Int64N(most)))
 	for range killSessions {
 		s, err := k.ledger.Dial(server.Socket, server.Name)
 		require.NoError(k.t, err)
 		seed := k.random.Uint64()
 		go func() { ended <- s.Run(seed) }()
 	}
+	snapshots := make(chan error, 1)
+	if k.monitored() {
+		go k.snapshotLoop(k.path+".ctl", rand.New(rand.NewPCG(k.random.Uint64(), 0)), snapshots)
+	} else {
+		snapshots <- nil
+	}
 	select {
 	case <-reached:
 	case err := <-ended:
 		require.FailNow(k.t, "a connection ended before the kill", "%v", err)
 	}
-	left := killSessions
-	if k.random.IntN(5) == 0 {
+	left, closing := killSessions, k.random.IntN(5) == 0
+	if closing {
 		require.NoError(k.t, syscall.Kill(server.Pid(), syscall.SIGTERM))
 		require.NoError(k.t, <-ended)
 		left--
@@ -208,6 +217,9 @@ func (k *killing) killWorking(server *subject.Server) {
 	server.Kill(k.t)
 	for range left {
 		require.NoError(k.t, <-ended)
+	}
+	if err := <-snapshots; !closing { // a server that closes takes no snapshots
+		require.NoError(k.t, err)
 	}
 }
 
@@ -252,7 +264,8 @@ func (k *killing) linger(most time.Duration) {
 func (k *killing) inspect() {
 	k.t.Helper()
 	var info struct {
-		Dirty bool `json:"dirty-flag"`
+		Dirty     bool `json:"dirty-flag"`
+		Snapshots []struct{ Name string }
 	}
 	require.NoError(k.t, json.Unmarshal([]byte(client(k.t, "qemu-img", "info", "--output=json", k.path).ok(k.t)), &info))
 	if k.dirty = info.Dirty; !k.dirty {
@@ -261,9 +274,11 @@ func (k *killing) inspect() {
 	found, err := k.ledger.Settle(k.convert())
 	require.NoError(k.t, err, "after %d kills, read by qemu-img", k.all)
 	k.total.Kept, k.total.Lost, k.total.Torn = k.total.Kept+found.Kept, k.total.Lost+found.Lost, k.total.Torn+found.Torn
-	for _, s := range k.snapshots {
-		require.Equal(k.t, s.disk, k.convert("-l", "snapshot.name="+s.name), "snapshot %s", s.name)
+	var there []string
+	for _, s := range info.Snapshots {
+		there = append(there, s.Name)
 	}
+	k.inspectSnapshots(there)
 }
 
 // check fails the test if qemu-img finds errors. Clusters that nobody uses are none; now and then they are given back.
@@ -306,28 +321,12 @@ func (k *killing) read(path string) []byte {
 	return disk
 }
 
-// changeSnapshots takes or deletes a snapshot while nobody serves the image.
-func (k *killing) changeSnapshots() {
-	k.t.Helper()
-	k.ledger.Shared()
-	if len(k.snapshots) == killSnapshots || len(k.snapshots) > 0 && k.random.IntN(3) == 0 {
-		n := k.random.IntN(len(k.snapshots))
-		k.image("snapshot", "-d", k.snapshots[n].name, k.path)
-		k.snapshots = append(k.snapshots[:n], k.snapshots[n+1:]...)
-		return
-	}
-	k.named++
-	s := keptSnapshot{name: "snapshot" + strconv.Itoa(k.named), disk: k.convert()}
-	k.image("snapshot", "-c", s.name, k.path)
-	k.snapshots = append(k.snapshots, s)
-}
-
 // end closes the image in order: then it has all.
 func (k *killing) end() {
 	k.t.Helper()
 	k.start().Stop(k.t)
 	k.inspect()
 	require.False(k.t, k.dirty)
-	k.t.Logf("%d kills under %d requests: of the last request to a sector %d were there and %d lost, %d sectors in part; %d repairs, %d leaked clusters",
-		k.all, k.ledger.Answers(), k.total.Kept, k.total.Lost, k.total.Torn, k.repairs, k.leaks)
+	k.t.Logf("%d kills under %d requests and %d changes of snapshots: of the last request to a sector %d were there and %d lost, %d sectors in part; "+
+		"%d repairs, %d leaked clusters", k.all, k.ledger.Answers(), k.live, k.total.Kept, k.total.Lost, k.total.Torn, k.repairs, k.leaks)
 }

@@ -22,6 +22,7 @@ type Ledger struct {
 	answers  int64
 	goal     int64
 	reached  chan struct{} // closed when there are as many answers as the goal is; nil = there is none
+	capture  *Capture      // nil = no snapshot is being taken
 }
 
 // granule is what the image maps as one.
@@ -104,6 +105,9 @@ func (l *Ledger) begin(r *request) bool {
 		g := l.granuleOf(r.first + int64(k))
 		sectors[k].entries = append(sectors[k].entries,
 			entry{stamp: r.stamp, kind: r.command, begin: l.clock, era: g.era, mapped: g.mapped != 0, lasting: g.lasting})
+		if c := l.capture; c != nil {
+			c.may[r.first+int64(k)] = append(c.may[r.first+int64(k)], r.stamp)
+		}
 	}
 	return true
 }
@@ -152,7 +156,7 @@ func (l *Ledger) end(r *request, data []byte) error {
 			s.answered(l.clock, l.granuleOf(r.first+k), r.flags&flagFUA != 0)
 			continue
 		}
-		if _, ok := l.match(r.first+k, data[k*SectorBytes:][:SectorBytes], s.now()); !ok {
+		if !l.has(r.first+k, data[k*SectorBytes:][:SectorBytes], s.now()) {
 			return l.wrong("a read", r.first+k, data[k*SectorBytes:][:SectorBytes])
 		}
 	}
@@ -187,7 +191,7 @@ func (l *Ledger) flushed(began int64) {
 	}
 }
 
-// Shared notes that all places may change: a snapshot is about to be taken or deleted.
+// Shared notes that all places have changed: there is another snapshot, or one less.
 func (l *Ledger) Shared() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,6 +207,7 @@ func (l *Ledger) Killed() {
 	for k := range l.sectors {
 		l.sectors[k].busy = false
 	}
+	l.capture = nil
 	for k := range l.granules {
 		g := &l.granules[k]
 		g.changing = 0

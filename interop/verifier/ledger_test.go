@@ -7,13 +7,21 @@ import (
 )
 
 // play sends and answers requests on a disk of one granule of two sectors. A word is a request: w0 and w1 write to a sector, W0 does with FUA, z0
-// zeroes, Z0 does with FUA, t0 trims, f flushes, s takes a snapshot; a ? behind it leaves it without an answer. Writes have the stamps 1, 2, 3 and so on.
+// zeroes, Z0 does with FUA, t0 trims, f flushes, s takes a snapshot while nothing else is under way, c begins to
+// and C has taken one; a ? behind a word leaves it without an answer. Writes have the stamps 1, 2, 3 and so on.
 func play(t *testing.T, words ...string) *Ledger {
 	t.Helper()
 	l := NewLedger(2*SectorBytes, 2*SectorBytes, 0)
 	for _, word := range words {
-		if word == "s" {
+		switch word {
+		case "s":
 			l.Shared()
+			continue
+		case "c":
+			l.Capture()
+			continue
+		case "C":
+			l.Captured()
 			continue
 		}
 		r := request{command: map[byte]uint16{'w': cmdWrite, 'W': cmdWrite, 'z': cmdZeroes, 'Z': cmdZeroes, 't': cmdTrim, 'f': cmdFlush}[word[0]]}
@@ -58,6 +66,8 @@ func TestLedgerKnowsWhatAKillMayLeave(t *testing.T) {
 		{"in a new place the old one may come back, and all between", []string{"w0", "f", "w0", "z0", "w0", "w0"}, []uint64{0, 2, 4}},
 		{"zeroes under way take the place", []string{"w0", "f", "z1?", "w0"}, []uint64{1, 2}},
 		{"a snapshot takes the place", []string{"w0", "f", "s", "w0"}, []uint64{1, 2}},
+		{"no place is lasting while a snapshot is taken", []string{"w0", "f", "c", "w0", "w0", "C", "w0"}, []uint64{1, 2, 3, 4}},
+		{"but one is again after it", []string{"w0", "c", "C", "w0", "f", "w0"}, []uint64{3}},
 		{"a trim may do nothing, with a flush too", []string{"w0", "f", "t0", "f"}, []uint64{0, 1}},
 		{"but what was before its beginning is gone then", []string{"w0", "f", "z1", "w0", "t0", "f"}, []uint64{0, 2}},
 	} {
@@ -97,4 +107,28 @@ func TestLedgerKnowsHalfSectors(t *testing.T) {
 	require.NoError(t, err)
 	_, err = l.Settle(append(Stamped(0, 1, 2), Stamped(1, 1, 0)...))
 	require.Error(t, err)
+}
+
+// Goal: a snapshot has what was answered before it was asked for, old or new of what was in flight, and nothing later. Method: each stamp that the sector
+// might have in the snapshot.
+func TestLedgerKnowsWhatASnapshotMayHold(t *testing.T) {
+	l := NewLedger(SectorBytes, SectorBytes, 0)
+	write := func() *request {
+		r := &request{command: cmdWrite, count: 1}
+		require.True(t, l.begin(r))
+		return r
+	}
+	require.NoError(t, l.end(write(), nil))
+	require.NoError(t, l.end(write(), nil))
+	third := write()
+	c := l.Capture()
+	require.NoError(t, l.end(third, nil))
+	require.NoError(t, l.end(write(), nil))
+	l.Captured()
+	require.NoError(t, l.end(write(), nil))
+	for stamp := range uint64(6) {
+		if want := stamp >= 2 && stamp <= 4; want != (l.Holds(c, Stamped(0, 1, stamp)) == nil) {
+			t.Errorf("stamp %d: %v", stamp, !want)
+		}
+	}
 }

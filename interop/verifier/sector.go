@@ -89,12 +89,13 @@ func (s *sector) flushed(at int64) {
 	}
 }
 
-// now lists what may be read while the server runs and nothing is in flight to the sector.
+// now lists what may be read while the server runs.
 func (s *sector) now() []uint64 {
 	var all []uint64
 	for k := len(s.entries) - 1; k >= 0; k-- {
-		all = append(all, s.entries[k].stamp)
-		if s.entries[k].kind != cmdTrim {
+		e := &s.entries[k]
+		all = append(all, e.stamp)
+		if e.end != 0 && e.kind != cmdTrim {
 			break
 		}
 	}
