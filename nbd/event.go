@@ -145,7 +145,7 @@ func (c Cause) String() string {
 	case CauseProtocol:
 		return "protocol violated"
 	case CauseStopped:
-		return "server stopped"
+		return "server or export stopped"
 	case CauseLinger:
 		return "replies not taken"
 	case CauseStalled:

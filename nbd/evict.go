@@ -45,6 +45,9 @@ func (c *Conn) abort(cause Cause) {
 	if c.closed {
 		return
 	}
+	if first, was := c.evictedFor(); was {
+		cause = first // who was thrown out was so before the export went
+	}
 	c.cause = cause // the end of the input is not what ended the connection
 	c.lose(nil)
 	c.export.root.Dismiss(c)

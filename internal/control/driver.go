@@ -176,6 +176,9 @@ func (o *Opening) check() error {
 		return qmp.Errorf("force-share=on can only be used with read-only images")
 	}
 	if o.Name == nil {
+		if o.depth == 0 && o.reopens == nil {
+			return qmp.Errorf("'node-name' must be specified for the root node")
+		}
 		return nil
 	}
 	o.NodeName = *o.Name
@@ -184,6 +187,8 @@ func (o *Opening) check() error {
 		return qmp.Errorf("Invalid node-name: '%s'", o.NodeName)
 	case len(o.NodeName) > nodeNameMax:
 		return qmp.Errorf("Node name too long")
+	case o.reopens == nil && o.plane.graph.Node(o.NodeName) != nil: // before its file is touched; who comes at the same time finds out when it is added
+		return qmp.Errorf("Duplicate nodes with node-name='%s'", o.NodeName)
 	}
 	return nil
 }

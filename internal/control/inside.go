@@ -52,7 +52,7 @@ func (o *Opening) Node(role blockcore.Role, v qmp.Value) (*blockcore.Node, error
 // Examine runs fn on the loop of a child, with an edge by which it may be read, and changed if the image is to be written. Nobody else may change the child
 // until the image is in the graph.
 func (o *Opening) Examine(n *blockcore.Node, fn func(*blockcore.Task, *blockcore.Edge) error) error {
-	options := blockcore.RootOptions{Unshared: blockcore.PermWrite | blockcore.PermResize}
+	options := blockcore.RootOptions{Name: "opening", Unshared: blockcore.PermWrite | blockcore.PermResize}
 	if !o.ReadOnly {
 		options.Permissions = blockcore.PermWrite | blockcore.PermResize
 	}

@@ -228,6 +228,7 @@ func (p *Plane) AdoptExport(id string, e *nbd.Export, driver string) error {
 	if p.opened[e.Node()] == nil { // it was not opened here
 		p.opened[e.Node()] = &opened{driver: driver, options: &Opening{Driver: driver}}
 	}
+	p.owned[e.Node().Name()] = e.Node() // by whoever runs the server, and may take away what it began with
 	server := p.server
 	p.mu.Unlock()
 	return p.adopt(id, server, e, e.Farewell() != nbd.FarewellRestart)
