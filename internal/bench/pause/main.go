@@ -39,8 +39,9 @@ func compare(ours, only string, rounds, times int) error {
 	nbd, qsd := kind{"nbd-dataplane", []string{ours, "daemon"}}, kind{"qemu-storage-daemon", []string{"qemu-storage-daemon"}}
 	replaces, reopens := operation{name: "replace", do: replace}, operation{name: "reopen", do: reopen}
 	snapshots := operation{name: "snapshot", do: snapshot, prepare: overlay, timesMax: snapshotsMax}
+	internals := operation{name: "internal", do: internalSnapshot, timesMax: snapshotsMax}
 	plain := []contestant{{nbd, replaces}, {nbd, reopens}, {qsd, reopens}}
-	images := []contestant{{nbd, snapshots}, {qsd, snapshots}}
+	external, internal := []contestant{{nbd, snapshots}, {qsd, snapshots}}, []contestant{{nbd, internals}, {qsd, internals}}
 	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) around a change of what is under it, in")
 	fmt.Println("microseconds; \"normal\" is the same in a window of the same length without a change, \"pause\" what a change adds to the")
 	fmt.Println("median of that, \"ratio\" the pause divided by that of the change that qemu-storage-daemon knows of such a node.")
@@ -49,7 +50,7 @@ func compare(ours, only string, rounds, times int) error {
 	for _, c := range []struct {
 		storage string
 		all     []contestant
-	}{{"null", plain}, {"raw", plain}, {"qcow2", images}} {
+	}{{"null", plain}, {"raw", plain}, {"qcow2", external}, {"qcow2", internal}} {
 		if only != "" && c.storage != only {
 			continue
 		}

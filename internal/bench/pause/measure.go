@@ -64,6 +64,11 @@ func snapshot(d *daemon, _, _ string, n int) error {
 	return d.do("blockdev-snapshot", map[string]any{"node": overlayName(n - 1), "overlay": overlayName(n)})
 }
 
+// internalSnapshot takes one inside of the image.
+func internalSnapshot(d *daemon, _, _ string, n int) error {
+	return d.do("blockdev-snapshot-internal-sync", map[string]any{"device": "d", "name": fmt.Sprintf("snapshot%d", n)})
+}
+
 // createImage makes an empty qcow2 image, in place of one that may be there.
 func createImage(path string) error {
 	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", path, strconv.Itoa(sizeBytes)).CombinedOutput(); err != nil {
@@ -99,6 +104,8 @@ const (
 	spaceBetween = 20 * time.Millisecond
 	// after an operation has returned the client may still feel it.
 	after = 5 * time.Millisecond
+	// loadMax is longer than any measurement takes, which ends the load by stopping its server.
+	loadMax = time.Hour
 )
 
 // gaps of one daemon, in nanoseconds: the longest in each window with an operation, and in as many without.
@@ -117,13 +124,16 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 		return gaps{}, err
 	}
 	done := make(chan error, 1)
+	ended := false
 	go func() {
-		_, err := load.Run(loadgen.Limit{Duration: time.Duration(times+20) * 3 * spaceBetween})
+		_, err := load.Run(loadgen.Limit{Duration: loadMax})
 		done <- err
 	}()
 	defer func() {
 		d.stop()
-		<-done // with the error of a connection whose server has gone
+		if !ended {
+			<-done // with the error of a connection whose server has gone
+		}
 		_ = load.Close()
 	}()
 	time.Sleep(10 * spaceBetween) // a warm-up
@@ -143,6 +153,12 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 		}
 		time.Sleep(max(spaceBetween-time.Since(begin), after))
 		g.with = append(g.with, longest(w.take()))
+		select {
+		case err := <-done:
+			ended = true
+			return g, fmt.Errorf("%s: the client has ended: %w", o.name, err)
+		default:
+		}
 	}
 	return g, nil
 }
