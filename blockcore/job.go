@@ -35,6 +35,7 @@ type Job struct {
 	kind  string
 	body  JobBody
 	group *JobGroup
+	home  *AioContext // of a job without nodes
 	// manualFinalize has a job that is done wait for Finalize, manualDismiss one that is concluded for Dismiss.
 	manualFinalize, manualDismiss bool
 	concluded                     chan struct{} // closed when it is
@@ -79,6 +80,8 @@ type JobOptions struct {
 	Type  string // "mirror", "backup"
 	Body  JobBody
 	Nodes []JobNode // the first is the one whose loop it runs on
+	// Context is where a job without nodes runs.
+	Context *AioContext
 	// Group completes jobs together; nil = this one alone.
 	Group                         *JobGroup
 	ManualFinalize, ManualDismiss bool
@@ -114,7 +117,7 @@ var errJobMoved = errors.New("job has moved to another AioContext")
 // New makes a job, which Start sets going. Not on a loop.
 func (js *Jobs) New(ctx context.Context, o JobOptions) (*Job, error) {
 	j := &Job{
-		jobs: js, id: o.ID, kind: o.Type, body: o.Body, group: o.Group, manualFinalize: o.ManualFinalize, manualDismiss: o.ManualDismiss,
+		jobs: js, id: o.ID, kind: o.Type, body: o.Body, group: o.Group, home: o.Context, manualFinalize: o.ManualFinalize, manualDismiss: o.ManualDismiss,
 		concluded: make(chan struct{}),
 	}
 	if j.group == nil {
@@ -123,10 +126,27 @@ func (js *Jobs) New(ctx context.Context, o JobOptions) (*Job, error) {
 	if err := js.enlist(j); err != nil {
 		return nil, err
 	}
-	err := js.graph.Update(ctx, "job "+j.id, func(tx *Tx) error {
+	err := js.attach(ctx, j, o.Nodes)
+	if err != nil {
+		js.delist(j)
+		return nil, err
+	}
+	js.mu.Lock()
+	j.group.jobs = append(j.group.jobs, j)
+	j.become(JobCreated)
+	js.mu.Unlock()
+	return j, nil
+}
+
+// attach makes the Roots of a job.
+func (js *Jobs) attach(ctx context.Context, j *Job, nodes []JobNode) error {
+	if len(nodes) == 0 {
+		return nil
+	}
+	return js.graph.Update(ctx, "job "+j.id, func(tx *Tx) error {
 		var roots []*Root
-		for _, use := range o.Nodes {
-			if err := tx.bring(use.Node, o.Nodes[0].Node.Context()); err != nil {
+		for _, use := range nodes {
+			if err := tx.bring(use.Node, nodes[0].Node.Context()); err != nil {
 				return err
 			}
 			r, err := tx.NewRoot(use.Node, RootOptions{Name: j.id, Permissions: use.Takes, Unshared: use.Unshared, Owner: &jobOwner{job: j}})
@@ -140,15 +160,14 @@ func (js *Jobs) New(ctx context.Context, o JobOptions) (*Job, error) {
 		j.roots = roots
 		return nil
 	})
-	if err != nil {
-		js.delist(j)
-		return nil, err
+}
+
+// place is where the job belongs now.
+func (j *Job) place() *AioContext {
+	if len(j.roots) == 0 {
+		return j.home
 	}
-	js.mu.Lock()
-	j.group.jobs = append(j.group.jobs, j)
-	j.become(JobCreated)
-	js.mu.Unlock()
-	return j, nil
+	return j.roots[0].Context()
 }
 
 func (js *Jobs) enlist(j *Job) error {

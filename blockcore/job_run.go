@@ -20,7 +20,7 @@ func (j *Job) Start() error {
 
 // spawn has the body run on the loop where the nodes are.
 func (j *Job) spawn() error {
-	c := j.roots[0].Context()
+	c := j.place()
 	j.jobs.mu.Lock()
 	j.loop = c
 	j.jobs.mu.Unlock()
@@ -54,7 +54,9 @@ func (j *Job) Checkpoint(t *Task) error {
 			return err
 		}
 		j.busy.Store(false)
-		j.roots[0].Settled()
+		for _, r := range j.roots[:min(1, len(j.roots))] {
+			r.Settled()
+		}
 		t.Wait(&j.queue)
 	}
 }
@@ -64,7 +66,7 @@ func (j *Job) look(t *Task) (paused bool, err error) {
 	j.jobs.mu.Lock()
 	defer j.jobs.mu.Unlock()
 	switch {
-	case j.roots[0].Context() != t.ctx:
+	case j.place() != t.ctx:
 		return false, errJobMoved
 	case j.cancelled:
 		return false, ErrJobCancelled

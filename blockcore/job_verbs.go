@@ -58,6 +58,9 @@ var jobVerbs = [...]struct{ from, to JobStatus }{
 
 // allows refuses a verb that the state does not take. jobs.mu is held.
 func (j *Job) allows(v JobVerb) error {
+	if v == JobResume && !j.userPaused { // QEMU looks at that first
+		return errors.New("Can't resume a job that was not paused")
+	}
 	if row := jobVerbs[v]; j.status < row.from || j.status > row.to {
 		return fmt.Errorf("Job '%s' in state '%v' cannot accept command verb '%v'", j.id, j.status, v)
 	}
@@ -99,9 +102,6 @@ func (j *Job) pause() (func(), error) {
 }
 
 func (j *Job) resume() (func(), error) {
-	if !j.userPaused {
-		return nil, errors.New("Can't resume a job that was not paused")
-	}
 	j.userPaused = false
 	j.pauses--
 	return j.kick, nil

@@ -27,6 +27,7 @@ func newPlane(o control.Options, j *journal) *control.Plane {
 	o.Version = version
 	o.NewContext = blockcore.NewAioContext
 	o.NewServer = nbd.NewServer
+	o.Creators = creators()
 	o.CreateImage = inQEMU(createImage)
 	o.Listen = inQEMU(listenAddress)
 	o.Security = func(kind, id string, options []byte) (*nbd.TLSCredentials, nbd.Authorizer, error) {

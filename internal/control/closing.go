@@ -16,11 +16,12 @@ import "errors"
 // Quiet has no command of a monitor begun any more, and those that run give up. It does not wait.
 func (p *Plane) Quiet() { p.monitor.Quiet() }
 
-// EndSections ends all leases, after Quiet and after the input of clients has ended, and waits for the commands that run.
+// EndSections ends all leases, after Quiet and after the input of clients has ended, and waits for the commands and the jobs that run.
 func (p *Plane) EndSections() {
 	p.endLeases()
 	p.monitor.Await()
 	p.endLeases() // one that was being begun
+	p.endJobs()
 }
 
 func (p *Plane) endLeases() {

@@ -1,6 +1,9 @@
 package control
 
-import "nbd-dataplane/qmp"
+import (
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/qmp"
+)
 
 // commands is the table of everything that a monitor can ask for, in groups.
 func (p *Plane) commands() []qmp.Command {
@@ -33,6 +36,17 @@ func (p *Plane) commands() []qmp.Command {
 		{Name: "query-blockstats", Handler: qmp.With(p.queryBlockstats)},
 		{Name: "query-block", Handler: qmp.NoArgs(p.queryBlock)},
 		{Name: "x-debug-query-block-graph", Handler: qmp.NoArgs(p.queryBlockGraph)},
+
+		// Jobs.
+		{Name: "blockdev-create", Handler: qmp.With(p.blockdevCreate)},
+		{Name: "query-jobs", Handler: qmp.NoArgs(p.queryJobs)},
+		{Name: "query-block-jobs", Handler: qmp.NoArgs(p.queryBlockJobs)},
+		{Name: "job-pause", Handler: p.jobVerb(blockcore.JobPause)},
+		{Name: "job-resume", Handler: p.jobVerb(blockcore.JobResume)},
+		{Name: "job-cancel", Handler: p.jobVerb(blockcore.JobCancel)},
+		{Name: "job-complete", Handler: p.jobVerb(blockcore.JobComplete)},
+		{Name: "job-finalize", Handler: p.jobVerb(blockcore.JobFinalize)},
+		{Name: "job-dismiss", Handler: p.jobVerb(blockcore.JobDismiss)},
 
 		// The NBD server and its exports.
 		{Name: "nbd-server-start", Handler: p.nbdServerStart},

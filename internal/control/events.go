@@ -86,6 +86,8 @@ func (p *Plane) TellGraph(e blockcore.Event) {
 		})
 	case blockcore.DrainFailed:
 		p.monitor.Broadcast("X_DRAIN_FAILED", map[string]any{"why": e.Why, "error": e.Err.Error(), "culprits": len(e.Err.Culprits)})
+	case blockcore.JobStatusChanged:
+		p.monitor.Broadcast("JOB_STATUS_CHANGE", map[string]any{"id": e.ID, "status": e.Status.String()})
 	case blockcore.GraphChanged:
 		p.monitor.Broadcast("X_GRAPH_CHANGED", map[string]any{"why": e.Why})
 	}

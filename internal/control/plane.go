@@ -19,6 +19,8 @@ type Options struct {
 	Drivers map[string]Driver
 	// CreateImage makes the file of an image; undo takes away what was not there before.
 	CreateImage func(NewImage) (undo func() error, err error)
+	// Creators are the drivers that blockdev-create knows.
+	Creators map[string]Creator
 	// NewContext starts the event loop of an iothread object.
 	NewContext func(blockcore.ContextOptions) (*blockcore.AioContext, error)
 	// Security reads the options, as JSON, of an object of one of the kinds tls-creds-x509 and authz-*.
@@ -44,6 +46,7 @@ type Plane struct {
 	options Options
 	graph   *blockcore.Graph
 	monitor *qmp.Server
+	jobs    *blockcore.Jobs
 	offers  *nbd.Offers // of one NBD server after the other
 
 	// Guarded by mu.
@@ -65,7 +68,7 @@ func New(o Options) *Plane {
 		options: o, graph: o.Graph,
 		objects: map[string]*object{}, owned: map[string]*blockcore.Node{}, opened: map[*blockcore.Node]*opened{},
 		exports: map[string]*export{}, leases: map[string]*lease{},
-		offers: o.Offers,
+		offers: o.Offers, jobs: blockcore.NewJobs(o.Graph),
 	}
 	if p.offers == nil {
 		p.offers = nbd.NewOffers()

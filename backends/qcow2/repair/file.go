@@ -3,14 +3,20 @@ package repair
 import (
 	"io"
 
+	"nbd-dataplane/backends/qcow2/offline"
 	"nbd-dataplane/blockcore"
 )
 
 // edgeFile is an offline.File behind an Edge. It is used by a goroutine that is not on the loop.
 type edgeFile struct {
 	// Immutable.
-	loop *blockcore.AioContext
-	edge *blockcore.Edge
+	onLoop func(fn func(t *blockcore.Task) error) error
+	edge   *blockcore.Edge
+}
+
+// NewFile returns a File behind an Edge, for a goroutine that is not on the loop. onLoop runs a function there, as a Task.
+func NewFile(edge *blockcore.Edge, onLoop func(fn func(t *blockcore.Task) error) error) offline.File {
+	return &edgeFile{onLoop: onLoop, edge: edge}
 }
 
 // pieceBytes bounds the buffer of one read or write.
@@ -54,7 +60,7 @@ func (f *edgeFile) WriteAt(p []byte, at int64) (n int, err error) {
 // inPieces calls fn on the loop for one part of a length after the other, with a buffer of its size.
 func (f *edgeFile) inPieces(lengthBytes int64, fn func(t *blockcore.Task, buf []byte, done int64) error) error {
 	for done := int64(0); done < lengthBytes; done += pieceBytes {
-		err := f.loop.Do(func(t *blockcore.Task) error {
+		err := f.onLoop(func(t *blockcore.Task) error {
 			buf := t.Buffers().Get(int(min(pieceBytes, lengthBytes-done)))
 			defer t.Buffers().Put(buf)
 			return fn(t, buf, done)
@@ -68,7 +74,7 @@ func (f *edgeFile) inPieces(lengthBytes int64, fn func(t *blockcore.Task, buf []
 
 // Truncate makes the file as long.
 func (f *edgeFile) Truncate(sizeBytes int64) error {
-	return f.loop.Do(func(t *blockcore.Task) error {
+	return f.onLoop(func(t *blockcore.Task) error {
 		if sizeBytes >= f.edge.Node().Size() {
 			return f.edge.Extend(t, sizeBytes)
 		}
@@ -78,5 +84,5 @@ func (f *edgeFile) Truncate(sizeBytes int64) error {
 
 // Sync has all that was written be on stable storage.
 func (f *edgeFile) Sync() error {
-	return f.loop.Do(func(t *blockcore.Task) error { return f.edge.Flush(t) })
+	return f.onLoop(func(t *blockcore.Task) error { return f.edge.Flush(t) })
 }

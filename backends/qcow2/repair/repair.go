@@ -58,7 +58,7 @@ func (w *worker) run() {
 
 // repair does what QEMU does with such an image: refcounts that are too high and too low, and what else can be put right.
 func (w *worker) repair() error {
-	f := &edgeFile{loop: w.loop, edge: w.file}
+	f := NewFile(w.file, w.loop.Do)
 	im, err := offline.Open(f, format.ForCheck)
 	if err != nil {
 		return err
