@@ -116,7 +116,8 @@ func (c *Creation) On(ref qmp.Value, fn func(r *blockcore.Root) error) (err erro
 
 // openOnce puts a node into the graph for a while.
 func (p *Plane) openOnce(v qmp.Value) (*blockcore.Node, error) {
-	m, err := p.openAs(v, &Opening{plane: p})
+	// As the child of an image that is not there yet, so it needs no name.
+	m, err := p.openAs(v, &Opening{plane: p, inherits: &Opening{images: true}, role: blockcore.RoleFile, depth: 1})
 	if err != nil {
 		return nil, err
 	}
