@@ -219,6 +219,13 @@ func (c *cache) soil(p *table) {
 	}
 }
 
+// soilAgain has a piece written again that was written for nothing. If it is not here any more, what was written is what counts.
+func (c *cache) soilAgain(p *table) {
+	if c.pieces[p.at] == p {
+		c.soil(p)
+	}
+}
+
 // take has a commit take all that is dirty, as it is now.
 func (c *cache) take() []*table {
 	all := c.dirty

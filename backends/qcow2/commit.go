@@ -112,7 +112,7 @@ func (i *Image) write(t *blockcore.Task, set *changeSet) error {
 func (i *Image) takeBack(t *blockcore.Task, set *changeSet) {
 	for _, p := range set.l2 {
 		i.l2.giveBack(t, p, true)
-		i.l2.soil(p)
+		i.l2.soilAgain(p)
 	}
 	set.l1.giveBack(t, i.l1.dirty, true)
 	i.commits.pending = append(set.pending, i.commits.pending...)
