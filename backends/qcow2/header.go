@@ -83,5 +83,8 @@ func (i *Image) cleanImage(t *blockcore.Task) error {
 	if !i.header.Has(format.IncompatibleDirty) {
 		return nil
 	}
+	if err := i.sync(t); err != nil { // they may have been written by a commit that failed then
+		return err
+	}
 	return i.changeHeader(t, func(h *format.Header) { h.Incompatible &^= format.IncompatibleDirty })
 }

@@ -176,9 +176,6 @@ func (o *Opening) check() error {
 		return qmp.Errorf("force-share=on can only be used with read-only images")
 	}
 	if o.Name == nil {
-		if o.depth == 0 && o.reopens == nil {
-			return qmp.Errorf("'node-name' must be specified for the root node")
-		}
 		return nil
 	}
 	o.NodeName = *o.Name
