@@ -3,6 +3,7 @@ package blockcore
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // Bitmap says which parts of a node have changed since it was made or cleared. It belongs to the Bitmaps of a node.
@@ -43,6 +44,9 @@ type Bitmaps struct {
 	all       []*Bitmap // the newest first
 	sizeBytes int64     // that the sets are made for
 	memory    int64     // bytes that may still be taken
+
+	// Safe from anywhere.
+	any atomic.Bool // there has been a bitmap
 }
 
 const (
@@ -146,6 +150,7 @@ func (l *Bitmaps) Add(name string, granularityBits uint, state BitmapState) (*Bi
 		b.set.length = 0
 	}
 	l.all = append([]*Bitmap{b}, l.all...)
+	l.any.Store(true)
 	return b, nil
 }
 
@@ -188,7 +193,7 @@ func (n *Node) AdoptBitmaps(l *Bitmaps) { n.bitmaps.Store(l) }
 
 // dirtied marks what a request has changed, or has tried to.
 func (n *Node) dirtied(r Range) {
-	if l := n.bitmaps.Load(); l != nil {
+	if l := n.bitmaps.Load(); l != nil && l.any.Load() {
 		l.Mark(r)
 	}
 }

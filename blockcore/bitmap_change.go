@@ -49,10 +49,13 @@ func (b *Bitmap) check(use BitmapUse) error {
 }
 
 // Acquire keeps everybody from changing or removing b, until Release. Writes are marked in it nevertheless.
-func (b *Bitmap) Acquire() error {
+func (b *Bitmap) Acquire() error { return b.AcquireFor(BitmapRead) }
+
+// AcquireFor is Acquire by somebody who is to have a use of his own for b.
+func (b *Bitmap) AcquireFor(use BitmapUse) error {
 	b.list.mu.Lock()
 	defer b.list.mu.Unlock()
-	if err := b.check(BitmapRead); err != nil {
+	if err := b.check(use); err != nil {
 		return err
 	}
 	b.busy = true

@@ -89,6 +89,9 @@ func (i *Image) Limits() blockcore.Limits {
 	return blockcore.Limits{Align: 1, Preferred: i.g.SubclusterBytes()}
 }
 
+// ClusterBytes is the size of a cluster. Safe from anywhere.
+func (i *Image) ClusterBytes() int64 { return i.g.ClusterBytes() }
+
 // Features of an image. Safe from anywhere.
 func (i *Image) Features() blockcore.Features {
 	return blockcore.Features{FastZero: i.version >= 3 && !i.externRaw, ReadOnly: i.readOnly, Backing: true}
