@@ -64,6 +64,11 @@ func (i *Image) mayResize(sizeBytes int64) error {
 	case i.g.L1EntriesFor(uint64(sizeBytes)) > format.L1BytesMax/format.EntryBytes:
 		return &format.Error{Errno: syscall.EFBIG, Text: "The new size is too large for the L1 table"}
 	}
+	for _, b := range i.bitmaps.list.All() { // one that cannot be used cannot follow; those in use by exports do
+		if b.Info().Inconsistent {
+			return b.Check(blockcore.BitmapChange)
+		}
+	}
 	return nil
 }
 

@@ -3,11 +3,15 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/backends/qcow2/format"
 )
 
 // bitmapScript is sent to both daemons. A line with a "!" is run by a client.
@@ -24,6 +28,17 @@ const bitmapScript = `
 	blockdev-add {"driver":"qcow2","node-name":"top","file":{"driver":"file","filename":"DIR/top.qcow2"}}
 	blockdev-add {"driver":"qcow2","node-name":"old","file":{"driver":"file","filename":"DIR/old.qcow2"}}
 	blockdev-add {"driver":"qcow2","node-name":"ro","read-only":true,"file":{"driver":"file","filename":"DIR/base.qcow2"}}
+	blockdev-add {"driver":"qcow2","node-name":"died","file":{"driver":"file","filename":"DIR/died.qcow2"}}
+	block-dirty-bitmap-clear {"node":"died","name":"d"}
+	block-dirty-bitmap-enable {"node":"died","name":"d"}
+	block-dirty-bitmap-merge {"node":"died","target":"e","bitmaps":["d"]}
+	block-dirty-bitmap-merge {"node":"died","target":"d","bitmaps":["e"]}
+	block-dirty-bitmap-add {"node":"died","name":"d"}
+	query-named-block-nodes {"flat":true}
+	block_resize {"node-name":"died","size":2097152}
+	block-dirty-bitmap-remove {"node":"died","name":"d"}
+	block_resize {"node-name":"died","size":2097152}
+	query-named-block-nodes {"flat":true}
 	blockdev-add {"driver":"file","node-name":"f","filename":"DIR/d.img"}
 	block-dirty-bitmap-add {"node":"a","name":"x"}
 	block-dirty-bitmap-add {"node":"a","name":"x"}
@@ -122,6 +137,27 @@ func told(out string) string {
 	return b.String()
 }
 
+// makeInUse makes an image with a bitmap "d" whose user has died, and one that is as it should be.
+func makeInUse(t *testing.T, s *steered) {
+	t.Helper()
+	for _, line := range []string{"qemu-img create -q -f qcow2 died.qcow2 1M", "qemu-img bitmap --add died.qcow2 d", "qemu-img bitmap --add died.qcow2 e"} {
+		require.Equal(t, "<nil>", s.client(line))
+	}
+	path := filepath.Join(s.dir, "died.qcow2")
+	p, err := os.ReadFile(path)
+	require.NoError(t, err)
+	h, err := format.Parse(p, format.ForUse)
+	require.NoError(t, err)
+	ext, err := format.ParseBitmaps(h.Extension(format.ExtensionBitmaps).Data, h.Geometry())
+	require.NoError(t, err)
+	directory := p[ext.DirectoryOffset : int64(ext.DirectoryOffset)+int64(ext.DirectoryBytes)]
+	all, err := format.ParseBitmapDirectory(directory, ext, h.Geometry(), int64(h.SizeBytes))
+	require.NoError(t, err)
+	all[0].Flags |= format.BitmapInUse
+	copy(directory, format.MarshalBitmapDirectory(all))
+	require.NoError(t, os.WriteFile(path, p, 0o600))
+}
+
 // bitmapsOnly leaves of query-named-block-nodes what this is about.
 func bitmapsOnly(t *testing.T, answer string) string {
 	t.Helper()
@@ -159,6 +195,7 @@ func (s *steered) client(line string) string {
 func TestBitmapsAsQEMU(t *testing.T) {
 	work := func(program string) string {
 		s := steer(t, program)
+		makeInUse(t, s)
 		var b strings.Builder
 		for line := range strings.Lines(bitmapScript) {
 			line = strings.TrimSpace(line)
