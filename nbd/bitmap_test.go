@@ -19,7 +19,7 @@ func bitmapOf(t *testing.T, sizeBytes int64) (*blockcore.Bitmaps, *blockcore.Bit
 }
 
 // Goal: the context of a bitmap tells what is marked at the moment, merged and bounded, beside other contexts, and the bitmap stays as it is while it is
-// offered. Method: marks by hand, answers written out, in both styles that have them.
+// offered (CTX-5, CTX-9). Method: marks by hand, answers written out, in both styles that have them.
 func TestBitmapStatus(t *testing.T) {
 	for _, style := range []replyStyle{styleStructured, styleExtended} {
 		l, b := bitmapOf(t, mib-1024)
