@@ -89,6 +89,7 @@ func (e *Edge) Write(t *Task, p []byte, off int64, flags WriteFlags) error {
 	above, since := n.begin(t), t.Latest()
 	n.account.written(r)
 	err := n.account.ended(t, KindWrite, since, r.Length, n.write(t, p, off, flags))
+	n.dirtied(r)
 	n.end(t, above)
 	return err
 }
@@ -117,6 +118,7 @@ func (e *Edge) WriteZeroes(t *Task, r Range, flags ZeroFlags) error {
 	if err == nil {
 		n.account.zeroes++
 	}
+	n.dirtied(r)
 	n.end(t, above)
 	return err
 }
@@ -130,6 +132,7 @@ func (e *Edge) Discard(t *Task, r Range, fua bool) error {
 	}
 	above, since := n.begin(t), t.Latest()
 	err := n.discard(t, r)
+	n.dirtied(r)
 	if err == nil && fua && n.can.flusher != nil {
 		err = n.can.flusher.Flush(t)
 	}

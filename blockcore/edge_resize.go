@@ -15,6 +15,7 @@ func (e *Edge) Resize(t *Task, sizeBytes int64) error {
 	}
 	above := n.begin(t)
 	err := n.can.resizer.Resize(t, sizeBytes)
+	n.refitted()
 	n.end(t, above)
 	return err
 }

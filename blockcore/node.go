@@ -43,8 +43,9 @@ type Node struct {
 	// Safe from anywhere.
 	ctx      atomic.Pointer[AioContext]
 	facts    atomic.Pointer[facts]
-	inFlight atomic.Int64 // requests that have entered the driver and not left it
-	telling  atomic.Int32 // quiesce steps that the loop has not taken yet
+	inFlight atomic.Int64            // requests that have entered the driver and not left it
+	telling  atomic.Int32            // quiesce steps that the loop has not taken yet
+	bitmaps  atomic.Pointer[Bitmaps] // nil = nobody has asked for them
 }
 
 // facts are what a driver says of itself; those of a filter change with what is below it.

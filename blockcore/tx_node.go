@@ -204,7 +204,9 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 				return err
 			}
 		}
-		return n.can.resizer.Resize(t, sizeBytes)
+		err := n.can.resizer.Resize(t, sizeBytes)
+		n.refitted()
+		return err
 	})
 	if err != nil {
 		tellSizes(roots, before) // a part of it may have been done

@@ -62,6 +62,15 @@ func (g *Graph) BetweenChanges(ctx context.Context, why string, fn func() error)
 	return fn()
 }
 
+// Undo notes how to take back what somebody has done with this change that is no change of the graph, and with done, which may be nil, what is left
+// to be done once it stands.
+func (tx *Tx) Undo(undo func(), done func() error) {
+	tx.undo = append(tx.undo, undo)
+	if done != nil {
+		tx.finish = append(tx.finish, done)
+	}
+}
+
 // commit checks the whole and tells the loops.
 func (tx *Tx) commit() error {
 	g := tx.graph

@@ -26,8 +26,10 @@ type ExportOptions struct {
 	WriteThrough bool
 	// AllocationDepth offers the context qemu:allocation-depth.
 	AllocationDepth bool
-	TLSOnly         bool
-	Authz           Authorizer // nil = everybody the server lets in
+	// Bitmaps are offered as contexts, and nobody may change them meanwhile.
+	Bitmaps []*blockcore.Bitmap
+	TLSOnly bool
+	Authz   Authorizer // nil = everybody the server lets in
 	// FixedContext keeps the export on the AioContext that it begins on.
 	FixedContext bool
 	// Permissions that the export keeps from other users of the node; QEMU's exports unshare PermResize, ours
@@ -50,6 +52,7 @@ type Export struct {
 	server  *Server
 	root    *blockcore.Root // set once, before the first client
 	budget  *budget
+	bitmaps []*blockcore.Bitmap // taken
 
 	// Owned by the context.
 	lane    *lane
@@ -72,6 +75,7 @@ type Export struct {
 	heir     atomic.Pointer[Export] // that has the connections now
 	rootless atomic.Bool            // the root is closed already
 	once     sync.Once              // letGo
+	unlist   sync.Once              // leaveBitmaps
 }
 
 // Name returns the export's name.
@@ -84,6 +88,7 @@ func (e *Export) info() exportInfo {
 	if e.options.AllocationDepth {
 		contexts = append(contexts, ContextAllocationDepth)
 	}
+	contexts = e.bitmapContexts(contexts)
 	limits := n.Limits()
 	return exportInfo{
 		Name:           e.options.Name,

@@ -23,6 +23,9 @@ func (s *Server) AddExport(g *blockcore.Graph, o ExportOptions) (*Export, error)
 	if s.lookupExact(o.Name) != nil {
 		return nil, errDuplicate(o.Name)
 	}
+	if err := e.takeBitmaps(o.Bitmaps); err != nil {
+		return nil, err
+	}
 	err := g.Update(context.Background(), "export "+o.Name, func(tx *blockcore.Tx) (err error) {
 		e.ctx.Store(o.Node.Context())
 		e.lane = s.laneOf(o.Node.Context())
@@ -33,6 +36,7 @@ func (s *Server) AddExport(g *blockcore.Graph, o ExportOptions) (*Export, error)
 		if e.lane != nil {
 			s.leaveLane(e.lane)
 		}
+		e.leaveBitmaps()
 		return nil, err
 	}
 	if err := s.offer(e); err != nil {

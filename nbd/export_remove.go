@@ -107,6 +107,7 @@ func (e *Export) letGo() {
 		if !e.rootless.Load() {
 			e.root.Close() // nobody moves e from here on
 		}
+		e.leaveBitmaps()
 		if e.server.leaveLane(e.lane) {
 			// A context that is closed has no use for the memory.
 			_ = e.lane.ctx.Do(func(*blockcore.Task) error { e.lane.release(); return nil })

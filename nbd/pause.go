@@ -88,6 +88,7 @@ func (e *Export) park(ctx context.Context, most time.Duration) error {
 		}
 		tx.CloseRoot(e.root)
 		e.rootless.Store(true)
+		e.leaveBitmaps()
 		return nil
 	})
 }

@@ -3,6 +3,7 @@ package nbd
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"unsafe"
 
 	"nbd-dataplane/blockcore"
@@ -25,10 +26,12 @@ func (q *request) blockStatus(t *blockcore.Task) error {
 	if q.header.flags&CmdFlagReqOne != 0 {
 		limit = 1
 	}
-	// The map is the same for all contexts, and asked for once.
-	exts, err := q.mapRange(t, r, limit)
-	if err != nil {
-		return err
+	// The map is the same for all contexts but those of bitmaps, and asked for once.
+	var exts []blockcore.Extent
+	if slices.ContainsFunc(contexts, func(m metaContext) bool { return !m.isBitmap() }) {
+		if exts, err = q.mapRange(t, r, limit); err != nil {
+			return err
+		}
 	}
 	if c.broken {
 		return nil
@@ -39,7 +42,11 @@ func (q *request) blockStatus(t *blockcore.Task) error {
 		if i == len(contexts)-1 {
 			flags = ChunkFlagDone
 		}
-		c.replyStatus(q, flags, m, exts, limit)
+		if m.isBitmap() {
+			c.replyStatus(q, flags, m, c.bitmapRuns(m, r, limit))
+		} else {
+			c.replyStatus(q, flags, m, c.runs(m, exts, limit))
+		}
 	}
 	c.charge(q, int64(c.out.held-before))
 	return nil
@@ -154,9 +161,8 @@ func (m metaContext) state(e blockcore.Extent) uint64 {
 	return uint64(s)
 }
 
-// replyStatus appends the chunk of one context. Extents that look the same in it are one.
-func (c *Conn) replyStatus(q *request, flags ChunkFlags, m metaContext, exts []blockcore.Extent, limit int) {
-	runs := c.runs(m, exts, limit)
+// replyStatus appends the chunk of one context.
+func (c *Conn) replyStatus(q *request, flags ChunkFlags, m metaContext, runs []run) {
 	if c.style == styleExtended {
 		p := c.chunk(q, flags, ChunkBlockStatusExt, 8+16*len(runs), 8+16*len(runs))
 		binary.BigEndian.PutUint32(p, m.id)
@@ -181,7 +187,7 @@ type run struct{ length, state uint64 }
 // compactRunMax is the longest extent that a compact reply has room for, rounded down to the largest block size.
 const compactRunMax = math.MaxUint32 &^ (64<<10 - 1)
 
-// runs translates exts for the context m.
+// runs translates exts for the context m. Extents that look the same in it are one.
 func (c *Conn) runs(m metaContext, exts []blockcore.Extent, limit int) []run {
 	runs := make([]run, 0, min(len(exts), limit))
 	for _, e := range exts {

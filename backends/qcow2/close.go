@@ -11,13 +11,28 @@ func (i *Image) Close(t *blockcore.Task) error {
 		if i.modest && !i.readOnly && !i.broken {
 			i.resettle(t)
 		}
-		if err = i.settle(t); err == nil {
+		if err = i.conclude(t); err == nil {
 			i.trim(t)
 		}
 	}
 	i.l2.dropAll(t)
 	i.refs.blocks.dropAll(t)
 	return err
+}
+
+// conclude is settle when nothing may be written for now: the bitmaps are stored too. Where that fails they are lost, and the image is as good as before.
+func (i *Image) conclude(t *blockcore.Task) error {
+	if i.readOnly || i.broken {
+		return nil
+	}
+	lazy := i.lazy
+	i.lazy = false
+	err := i.storeBitmaps(t)
+	i.lazy = lazy
+	if err != nil {
+		i.warn("qcow2: " + err.Error())
+	}
+	return i.settle(t)
 }
 
 // settle makes the image on disk complete: nothing is left to be done, and it is not dirty. Nothing is in flight.

@@ -14,6 +14,13 @@ func (i *Image) Discard(t *blockcore.Task, r blockcore.Range) error {
 	switch {
 	case !i.options.Unmap, i.version < 3 && i.backing.Load() != nil:
 		return nil
+	}
+	if i.unmarked {
+		if err := i.mark(t); err != nil {
+			return err
+		}
+	}
+	switch {
 	case i.externRaw: // whatever is in the file then is in the image too
 		return i.data.Load().Discard(t, r, false)
 	}

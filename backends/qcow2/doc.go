@@ -40,6 +40,11 @@
 //
 // Guest memory is never lent to two writes; copy-on-write is merged with the guest's data where that fits into one buffer (cow.go).
 //
+// # Bitmaps
+//
+// Persistent bitmaps are bitmaps of the node while the image is used (bitmap.go). The disk says that they are in use before the first change, and gets
+// them as they are, beside the old ones, when nothing is written any more (bitmap_store.go).
+//
 // # Corruption
 //
 // Offsets that cannot be right, and writes that would go over metadata (overlap.go), are said to be corruption (corrupt.go): the image is marked

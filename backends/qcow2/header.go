@@ -5,8 +5,8 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// writeHeader writes the sectors of the first cluster that have changed, and syncs. A change of the fixed fields is one sector, which the disk
-// writes as a whole or not at all.
+// writeHeader writes the sectors of the first cluster that have changed, and syncs. The disk writes a sector as a whole or not at all. Where the header
+// as it is on disk, or as it is to be, needs no more than the first one, that one makes the change: the others are written before it, or after.
 func (i *Image) writeHeader(t *blockcore.Task) error {
 	p, err := i.header.Marshal()
 	if err != nil {
@@ -18,21 +18,38 @@ func (i *Image) writeHeader(t *blockcore.Task) error {
 	if i.unsure {
 		from, to = 0, len(next)
 	}
-	if from == to {
-		return nil
+	steps := [][2]int{{from, to}}
+	if to > format.SectorBytes && from == 0 {
+		first, rest := [2]int{0, format.SectorBytes}, [2]int{format.SectorBytes, to}
+		switch {
+		case len(p) <= format.SectorBytes:
+			steps = [][2]int{first, rest}
+		case i.firstBytes <= format.SectorBytes:
+			steps = [][2]int{rest, first}
+		}
 	}
-	buf := t.Buffers().Get(to - from)
+	for _, s := range steps {
+		if s[0] == s[1] {
+			continue
+		}
+		if err := i.writeFirst(t, next[s[0]:s[1]], int64(s[0])); err != nil {
+			i.unsure, i.firstBytes = true, max(i.firstBytes, len(p))
+			return err
+		}
+	}
+	i.unsure, i.first, i.firstBytes = false, next, len(p)
+	return nil
+}
+
+// writeFirst writes a part of the first cluster.
+func (i *Image) writeFirst(t *blockcore.Task, p []byte, off int64) error {
+	buf := t.Buffers().Get(len(p))
 	defer t.Buffers().Put(buf)
-	copy(buf, next[from:to])
-	err = i.file.Load().Write(t, buf, int64(from), 0)
-	if err == nil {
-		err = i.file.Load().Flush(t)
+	copy(buf, p)
+	if err := i.file.Load().Write(t, buf, off, 0); err != nil {
+		return err
 	}
-	if err == nil {
-		i.first = next
-	}
-	i.unsure = err != nil
-	return err
+	return i.file.Load().Flush(t)
 }
 
 // changedSectors returns the range of sectors in which two first clusters differ.

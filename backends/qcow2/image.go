@@ -26,17 +26,19 @@ type Image struct {
 	externRaw bool // which can be read without the image
 
 	// Owned by the context.
-	header  *format.Header
-	first   []byte // the first cluster as it is on disk
-	l1      l1Table
-	l2      *cache
-	refs    refcounts
-	metas   metadata // what must not be written over
-	changes blockcore.RangeLocks
-	grace   grace
-	commits commits
-	inflate inflater
-	headers single // changes of the header
+	header *format.Header
+	first  []byte // the first cluster as it is on disk
+	// firstBytes is how much of first means something.
+	firstBytes int
+	l1         l1Table
+	l2         *cache
+	refs       refcounts
+	metas      metadata // what must not be written over
+	changes    blockcore.RangeLocks
+	grace      grace
+	commits    commits
+	inflate    inflater
+	headers    single // changes of the header
 	// unordered: L2 or L1 entries have changed that refer to something which need not be on disk yet.
 	unordered bool
 	// unmarked: the header says things that are not true any more when something is written, or it is unsure what it says.
@@ -45,6 +47,7 @@ type Image struct {
 	unsure    bool // which header is on disk, the last change of it has failed
 	through   bool // each write is durable when it returns
 	snapshots []format.Snapshot
+	bitmaps   bitmaps
 	broken    bool // by corruption: no request is taken any more
 	told      bool // of a corruption that is not fatal
 	shows     bool // a snapshot, and not the disk as it is
@@ -75,13 +78,19 @@ var (
 // Size returns the length of the disk. As in QEMU it is made of whole sectors. Safe from anywhere.
 func (i *Image) Size() int64 { return i.size.Load() }
 
-// SetNode implements blockcore.Adopter.
-func (i *Image) SetNode(n *blockcore.Node) { i.node = n }
+// SetNode implements blockcore.Adopter. The node gets the bitmaps that were found.
+func (i *Image) SetNode(n *blockcore.Node) {
+	i.node = n
+	n.AdoptBitmaps(i.bitmaps.list)
+}
 
 // Limits returns that anything goes; a cluster is best. Safe from anywhere.
 func (i *Image) Limits() blockcore.Limits {
 	return blockcore.Limits{Align: 1, Preferred: i.g.SubclusterBytes()}
 }
+
+// ClusterBytes is the size of a cluster. Safe from anywhere.
+func (i *Image) ClusterBytes() int64 { return i.g.ClusterBytes() }
 
 // Features of an image. Safe from anywhere.
 func (i *Image) Features() blockcore.Features {

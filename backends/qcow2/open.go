@@ -28,12 +28,15 @@ func Open(t *blockcore.Task, file *blockcore.Edge, o Options) (*Image, error) {
 			return nil, err
 		}
 	}
-	i := &Image{g: h.Geometry(), version: h.Version, header: h, first: first}
+	i := &Image{g: h.Geometry(), version: h.Version, header: h, first: first, firstBytes: h.Ends()}
 	i.file.Store(file)
 	i.size.Store(int64(h.SizeBytes) &^ (format.SectorBytes - 1))
 	i.external = h.Has(format.IncompatibleDataFile)
 	i.externRaw = i.external && h.Autoclear&format.AutoclearRawData != 0
 	if err := i.readTables(t); err != nil {
+		return nil, err
+	}
+	if err := i.loadBitmaps(t, o); err != nil {
 		return nil, err
 	}
 	n, err := i.terms(t, o)
@@ -177,7 +180,8 @@ func (i *Image) adopt(t *blockcore.Task, n terms) {
 		freeSnapshot: orDefault(o.PassDiscardSnapshot, true),
 		freeOther:    orDefault(o.PassDiscardOther, false),
 	}
-	i.unmarked = !o.ReadOnly && i.header.Autoclear&^(format.AutoclearKnown&^format.AutoclearBitmaps) != 0
+	i.unmarked = !o.ReadOnly && (i.unsure || i.header.Autoclear&^format.AutoclearKnown != 0 || len(i.bitmaps.entries) > 0 && !i.bitmaps.inUse)
+	i.bitmaps.list.SetReadOnly(o.ReadOnly)
 	i.makeCaches(t, n.plan)
 }
 
@@ -250,14 +254,4 @@ func (i *Image) findMetadata(t *blockcore.Task, o Options) (metadata, error) {
 		}
 	}
 	return m, nil
-}
-
-// mark takes away, before the first write, what is not true any more when we write: autoclear features that we do not know, and that the bitmaps have
-// all changes in them.
-func (i *Image) mark(t *blockcore.Task) error {
-	err := i.changeHeader(t, func(h *format.Header) { h.Autoclear &= format.AutoclearKnown &^ format.AutoclearBitmaps })
-	if err == nil {
-		i.unmarked = false // and not before: others wait for it
-	}
-	return err
 }

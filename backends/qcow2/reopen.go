@@ -25,7 +25,7 @@ func (i *Image) PrepareReopen(t *blockcore.Task, options any) (commit, abort fun
 	if err := i.mayBecome(o); err != nil {
 		return nil, nil, err
 	}
-	if err := i.settle(t); err != nil {
+	if err := i.conclude(t); err != nil {
 		return nil, nil, err
 	}
 	next, err := i.terms(t, o)

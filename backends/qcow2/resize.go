@@ -61,10 +61,13 @@ func (i *Image) mayResize(sizeBytes int64) error {
 		return &format.Error{Errno: syscall.EINVAL, Text: fmt.Sprintf("The new size must be a multiple of %d", format.SectorBytes)}
 	case i.version < 3 && len(i.snapshots) > 0:
 		return &format.Error{Errno: syscall.ENOTSUP, Text: "Can't resize a v2 image which has snapshots"}
-	case i.header.Autoclear&format.AutoclearBitmaps != 0:
-		return &format.Error{Errno: syscall.ENOTSUP, Text: "Can't resize an image which has bitmaps"}
 	case i.g.L1EntriesFor(uint64(sizeBytes)) > format.L1BytesMax/format.EntryBytes:
 		return &format.Error{Errno: syscall.EFBIG, Text: "The new size is too large for the L1 table"}
+	}
+	for _, b := range i.bitmaps.list.All() { // one that cannot be used cannot follow; those in use by exports do
+		if b.Info().Inconsistent {
+			return b.Check(blockcore.BitmapChange)
+		}
 	}
 	return nil
 }

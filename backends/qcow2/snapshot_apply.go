@@ -19,7 +19,7 @@ func (i *Image) ApplySnapshot(t *blockcore.Task, id string) error {
 	switch {
 	case k < 0:
 		return fmt.Errorf("qcow2: no snapshot has the id '%s': %w", id, syscall.ENOENT)
-	case i.header.Extension(format.ExtensionBitmaps) != nil: // in which nobody would mark what changes
+	case len(i.bitmaps.list.All()) > 0: // in which nobody would mark what changes
 		return &format.Error{Errno: syscall.ENOTSUP, Text: "Device has active dirty bitmaps"}
 	}
 	return i.settled(t, func() error {

@@ -38,6 +38,7 @@ type options struct {
 	exportName      string
 	description     string
 	allocationDepth bool
+	bitmaps         []string // the last one first, as qemu-nbd lists them
 	readOnly        bool
 	onStop          string        // restart, retire; empty = restart
 	stopTimeout     time.Duration // 0 = no limit

@@ -82,6 +82,11 @@ const (
 	offsetHint    = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
 )
 
+func setBitmap(o *options, v string) error {
+	o.bitmaps = append([]string{v}, o.bitmaps...)
+	return nil
+}
+
 func setAllocationDepth(o *options, _ string) error { o.allocationDepth = true; return nil }
 
 func setShared(o *options, v string) error {

@@ -59,7 +59,7 @@ var optionTable = []option{
 	{long: "offset", short: 'o', arg: "BYTES", group: groupImage, help: "let the disk begin this far into the image", set: setOffset},
 	{long: "read-only", short: 'r', group: groupExport, help: "refuse every write", set: setReadOnly},
 	{long: "allocation-depth", short: 'A', group: groupExport, help: "offer the metadata context qemu:allocation-depth", set: setAllocationDepth},
-	{long: "bitmap", short: 'B', arg: "NAME", group: groupRefused, help: "offer a dirty bitmap", set: refuse("bitmap", 'B', "dirty bitmaps need the qcow2 format, which this version does not have yet", "leave it out")},
+	{long: "bitmap", short: 'B', arg: "NAME", group: groupExport, help: "offer the metadata context qemu:dirty-bitmap:NAME; may be repeated", set: setBitmap},
 	{long: "connect", short: 'c', arg: "DEV", group: groupRefused, help: "attach a kernel NBD device", set: refuse("connect", 'c', "this program does not drive kernel NBD devices yet", "serve with -k PATH and attach with 'nbd-client -unix PATH DEV'")},
 	{long: "disconnect", short: 'd', group: groupRefused, help: "detach a kernel NBD device", set: refuse("disconnect", 'd', "this program does not drive kernel NBD devices yet", "detach with 'nbd-client -d DEV'")},
 	{long: "list", short: 'L', group: groupGeneral, help: "list the exports of a server and exit", set: setList},

@@ -218,9 +218,13 @@ func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n 
 	if s.journal.door == doorQEMU {
 		fmt.Fprint(s.journal.err, img.probingWarning())
 	}
+	bitmaps, err := control.ExportBitmaps(node, s.o.bitmaps, !img.raw.ReadOnly)
+	if err != nil {
+		return err
+	}
 	e, err := s.server.AddExport(s.graph, nbd.ExportOptions{
 		Name: name, Description: s.o.description, Node: node, Writable: !img.raw.ReadOnly,
-		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth, MinBlock: img.minBlock(),
+		Shared: s.o.shared, AllocationDepth: s.o.allocationDepth, Bitmaps: bitmaps, MinBlock: img.minBlock(),
 		Farewell: s.o.farewell(), AllowLess: s.o.allowLess,
 	})
 	if err == nil && s.plane != nil {

@@ -108,6 +108,7 @@ var mistakes = []string{
 	"-k DIR/s --image-opts driver=raw,file.filename=d.img,bogus=1", "-k DIR/s --image-opts filename=d.img",
 	"-k DIR/s --image-opts driver=raw,file.filename=d.img,cache.direct=foo",
 	`-k DIR/s json:[]`, `-k DIR/s json:{"driver":"foo"}`,
+	"-k DIR/s -f raw -B x d.img", "-k DIR/s -f raw -r -B  x -A d.img", "-B", "-L -B x",
 	"-k DIR/s --fork missing.img", "-k DIR/s --pid-file DIR/none/pid -f raw d.img", "-k DIR/s --pid-file DIR/none/pid -f raw --fork d.img",
 }
 

@@ -23,12 +23,12 @@ func (o *options) check() error {
 
 // perDevice are the options that say something about an image.
 var perDevice = []string{
-	"export-name", "description", "offset", "format", "allocation-depth", "aio", "discard", "cache", "nocache",
+	"export-name", "description", "offset", "format", "allocation-depth", "bitmap", "aio", "discard", "cache", "nocache",
 	"detect-zeroes", "image-opts", "create", "create-options", "map", "snapshot", "load-snapshot",
 }
 
 // perDeviceQEMU are those of perDevice that qemu-nbd minds in a list.
-var perDeviceQEMU = []string{"export-name", "description", "offset", "format", "allocation-depth", "aio", "discard", "cache", "nocache", "load-snapshot"}
+var perDeviceQEMU = []string{"export-name", "description", "offset", "format", "allocation-depth", "bitmap", "aio", "discard", "cache", "nocache", "load-snapshot"}
 
 func (o *options) checkList() error {
 	if !o.list {

@@ -48,6 +48,14 @@ func (p *Plane) commands() []qmp.Command {
 		{Name: "job-finalize", Handler: p.jobVerb(blockcore.JobFinalize)},
 		{Name: "job-dismiss", Handler: p.jobVerb(blockcore.JobDismiss)},
 
+		// Dirty bitmaps.
+		{Name: "block-dirty-bitmap-add", Handler: qmp.With(p.bitmapAdd)},
+		{Name: "block-dirty-bitmap-remove", Handler: qmp.With(p.bitmapVerb(removeBitmap))},
+		{Name: "block-dirty-bitmap-clear", Handler: qmp.With(p.bitmapVerb(clearBitmap))},
+		{Name: "block-dirty-bitmap-enable", Handler: qmp.With(p.bitmapVerb(enableBitmap))},
+		{Name: "block-dirty-bitmap-disable", Handler: qmp.With(p.bitmapVerb(disableBitmap))},
+		{Name: "block-dirty-bitmap-merge", Handler: qmp.With(p.bitmapMerge)},
+
 		// The NBD server and its exports.
 		{Name: "nbd-server-start", Handler: p.nbdServerStart},
 		{Name: "nbd-server-stop", Handler: qmp.NoArgs(p.nbdServerStop)},

@@ -105,13 +105,17 @@ func (p *Plane) addExport(ctx context.Context, a *exportOptions) error {
 	if err := p.checkNBD(name, a); err != nil {
 		return err
 	}
+	bitmaps, err := p.exportBitmaps(n, a)
+	if err != nil {
+		return err
+	}
 	group, err := p.optionalGroup(a.ThrottleGroup)
 	if err != nil {
 		return err
 	}
 	e, err := server.nbd.AddExport(p.graph, nbd.ExportOptions{
 		Name: name, Description: a.Description, Node: n, Writable: a.Writable, WriteThrough: a.WriteThrough,
-		AllocationDepth: a.AllocationDepth, Shared: server.shared, FixedContext: a.FixedIOThread, AllowLess: a.AllowLess,
+		AllocationDepth: a.AllocationDepth, Bitmaps: bitmaps, Shared: server.shared, FixedContext: a.FixedIOThread, AllowLess: a.AllowLess,
 		Farewell: farewell,
 	})
 	if err != nil {
@@ -147,32 +151,8 @@ func (p *Plane) checkNBD(name string, a *exportOptions) error {
 		return qmp.Errorf("export name '%s' too long", name)
 	case len(a.Description) > stringMax:
 		return qmp.Errorf("description '%s' too long", a.Description)
-	case len(a.Bitmaps) > 0:
-		return p.noBitmap(a.Bitmaps[0])
 	}
 	return nil
-}
-
-// noBitmap says that there is no such dirty bitmap: no node has any yet.
-func (p *Plane) noBitmap(v qmp.Value) error {
-	if v.Kind() != qmp.Object {
-		var name string
-		if err := v.Decode(&name); err != nil {
-			return err
-		}
-		return qmp.Errorf("Bitmap '%s' is not found", name)
-	}
-	var a struct {
-		Node string `qmp:"node"`
-		Name string `qmp:"name"`
-	}
-	if err := v.Decode(&a); err != nil {
-		return err
-	}
-	if p.graph.Node(a.Node) == nil {
-		return qmp.Errorf("Node '%s' not found", a.Node)
-	}
-	return qmp.Errorf("Dirty bitmap '%s' not found", a.Name)
 }
 
 // bringTo puts n on the iothread of an export.

@@ -163,6 +163,9 @@ func (p *Plane) blockResize(ctx context.Context, _ *qmp.Call, a *resizeArgs) (an
 	err = p.during(ctx, p.flushedOptions("block_resize "+n.Name(), n), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		return tx.Resize(d, n, a.Size)
 	})
+	if bad, is := errors.AsType[*blockcore.BitmapInconsistent](err); is {
+		return nil, qmp.Errorf("%v", bad)
+	}
 	if errors.Is(err, syscall.ENOTSUP) {
 		return nil, qmp.Errorf("Image format driver does not support resize")
 	}

@@ -52,6 +52,8 @@ type nodeInfo struct {
 	Image        imageInfo `json:"image"`
 	Cache        cacheInfo `json:"cache"`
 	Threshold    int64     `json:"write_threshold"`
+
+	Bitmaps []bitmapInfo `json:"dirty-bitmaps,omitempty"`
 	// Ours.
 	InFlight int64  `json:"x-in-flight"`
 	Quiesced int    `json:"x-quiesced"`
@@ -72,6 +74,7 @@ func (p *Plane) queryNamedBlockNodes(_ context.Context, _ *qmp.Call, a *flatArgs
 			File: p.fileOf(n), NodeName: n.Name(), ReadOnly: !n.Writable(), Driver: driver, DetectZeroes: orOff(o.DetectZeroes),
 			Image: p.image(n, a.Flat), Cache: cacheInfo{true, o.Cache.Direct, o.Cache.NoFlush},
 			InFlight: n.InFlight(), Quiesced: n.Quiesced(), Context: n.Context().Name(), Implicit: n.Implicit(), Path: p.wholeFileOf(n),
+			Bitmaps: bitmapsOf(n),
 		}
 		for below := childOf(n, blockcore.RoleBacking); below != nil; below = childOf(below, blockcore.RoleBacking) {
 			info.BackingDepth++

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"nbd-dataplane/blockcore"
@@ -204,13 +205,29 @@ func (p *Plane) reopen(ctx context.Context, all []*reopening) error {
 		}
 	}
 	return p.during(ctx, p.flushedOptions("blockdev-reopen "+all[0].node.Name(), nodes...), func(tx *blockcore.Tx, d *blockcore.Drained) error {
-		for _, r := range all {
+		for _, r := range inOrder(all) {
 			if err := r.change(tx, d); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// inOrder has what is to be read-only come first, parents before their children: an image may have something to write before. The others come
+// after, children first. all has children first.
+func inOrder(all []*reopening) (ordered []*reopening) {
+	for _, r := range slices.Backward(all) {
+		if r.opening.ReadOnly {
+			ordered = append(ordered, r)
+		}
+	}
+	for _, r := range all {
+		if !r.opening.ReadOnly {
+			ordered = append(ordered, r)
+		}
+	}
+	return ordered
 }
 
 // everyLive reports whether all that changes are options which drivers take over at any moment. A drain would not do: it waits for

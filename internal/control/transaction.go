@@ -73,6 +73,9 @@ func (a *actionArgs) read() (action, error) {
 		s := &internalSnapshotAction{}
 		return s, a.Data.Decode(&s.args)
 	}
+	if next, args := bitmapActions(a.Type); next != nil {
+		return next, a.Data.Decode(args)
+	}
 	return nil, qmp.NotAccepted("type", a.Type)
 }
 

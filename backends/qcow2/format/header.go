@@ -213,6 +213,15 @@ func (h *Header) Marshal() ([]byte, error) {
 	return p, nil
 }
 
+// Ends returns where a header ends that was parsed, at the latest.
+func (h *Header) Ends() int {
+	n := len(h.marshalFixed()) + extensionHeadBytes
+	for _, e := range h.Extensions {
+		n += extensionHeadBytes + (len(e.Data)+7)&^7
+	}
+	return max(n, int(h.BackingOffset)+len(h.Backing))
+}
+
 func (h *Header) marshalFixed() []byte {
 	be := binary.BigEndian
 	p := make([]byte, h.length())

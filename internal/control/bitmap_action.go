@@ -1,0 +1,298 @@
+package control
+
+import (
+	"context"
+	"math/bits"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/qmp"
+)
+
+// The commands of dirty bitmaps are actions of transactions, which all of them can be.
+
+type bitmapAddArgs struct {
+	Node        string  `qmp:"node"`
+	Name        string  `qmp:"name"`
+	Granularity *uint32 `qmp:"granularity"`
+	Persistent  bool    `qmp:"persistent,optional"`
+	Disabled    bool    `qmp:"disabled,optional"`
+}
+
+type bitmapArgs struct {
+	Node string `qmp:"node"`
+	Name string `qmp:"name"`
+}
+
+type bitmapMergeArgs struct {
+	Node    string      `qmp:"node"`
+	Target  string      `qmp:"target"`
+	Bitmaps []qmp.Value `qmp:"bitmaps"`
+}
+
+func (p *Plane) bitmapAdd(ctx context.Context, _ *qmp.Call, a *bitmapAddArgs) (any, error) {
+	return nil, p.changeBitmaps(ctx, &bitmapAddition{*a})
+}
+
+func (p *Plane) bitmapMerge(ctx context.Context, _ *qmp.Call, a *bitmapMergeArgs) (any, error) {
+	return nil, p.changeBitmaps(ctx, &bitmapMerging{*a})
+}
+
+// bitmapVerb is the command for one of the changes of one bitmap.
+func (p *Plane) bitmapVerb(do bitmapChange) func(context.Context, *qmp.Call, *bitmapArgs) (any, error) {
+	return func(ctx context.Context, _ *qmp.Call, a *bitmapArgs) (any, error) {
+		return nil, p.changeBitmaps(ctx, &bitmapChanging{*a, do})
+	}
+}
+
+// changeBitmaps does one action, while clients go on.
+func (p *Plane) changeBitmaps(ctx context.Context, a action) error {
+	return p.graph.Update(ctx, "bitmaps", func(tx *blockcore.Tx) error { return a.change(p, tx, nil) })
+}
+
+// bitmapActions are the actions of transactions, by the ends of their names.
+func bitmapActions(name string) (action, any) {
+	verb := func(do bitmapChange) (action, any) {
+		a := &bitmapChanging{do: do}
+		return a, &a.args
+	}
+	switch name {
+	case "block-dirty-bitmap-add":
+		a := &bitmapAddition{}
+		return a, &a.args
+	case "block-dirty-bitmap-merge":
+		a := &bitmapMerging{}
+		return a, &a.args
+	case "block-dirty-bitmap-remove":
+		return verb(removeBitmap)
+	case "block-dirty-bitmap-clear":
+		return verb(clearBitmap)
+	case "block-dirty-bitmap-enable":
+		return verb(enableBitmap)
+	case "block-dirty-bitmap-disable":
+		return verb(disableBitmap)
+	}
+	return nil, nil
+}
+
+// quietIf is the node of an action, if there is one: change tells if not.
+func (p *Plane) quietIf(name string) ([]*blockcore.Node, error) {
+	if n := p.graph.Node(name); n != nil {
+		return []*blockcore.Node{n}, nil
+	}
+	return nil, nil
+}
+
+type bitmapAddition struct{ args bitmapAddArgs }
+
+func (a *bitmapAddition) drained(_ context.Context, p *Plane) ([]*blockcore.Node, error) {
+	return p.quietIf(a.args.Node)
+}
+
+func (a *bitmapAddition) change(p *Plane, tx *blockcore.Tx, _ *blockcore.Drained) error {
+	n, err := p.either(a.args.Node)
+	if err != nil {
+		return err
+	}
+	if a.args.Name == "" {
+		return qmp.Errorf("Bitmap name cannot be empty")
+	}
+	granularityBits := defaultGranularityBits(n)
+	if g := a.args.Granularity; g != nil {
+		if *g < 1<<blockcore.GranularityBitsMin || bits.OnesCount32(*g) != 1 {
+			return qmp.Errorf("Granularity must be power of 2 and at least 512")
+		}
+		granularityBits = uint(bits.TrailingZeros32(*g))
+	}
+	if a.args.Persistent {
+		if err := mayKeep(n, a.args.Name, granularityBits); err != nil {
+			return err
+		}
+	}
+	b, err := n.Bitmaps().Add(a.args.Name, granularityBits, blockcore.BitmapState{Enabled: !a.args.Disabled, Persistent: a.args.Persistent})
+	if err != nil {
+		return err
+	}
+	tx.Undo(b.Forget, nil)
+	return nil
+}
+
+// mayKeep refuses a bitmap that the node cannot keep.
+func mayKeep(n *blockcore.Node, name string, granularityBits uint) error {
+	k, ok := n.Driver().(blockcore.BitmapKeeper)
+	if !ok {
+		return qmp.Errorf("Can't store persistent bitmaps to %s: Operation not supported", n.Name())
+	}
+	err := n.Context().Do(func(t *blockcore.Task) error { return k.MayKeep(t, name, granularityBits) })
+	if err != nil {
+		return qmp.Errorf("Can't make bitmap '%s' persistent in '%s': %v", name, n.Name(), err)
+	}
+	return nil
+}
+
+// clustered is a driver whose image is made of clusters.
+type clustered interface{ ClusterBytes() int64 }
+
+// Granularities that are taken when nobody says: QEMU's.
+const granularityBitsLow, granularityBitsHigh = 12, 16
+
+// defaultGranularityBits is that of the clusters of an image, within bounds.
+func defaultGranularityBits(n *blockcore.Node) uint {
+	for ; n != nil; n = childOf(n, blockcore.RoleFile) {
+		if c, ok := n.Driver().(clustered); ok {
+			return min(max(uint(bits.TrailingZeros64(uint64(c.ClusterBytes()))), granularityBitsLow), granularityBitsHigh)
+		}
+	}
+	return granularityBitsHigh
+}
+
+// findBitmap finds a bitmap of a node.
+func (p *Plane) findBitmap(node, name string) (*blockcore.Node, *blockcore.Bitmap, error) {
+	n := p.graph.Node(node)
+	if n == nil {
+		return nil, nil, qmp.Errorf("Node '%s' not found", node)
+	}
+	b := n.Bitmaps().Find(name)
+	if b == nil {
+		return nil, nil, qmp.Errorf("Dirty bitmap '%s' not found", name)
+	}
+	return n, b, nil
+}
+
+// bitmapChange is one of the changes of one bitmap of a node.
+type bitmapChange func(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap) error
+
+type bitmapChanging struct {
+	args bitmapArgs
+	do   bitmapChange
+}
+
+func (a *bitmapChanging) drained(_ context.Context, p *Plane) ([]*blockcore.Node, error) {
+	return p.quietIf(a.args.Node)
+}
+
+func (a *bitmapChanging) change(p *Plane, tx *blockcore.Tx, _ *blockcore.Drained) error {
+	n, b, err := p.findBitmap(a.args.Node, a.args.Name)
+	if err != nil {
+		return err
+	}
+	return a.do(tx, n, b)
+}
+
+// keeping calls fn with the driver that keeps b, if one does.
+func keeping(n *blockcore.Node, b *blockcore.Bitmap, fn func(*blockcore.Task, blockcore.BitmapKeeper) error) error {
+	k, ok := n.Driver().(blockcore.BitmapKeeper)
+	if !ok || !b.Info().Persistent {
+		return nil
+	}
+	return n.Context().Do(func(t *blockcore.Task) error { return fn(t, k) })
+}
+
+// changeKept has what is stored of b not be trusted any more.
+func changeKept(n *blockcore.Node, b *blockcore.Bitmap) error {
+	return keeping(n, b, func(t *blockcore.Task, k blockcore.BitmapKeeper) error { return k.ChangeKept(t) })
+}
+
+func enableBitmap(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap) error {
+	return setEnabled(tx, n, b, true)
+}
+
+func disableBitmap(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap) error {
+	return setEnabled(tx, n, b, false)
+}
+
+func setEnabled(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap, enabled bool) error {
+	if err := b.Check(blockcore.BitmapRead); err != nil {
+		return err
+	}
+	if err := changeKept(n, b); err != nil {
+		return err
+	}
+	undo, err := b.Enable(enabled)
+	if err == nil {
+		tx.Undo(undo, nil)
+	}
+	return err
+}
+
+func clearBitmap(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap) error {
+	if err := b.Check(blockcore.BitmapChange); err != nil {
+		return err
+	}
+	if err := changeKept(n, b); err != nil {
+		return err
+	}
+	undo, drop, err := b.Clear()
+	if err == nil {
+		tx.Undo(undo, func() error { drop(); return nil })
+	}
+	return err
+}
+
+// removeBitmap has b be in use until the change stands, and takes it away then.
+func removeBitmap(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap) error {
+	if err := b.AcquireFor(blockcore.BitmapRemove); err != nil {
+		return err
+	}
+	tx.Undo(b.Release, func() error {
+		err := keeping(n, b, func(t *blockcore.Task, k blockcore.BitmapKeeper) error { return k.DropKept(t, b.Name()) })
+		if err != nil {
+			b.Release()
+			return qmp.Errorf("Failed to remove persistent bitmap '%s' from node '%s': %v", b.Name(), n.Name(), err)
+		}
+		b.Forget()
+		return nil
+	})
+	return nil
+}
+
+type bitmapMerging struct{ args bitmapMergeArgs }
+
+func (a *bitmapMerging) drained(_ context.Context, p *Plane) ([]*blockcore.Node, error) {
+	return p.quietIf(a.args.Node)
+}
+
+func (a *bitmapMerging) change(p *Plane, tx *blockcore.Tx, _ *blockcore.Drained) error {
+	n, b, err := p.findBitmap(a.args.Node, a.args.Target)
+	if err != nil {
+		return err
+	}
+	if err := b.Check(blockcore.BitmapChange); err != nil {
+		return err
+	}
+	var sources []*blockcore.Bitmap
+	for _, v := range a.args.Bitmaps {
+		from, err := p.mergeSource(a.args.Node, v)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, from)
+	}
+	if err := changeKept(n, b); err != nil {
+		return err
+	}
+	for _, from := range sources {
+		undo, drop, err := b.Merge(from)
+		if err != nil {
+			return err
+		}
+		tx.Undo(undo, func() error { drop(); return nil })
+	}
+	return nil
+}
+
+// mergeSource reads the name of a bitmap of a node, or of another one.
+func (p *Plane) mergeSource(node string, v qmp.Value) (*blockcore.Bitmap, error) {
+	a := bitmapArgs{Node: node}
+	err := v.WrongType("BlockDirtyBitmapOrStr")
+	switch v.Kind() {
+	case qmp.String:
+		err = v.Decode(&a.Name)
+	case qmp.Object:
+		err = v.Decode(&a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, b, err := p.findBitmap(a.Node, a.Name)
+	return b, err
+}
