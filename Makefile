@@ -7,7 +7,7 @@ BIN := bin/nbd-dataplane
 GO ?= go
 
 # The tests run with all that can be told from outside switched off: no cache, and a limit on a test that hangs.
-TEST_FLAGS ?= -count=1 -timeout=10m
+TEST_FLAGS ?= -count=1 -timeout=20m
 FUZZ_SECONDS ?= 20
 SOAK_MINUTES ?= 30
 KILLS ?= 40
