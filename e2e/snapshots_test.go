@@ -7,16 +7,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 
 	"nbd-dataplane/interop/subject"
 )
 
-// snapshotBytes is the size of the disk that snapshots are taken of.
-const snapshotBytes = 192 << 20
+const (
+	snapshotBytes  = 192 << 20 // the size of the disk that snapshots are taken of
+	snapshotRounds = 6         // see guest/snapshots.sh
+)
 
-// Goal: a disk of qcow2 may have snapshots taken of it under a virtual machine that writes. Method: the guest makes a file system and
+// Goal: a disk of qcow2 may have snapshots taken of it under a virtual machine that writes, on top of it. Method: the guest makes a file system and
 // writes files, over others too, while the host puts a new overlay on top each round; then the guest's files are right, every image is
 // consistent, and the file system of every snapshot is as after a power cut: its journal makes it clean.
 func TestOverlaysUnderGuest(t *testing.T) {
@@ -24,7 +25,9 @@ func TestOverlaysUnderGuest(t *testing.T) {
 	server := d.serve(t, subject.Options{})
 	layers := []string{d.image()}
 	d.guest(t).converse(t, "snapshots", map[string]string{"size": strconv.Itoa(snapshotBytes)}, func(round string) {
-		layers = append(layers, d.overlay(t, round, layers[len(layers)-1]))
+		image := filepath.Join(d.dir, "overlay"+round+".qcow2")
+		d.ctl(t, "snapshot", "create", exportName, "--file", image)
+		layers = append(layers, image)
 	}, "-drive", "if=none,id=disk0,format=raw,discard=unmap,file=nbd:unix:"+server.Socket+":exportname="+exportName,
 		"-device", "virtio-blk-pci,drive=disk0")
 	server.Stop(t)
@@ -32,8 +35,34 @@ func TestOverlaysUnderGuest(t *testing.T) {
 		d.host(t, "qemu-img", "check", image)
 		d.fsck(t, image, n < len(layers)-1)
 	}
-	if len(layers) != 7 {
-		t.Errorf("%d images; six snapshots were to be taken", len(layers))
+	if len(layers) != 1+snapshotRounds {
+		t.Errorf("%d images; %d snapshots were to be taken", len(layers), snapshotRounds)
+	}
+}
+
+// Goal: and inside of it. Method: the same with the kernel's nbd device, over four connections; older snapshots are deleted again, and what is left of
+// them is looked at.
+func TestInternalSnapshotsUnderGuest(t *testing.T) {
+	d := newSnapped(t)
+	server := d.serve(t, subject.Options{TCP: true})
+	var kept []string
+	facts := map[string]string{"size": strconv.Itoa(snapshotBytes), "port": strconv.Itoa(server.Port)}
+	d.guest(t).converse(t, "snapshots", facts, func(round string) {
+		name := "round" + round
+		d.ctl(t, "snapshot", "create", "--internal", exportName, name)
+		if kept = append(kept, name); len(kept) > snapshotRounds/2 {
+			d.ctl(t, "snapshot", "delete", exportName, kept[0])
+			kept = kept[1:]
+		}
+	}, "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile=")
+	server.Stop(t)
+	d.host(t, "qemu-img", "check", d.image())
+	d.fsck(t, d.image(), false)
+	for _, name := range kept {
+		d.fsck(t, d.image(), true, "-l", name)
+	}
+	if len(kept) != snapshotRounds/2 {
+		t.Errorf("snapshots %v are left of %d", kept, snapshotRounds)
 	}
 }
 
@@ -68,17 +97,6 @@ func (s snapped) host(t *testing.T, program string, args ...string) {
 	if text, err := exec.Command(program, args...).CombinedOutput(); err != nil {
 		t.Errorf("%s %v: %v\n%s", program, args, err, text)
 	}
-}
-
-// overlay has the export continue in a new image on top of the one before.
-func (s snapped) overlay(t *testing.T, round, below string) string {
-	t.Helper()
-	image := filepath.Join(s.dir, "overlay"+round+".qcow2")
-	node := strings.TrimSuffix(strings.Replace(filepath.Base(below), "disk", "disk0", 1), ".qcow2")
-	s.host(t, s.program.Path(), "image", "create", "-q", "-b", below, "-F", "qcow2", image)
-	s.ctl(t, "qmp", "blockdev-add", "driver=qcow2", "node-name=overlay"+round, "backing=null", "discard=unmap", "file.driver=file", "file.filename="+image)
-	s.ctl(t, "qmp", "blockdev-snapshot", "node="+node, "overlay=overlay"+round)
-	return image
 }
 
 // fsck checks the file system that is in an image, or one of its snapshots, by way of a copy. One that was in use may have work for its
