@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Graph is the set of nodes of the process and the edges between them and their owners.
@@ -24,12 +25,12 @@ type Graph struct {
 	mu       sync.Mutex
 	nodes    map[string]*Node
 	roots    map[*Root]struct{}
-	sections map[*Drained]struct{} // all that were asked for; some of them may be over
-	ending   []*Drained            // sections that ended, for the control plane to resume
-	drainAll int                   // sections that cover everything
-	main     *AioContext           // where drivers run that cannot leave it
-	unnamed  uint64                // nodes that got their name from us
-	leaving  map[*Node]bool        // removed and not closed; false = nobody will close them any more
+	sections map[*Drained]struct{}  // all that were asked for; some of them may be over
+	ending   []*Drained             // sections that ended, for the control plane to resume
+	drainAll int                    // sections that cover everything
+	main     *AioContext            // where drivers run that cannot leave it
+	unnamed  uint64                 // nodes that got their name from us
+	leaving  map[*Node]*atomic.Bool // removed; false = closed, or nobody will close them any more
 
 	// Safe from anywhere.
 	bell bell
@@ -50,7 +51,7 @@ type GraphOptions struct {
 func NewGraphWith(o GraphOptions) *Graph {
 	return &Graph{
 		onEvent: o.OnEvent, main: o.Main, control: make(chan struct{}, 1),
-		nodes: map[string]*Node{}, roots: map[*Root]struct{}{}, sections: map[*Drained]struct{}{}, leaving: map[*Node]bool{},
+		nodes: map[string]*Node{}, roots: map[*Root]struct{}{}, sections: map[*Drained]struct{}{}, leaving: map[*Node]*atomic.Bool{},
 	}
 }
 

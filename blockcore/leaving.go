@@ -3,6 +3,9 @@ package blockcore
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync/atomic"
 )
 
 // A node that was removed is closed when what it does by itself has ended, and that can take as long as a disk takes. A change of the graph does not wait
@@ -12,48 +15,47 @@ import (
 func (g *Graph) Leaving() []*Node {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var all []*Node
+	g.forgetLeft()
+	return slices.Collect(maps.Keys(g.leaving))
+}
+
+// forgetLeft drops the nodes that have left from the list: loops, which close them, do not take graph.mu. It is held.
+func (g *Graph) forgetLeft() {
 	for n, closes := range g.leaving {
-		if closes || n.telling.Load() != 0 || n.InFlight() != 0 {
-			all = append(all, n)
-			continue
+		if !closes.Load() && n.telling.Load() == 0 && n.InFlight() == 0 {
+			delete(g.leaving, n)
 		}
-		delete(g.leaving, n)
 	}
-	return all
 }
 
-// leaves notes that n is removed, and whether it is being closed.
-func (g *Graph) leaves(n *Node, closes bool) {
+// leaves notes that n is removed. Who closes it, or finds that nobody will, says so by what is returned.
+func (g *Graph) leaves(n *Node) (closes *atomic.Bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.forgetLeft()
+	closes = new(atomic.Bool)
+	closes.Store(true)
 	g.leaving[n] = closes
-}
-
-// left notes that n is closed.
-func (g *Graph) left(n *Node) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.leaving, n)
+	return closes
 }
 
 // shut waits for what a removed node does by itself, and closes it. A driver that does not come back is left to itself. Who
 // holds a section does not wait for a disk that is removed: ended ones are resumed meanwhile.
 func (g *Graph) shut(n *Node) error {
-	g.leaves(n, true)
+	closes := g.leaves(n)
 	if err := n.settle(g.resumeEnded); err != nil {
-		g.leaves(n, false)
+		closes.Store(false)
 		return fmt.Errorf("removed but not closed: %w", err)
 	}
 	err := g.doPatiently(n, func(t *Task) error {
-		defer g.left(n)
+		defer closes.Store(false)
 		return n.close(t)
 	})
 	switch {
 	case errors.Is(err, errNoAnswer):
 		return fmt.Errorf("removed node %s has not closed and is left to itself: %w", n.name, err)
 	case errors.Is(err, ErrContextClosed):
-		g.left(n)
+		closes.Store(false)
 	default:
 		g.orphan(n)
 	}

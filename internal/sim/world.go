@@ -288,8 +288,12 @@ func (w *world) loopOf(ctx *blockcore.AioContext) *blockcore.Stepped {
 
 // preempt lets loops overtake a controller that is in the middle of a look at the counts. It does so only when no other one runs or waits
 // inside of blockcore, which might run at the same time; and once for each step of the scheduler, since how often a controller looks
-// after one is not always the same.
+// after one is not always the same. Where others run it does not even wait for the step that is under way: a controller looks under the
+// graph's lock, which what the step calls may take.
 func (w *world) preempt() {
+	if !w.alone() {
+		return
+	}
 	w.stepping.Lock()
 	defer w.stepping.Unlock()
 	if !w.alone() || w.preempted == w.steps {
