@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -30,9 +31,7 @@ func disturb(t *testing.T, random *rand.Rand, path string, sizeBytes int64, oper
 			fmt.Fprintf(&script, "discard %d %d\n", off, n)
 		case 3:
 			if compressed {
-				const most = 2 << 20 // a cluster of any size
-				off &^= most - 1
-				fmt.Fprintf(&script, "write -c -P %d %d %d\n", random.IntN(256), off, min(most, sizeBytes-off))
+				compress(&script, random, off, sizeBytes, clusterOf(t, path))
 				continue
 			}
 			fallthrough
@@ -45,6 +44,28 @@ func disturb(t *testing.T, random *rand.Rand, path string, sizeBytes int64, oper
 	// Compressed data over what is allocated is an error there.
 	_ = exec.Command("sh", "-c", `qemu-io -d unmap -f qcow2 "$1" < "$2"`, "sh", path, commands).Run()
 	checkImage(t, path)
+}
+
+// compress has qemu-io compress a run of clusters from off on, each by a command of its own: it works on the clusters of one command in parallel, and where
+// some of them are allocated QEMU 7.2 may leave a cluster of data among compressed ones, whose COPIED flag its own check calls an error.
+func compress(script *strings.Builder, random *rand.Rand, off, sizeBytes, clusterBytes int64) {
+	value := random.IntN(256)
+	off -= off % clusterBytes
+	for end := min(sizeBytes, off+min(2<<20, 64*clusterBytes)); off < end; off += clusterBytes {
+		fmt.Fprintf(script, "write -c -P %d %d %d\n", value, off, min(clusterBytes, end-off))
+	}
+}
+
+// clusterOf returns the size in bytes of the clusters of an image.
+func clusterOf(t *testing.T, path string) int64 {
+	t.Helper()
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	defer file.Close()
+	var bits [4]byte
+	_, err = file.ReadAt(bits[:], 20)
+	require.NoError(t, err)
+	return 1 << binary.BigEndian.Uint32(bits[:])
 }
 
 // matrix are options of images.
