@@ -109,6 +109,9 @@
 //  14. A job waits for the drain that waits for it. Its end runs in the control plane, when the job is not busy any more.
 //  15. A request is lost between two loops. What a Root holds back is taken off it in one go when it moves, and begins again when the other side is
 //     ready; on a loop that the Root has left nothing is admitted. A loop that is closed is not moved to.
+//  16. A loop that changes the graph itself waits for itself. It does so only where Change is told that nothing in the change waits for a loop, and
+//     where all that the section names is on that one (atOnce); a flush before it is a Task that suspends. Meanwhile the control plane waits, and it
+//     takes the change back, if need be.
 //
 // # Goroutines
 //

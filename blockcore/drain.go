@@ -22,6 +22,10 @@ type DrainOptions struct {
 	connected bool
 	// FlushAhead flushes Nodes before the section begins, for a flush in the section to have little to do.
 	FlushAhead bool
+	// Flush has Change make these nodes durable in the section, before anything is changed.
+	Flush []*Node
+	// Brief says that what Change is given waits for no loop while all it concerns is on one.
+	Brief bool
 	// Max bounds the wait; 0 takes DrainMaxDefault. An earlier end of the caller's context ends it too.
 	Max time.Duration
 }
@@ -71,29 +75,73 @@ type Timings struct {
 // Drain quiesces what o names and waits until nothing of it is in flight. When ctx or o.Max ends first, everything is resumed
 // and the error, a *DrainError, names whom the drain waited for. Not on a loop: a Task uses Task.Control.
 func (g *Graph) Drain(ctx context.Context, o DrainOptions) (*Drained, error) {
-	if o.Max == 0 {
-		o.Max = DrainMaxDefault
-	}
-	ctx, cancel := context.WithTimeout(ctx, o.Max)
+	ctx, cancel := context.WithTimeout(ctx, o.max())
 	defer cancel()
+	d := g.section(ctx, o)
+	if err := g.begin(ctx, d, o.connected); err != nil {
+		return nil, err
+	}
+	if err := g.settle(ctx, d); err != nil {
+		return nil, err
+	}
+	d.announce()
+	return d, nil
+}
+
+func (o *DrainOptions) max() time.Duration {
+	if o.Max == 0 {
+		return DrainMaxDefault
+	}
+	return o.Max
+}
+
+// section enters a section that begins later, and does what is done ahead of it.
+func (g *Graph) section(ctx context.Context, o DrainOptions) *Drained {
 	d := &Drained{graph: g, why: o.Why, id: o.ID, all: o.All, nodes: slices.Clone(o.Nodes), roots: slices.Clone(o.Roots),
 		begun: time.Now(), over: make(chan struct{})}
 	g.enter(d)
 	if o.FlushAhead {
-		g.flushAhead(ctx, d.nodes, o.Max/2)
+		g.flushAhead(ctx, d.nodes, o.max()/2)
 	}
-	if err := g.quiesce(ctx, d, o.connected); err != nil {
-		g.leave(d)
-		return nil, fmt.Errorf("drain for %s: %w", d.why, err)
+	return d
+}
+
+// begin is phases one to three.
+func (g *Graph) begin(ctx context.Context, d *Drained, connected bool) error {
+	err := g.lock(ctx)
+	if err == nil {
+		err = g.quiesce(d, connected)
+		g.unlock()
 	}
-	if err := g.settle(ctx, d); err != nil {
-		err := &DrainError{Why: d.why, After: time.Since(d.begun), Culprits: stacks(g.WaitsFor(d)), cause: err}
-		g.emit(DrainFailed{Why: d.why, Err: err})
-		d.End()
-		return nil, err
+	return d.begins(err)
+}
+
+// begins takes the section off the list if it does not begin.
+func (d *Drained) begins(err error) error {
+	if err == nil {
+		return nil
 	}
-	g.emit(DrainSettled{Why: d.why, Timings: d.Timings()})
-	return d, nil
+	d.graph.leave(d)
+	return fmt.Errorf("drain for %s: %w", d.why, err)
+}
+
+// settle is phase four. When that fails the section is ended.
+func (g *Graph) settle(ctx context.Context, d *Drained) error {
+	cause := g.await(ctx, d)
+	if cause == nil {
+		return nil
+	}
+	err := &DrainError{Why: d.why, After: time.Since(d.begun), Culprits: stacks(g.WaitsFor(d)), cause: cause}
+	g.emit(DrainFailed{Why: d.why, Err: err})
+	d.End()
+	return err
+}
+
+// announce tells that the section has begun; nil is none.
+func (d *Drained) announce() {
+	if d != nil {
+		d.graph.emit(DrainSettled{Why: d.why, Timings: d.Timings()})
+	}
 }
 
 // enter has d listed, and leave has it listed no more.
@@ -119,12 +167,8 @@ func (g *Graph) forgetOver() {
 	}
 }
 
-// quiesce begins a section: phases one to three.
-func (g *Graph) quiesce(ctx context.Context, d *Drained, connected bool) error {
-	if err := g.lock(ctx); err != nil {
-		return err
-	}
-	defer g.unlock()
+// quiesce has what d covers counted, and the loops told. The control plane is held.
+func (g *Graph) quiesce(d *Drained, connected bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, n := range d.nodes {
@@ -155,8 +199,8 @@ func (g *Graph) quiesce(ctx context.Context, d *Drained, connected bool) error {
 	return nil
 }
 
-// settle is phase four, the one wait.
-func (g *Graph) settle(ctx context.Context, d *Drained) error {
+// await is the one wait of a drain.
+func (g *Graph) await(ctx context.Context, d *Drained) error {
 	for _, s := range d.steps { // nobody else changes them any more
 		select {
 		case <-s.done:
@@ -257,11 +301,11 @@ func (d *Drained) coverage() (nodes []*Node, roots []*Root) {
 }
 
 // End resumes what d covers; requests that were held back go first, in order. It does not wait for a loop, and ending
-// twice is harmless. Safe from anywhere.
+// twice, or what has not begun, is harmless. Safe from anywhere.
 func (d *Drained) End() {
 	g := d.graph
 	g.mu.Lock()
-	if d.ended {
+	if d.ended || !d.began {
 		g.mu.Unlock()
 		return
 	}

@@ -19,6 +19,7 @@ import (
 type Graph struct {
 	// Immutable.
 	onEvent func(Event)
+	onWake  func(why string)
 	control chan struct{} // holds one token while somebody is the control plane
 
 	// Guarded by mu.
@@ -45,12 +46,15 @@ type GraphOptions struct {
 	Main *AioContext
 	// OnEvent receives what happens in the graph; it must not block. nil = nobody listens.
 	OnEvent func(Event)
+	// OnWake is called by whoever makes a Change when it has waited and is about to go on: a simulation decides who is next. why is that of the
+	// section. nil = nobody is asked.
+	OnWake func(why string)
 }
 
 // NewGraphWith returns an empty graph.
 func NewGraphWith(o GraphOptions) *Graph {
 	return &Graph{
-		onEvent: o.OnEvent, main: o.Main, control: make(chan struct{}, 1),
+		onEvent: o.OnEvent, onWake: o.OnWake, main: o.Main, control: make(chan struct{}, 1),
 		nodes: map[string]*Node{}, roots: map[*Root]struct{}{}, sections: map[*Drained]struct{}{}, leaving: map[*Node]*atomic.Bool{},
 	}
 }

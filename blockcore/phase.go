@@ -100,6 +100,7 @@ type resumption struct {
 	begun   time.Time
 
 	// Safe from anywhere.
+	took atomic.Int64 // until the loop that was last had resumed
 	left atomic.Int32 // loops that have not resumed, and one for the control plane
 }
 
@@ -110,13 +111,22 @@ func (r *resumption) expect(loops int) {
 	}
 }
 
-// taken says that one of them has resumed. With the last one the section is over. It takes no lock.
+// resumed says that a loop has. It takes no lock.
+func (r *resumption) resumed() {
+	if r == nil {
+		return
+	}
+	r.took.Store(int64(time.Since(r.begun)))
+	r.taken()
+}
+
+// taken says that one of them has done its part. With the last one the section is over. It takes no lock.
 func (r *resumption) taken() {
-	if r == nil || r.left.Add(-1) > 0 {
+	if r.left.Add(-1) > 0 {
 		return
 	}
 	d := r.section
-	r.timings.Resume = time.Since(r.begun)
+	r.timings.Resume = time.Duration(r.took.Load())
 	d.resume.Store(int64(r.timings.Resume))
 	close(d.over)
 	if r.settled {

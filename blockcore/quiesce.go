@@ -201,5 +201,5 @@ func (s *step) taken() {
 	}
 	s.phase.Store(int32(PhaseSettle))
 	close(s.done)
-	s.ends.taken()
+	s.ends.resumed()
 }

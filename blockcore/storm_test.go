@@ -94,13 +94,12 @@ func (s *storm) operate(rng *rand.Rand, id, turn int) error {
 		if err == nil {
 			d.End()
 		}
-	case 5: // the filter goes out of the way, or comes back
-		d, err := g.Drain(ctx, blockcore.DrainOptions{Nodes: []*blockcore.Node{g.Node("top"), g.Node("filter")}})
-		if err != nil {
-			return err
+	case 5: // the filter goes out of the way, or comes back; by the loop itself or by the control plane
+		o := blockcore.DrainOptions{Why: "filter", Nodes: []*blockcore.Node{g.Node("top"), g.Node("filter"), g.Node("base")}}
+		if o.Brief = rng.IntN(3) > 0; rng.IntN(2) == 0 {
+			o.Flush = o.Nodes[2:]
 		}
-		defer d.End()
-		return g.Update(ctx, "filter", func(tx *blockcore.Tx) error {
+		return g.Change(ctx, o, func(tx *blockcore.Tx, d *blockcore.Drained) error {
 			e, to := g.Node("top").Children()[0], g.Node("filter")
 			if e.Node() == to {
 				to = g.Node("base")

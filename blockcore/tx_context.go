@@ -86,6 +86,7 @@ func (tx *Tx) bring(n *Node, to *AioContext) error {
 	if from == to {
 		return nil
 	}
+	check.Invariant(!tx.byLoop, "a loop that changes the graph would wait for node %s to move", n.name)
 	g := tx.graph
 	g.mu.Lock()
 	nodes, roots := g.component(n)

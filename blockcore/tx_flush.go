@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"nbd-dataplane/internal/check"
 )
 
 // Flush makes durable what was acknowledged to those who use nodes; all of it, if they are drained. It is a part of a change so that
 // nobody moves, reopens or removes a node meanwhile; who holds a section does not wait for the disk.
 func (tx *Tx) Flush(nodes ...*Node) error {
+	check.Invariant(!tx.byLoop, "a loop that changes the graph would wait for a flush")
 	g := tx.graph
 	g.mu.Lock()
 	err := g.has(nodes...)

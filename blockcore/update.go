@@ -19,6 +19,7 @@ type Tx struct {
 	walk   walk
 	fresh  map[*Node]bool // made by this change: nobody uses them yet
 	reopen map[*Node]bool // reopened by this change
+	byLoop bool           // a loop makes the change: nothing may wait for one
 	undo   []func()
 	finish []func() error // once the change stands
 }
@@ -33,17 +34,37 @@ func (g *Graph) Update(ctx context.Context, why string, fn func(*Tx) error) erro
 		return fmt.Errorf("%s: %w", why, err)
 	}
 	defer g.unlock()
-	defer g.bell.ring() // who was waited for may not be covered any more
-	tx := &Tx{graph: g, fresh: map[*Node]bool{}, reopen: map[*Node]bool{}}
-	err := fn(tx)
-	if err == nil {
-		err = tx.commit()
+	tx := g.newTx()
+	return tx.conclude(why, nil, tx.apply(fn))
+}
+
+func (g *Graph) newTx() *Tx {
+	return &Tx{graph: g, fresh: map[*Node]bool{}, reopen: map[*Node]bool{}}
+}
+
+// apply makes the change. When that fails, conclude undoes it.
+func (tx *Tx) apply(fn func(*Tx) error) error {
+	if err := fn(tx); err != nil {
+		return err
 	}
+	return tx.commit()
+}
+
+// conclude does the rest of a change that was made, or was not for err. d is a section that is for this change alone, and ends here if nothing is
+// left to be done in it; nil = there is none. The control plane is held.
+func (tx *Tx) conclude(why string, d *Drained, err error) error {
+	g := tx.graph
+	defer g.bell.ring() // who was waited for may not be covered any more
 	if err != nil {
 		tx.rollback()
+		d.announce()
 		g.emit(GraphUnchanged{Why: why, Err: err})
 		return err
 	}
+	if len(tx.finish) == 0 {
+		defer d.goOn()() // clients first
+	}
+	d.announce()
 	g.emit(GraphChanged{Why: why})
 	var errs []error
 	for _, finish := range tx.finish {

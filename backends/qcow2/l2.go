@@ -77,12 +77,12 @@ func (i *Image) fillTable(t *blockcore.Task, run run, old format.Host) error {
 	if old == 0 && run.blank { // but the file has to be there, or a check finds that the entry leads out of it
 		return i.reachHost(t, run.host+format.Host(i.g.ClusterBytes()))
 	}
-	buf := t.Buffers().Get(int(min(i.g.ClusterBytes(), pieceBytes)))
+	buf := t.Buffers().Get(int(i.l2.pieceBytes))
 	defer t.Buffers().Put(buf)
 	clear(buf)
 	for done := format.Host(0); int64(done) < i.g.ClusterBytes(); done += format.Host(len(buf)) {
 		if old != 0 {
-			if err := readHost(t, i.file.Load(), buf, old+done); err != nil {
+			if err := i.copyPiece(t, buf, old+done); err != nil {
 				return err
 			}
 		}
@@ -91,4 +91,13 @@ func (i *Image) fillTable(t *blockcore.Task, run run, old format.Host) error {
 		}
 	}
 	return nil
+}
+
+// copyPiece fills buf with a piece of an L2 table that nobody changes. In memory it may be newer than in the file, when a commit has failed.
+func (i *Image) copyPiece(t *blockcore.Task, buf []byte, at format.Host) error {
+	if piece := i.l2.peek(at); piece != nil {
+		copy(buf, piece.bytes)
+		return nil
+	}
+	return readHost(t, i.file.Load(), buf, at)
 }

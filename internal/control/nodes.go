@@ -174,12 +174,7 @@ func (p *Plane) blockResize(ctx context.Context, _ *qmp.Call, a *resizeArgs) (an
 
 // during changes the graph in a drained section of its own: drain, change, resume.
 func (p *Plane) during(ctx context.Context, o blockcore.DrainOptions, change func(*blockcore.Tx, *blockcore.Drained) error) error {
-	d, err := p.graph.Drain(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer d.End()
-	return p.graph.Update(ctx, o.Why, func(tx *blockcore.Tx) error { return change(tx, d) })
+	return p.graph.Change(ctx, o, change)
 }
 
 type setIOThreadArgs struct {
@@ -282,12 +277,12 @@ func (p *Plane) replaceNode(ctx context.Context, _ *qmp.Call, a *replaceArgs) (a
 	if err != nil {
 		return nil, err
 	}
-	return nil, p.during(ctx, p.flushedOptions(fmt.Sprintf("replace %s by %s", from.Name(), to.Name()), from, to), func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	o := p.flushedOptions(fmt.Sprintf("replace %s by %s", from.Name(), to.Name()), from, to)
+	o.Flush = []*blockcore.Node{from} // what follows flushes the other one only
+	o.Brief = true
+	return nil, p.during(ctx, o, func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		if from.Size() > to.Size() {
 			return qmp.Errorf("Node '%s' has %d bytes and cannot take the place of '%s' with %d", to.Name(), to.Size(), from.Name(), from.Size())
-		}
-		if err := tx.Flush(from); err != nil { // what follows flushes the other one only
-			return err
 		}
 		return tx.Replace(d, from, to)
 	})

@@ -204,7 +204,9 @@ func (p *Plane) reopen(ctx context.Context, all []*reopening) error {
 			nodes = append(nodes, m.edge.Node(), m.to)
 		}
 	}
-	return p.during(ctx, p.flushedOptions("blockdev-reopen "+all[0].node.Name(), nodes...), func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	o := p.flushedOptions("blockdev-reopen "+all[0].node.Name(), nodes...)
+	o.Brief = !slices.ContainsFunc(all, (*reopening).waits)
+	return p.during(ctx, o, func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		for _, r := range inOrder(all) {
 			if err := r.change(tx, d); err != nil {
 				return err
@@ -240,6 +242,9 @@ func everyLive(all []*reopening) bool {
 	}
 	return true
 }
+
+// waits reports whether the change needs the loop of the node.
+func (r *reopening) waits() bool { return r.options != nil || len(r.opening.moves) > 0 }
 
 func (r *reopening) change(tx *blockcore.Tx, d *blockcore.Drained) error {
 	for _, m := range r.opening.moves {

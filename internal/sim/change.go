@@ -195,24 +195,23 @@ func (c *controller) insert() {
 	default:
 		above = w.newFilter(w.newName("filter"))
 	}
-	c.within("insert", []*layer{below.common()}, func(s *section) {
-		err := c.update("insert "+above.common().name, func(tx *blockcore.Tx) error {
-			if !w.here(below.common()) {
-				return errGone
-			}
-			if hasCache([]driver{above}) && hasCache(w.above(below)) {
-				return errBusy
-			}
-			n, err := tx.AddNode(blockcore.NodeOptions{
-				Name: above.common().name, Driver: above,
-				Children: []blockcore.ChildOptions{{Role: blockcore.RoleFile, Node: below.common().node}},
-			})
-			if err != nil {
-				return err
-			}
-			w.enlist(above)
-			return tx.Replace(s.d, below.common().node, n)
+	c.during("insert "+above.common().name, []*layer{below.common()}, func(tx *blockcore.Tx, s *section) error {
+		if !w.here(below.common()) {
+			return errGone
+		}
+		if hasCache([]driver{above}) && hasCache(w.above(below)) {
+			return errBusy
+		}
+		n, err := tx.AddNode(blockcore.NodeOptions{
+			Name: above.common().name, Driver: above,
+			Children: []blockcore.ChildOptions{{Role: blockcore.RoleFile, Node: below.common().node}},
 		})
+		if err != nil {
+			return err
+		}
+		w.enlist(above)
+		return tx.Replace(s.d, below.common().node, n)
+	}, func(err error) {
 		if err != nil {
 			w.delist(above)
 			forgo(above)
@@ -232,16 +231,15 @@ func (c *controller) remove() {
 	if c.rng.IntN(2) == 0 {
 		drained = append(drained, childOf(d).common())
 	}
-	c.within("remove", drained, func(s *section) {
-		err := c.update("remove "+l.name, func(tx *blockcore.Tx) error {
-			if !w.here(l) || l.target != nil {
-				return errGone
-			}
-			if err := tx.Replace(s.d, l.node, childOf(d).common().node); err != nil {
-				return err
-			}
-			return c.removeNode(tx, l)
-		})
+	c.during("remove "+l.name, drained, func(tx *blockcore.Tx, s *section) error {
+		if !w.here(l) || l.target != nil {
+			return errGone
+		}
+		if err := tx.Replace(s.d, l.node, childOf(d).common().node); err != nil {
+			return err
+		}
+		return c.removeNode(tx, l)
+	}, func(err error) {
 		if !w.here(l) {
 			w.delist(d)
 		} else if err == nil {
@@ -391,24 +389,22 @@ func (c *controller) redirect() {
 	}
 	f := d.(*filter)
 	to := c.pickLayer(func(d driver) bool { return isData(d) && !w.hidden(d) })
-	drained := []*layer{&f.layer}
-	if to != nil && c.rng.IntN(2) == 0 {
-		drained = append(drained, to.common())
+	if to == nil {
+		return
 	}
-	c.within("switch", drained, func(s *section) {
-		if to == nil {
-			return
+	drained, during := []*layer{&f.layer}, c.apart
+	if c.rng.IntN(2) == 0 {
+		drained, during = append(drained, to.common()), c.during
+	}
+	during("switch "+f.name+" to "+to.common().name, drained, func(tx *blockcore.Tx, s *section) error {
+		if !w.here(&f.layer) || !w.here(to.common()) || !isData(to) {
+			return errGone
 		}
-		_ = c.update("switch "+f.name+" to "+to.common().name, func(tx *blockcore.Tx) error {
-			if !w.here(&f.layer) || !w.here(to.common()) || !isData(to) {
-				return errGone
-			}
-			if hasCache(w.above(f)) || w.hidden(to) {
-				return errBusy
-			}
-			return tx.SetChild(s.d, f.file, to.common().node)
-		})
-	})
+		if hasCache(w.above(f)) || w.hidden(to) {
+			return errBusy
+		}
+		return tx.SetChild(s.d, f.file, to.common().node)
+	}, func(error) {})
 }
 
 // target has a filter write to a second disk as well, or not any more.

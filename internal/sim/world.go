@@ -48,7 +48,8 @@ type world struct {
 	owners   []*owner
 	sections []*section
 	volumes  []*volume
-	locked   map[*volume]bool // contents are being changed by somebody who drains
+	locked   map[*volume]bool       // contents are being changed by somebody who drains
+	wakers   map[string]*controller // who makes a change by Graph.Change, by the name of its section
 	running  *blockcore.Stepped
 	ticks    int64
 	tags     uint64
@@ -73,6 +74,7 @@ type world struct {
 	parked   []*controller
 	unparked int  // controllers that are neither parked nor ended
 	solo     bool // there was one of them when the scheduler last decided
+	brief    int  // changes under way that loops may make
 	failure  string
 	trace    []string
 	counts   map[string]int
@@ -85,14 +87,14 @@ const stuckMax = 3 * drainMax
 func Run(cfg Config) Result {
 	w := &world{
 		cfg: cfg, pool: membuf.NewPool(1 << 20), begun: time.Now(),
-		locked: map[*volume]bool{}, counts: map[string]int{},
+		locked: map[*volume]bool{}, wakers: map[string]*controller{}, counts: map[string]int{},
 	}
 	w.rng = w.stream("scheduler")
 	for i := range w.weights[:2] {
 		w.weights[i] = []int{1, 3, 10}[w.rng.IntN(3)]
 	}
 	w.weights[2] = w.rng.IntN(2)
-	w.graph = blockcore.NewGraph()
+	w.graph = blockcore.NewGraphWith(blockcore.GraphOptions{OnWake: w.wake})
 	w.jobs = blockcore.NewJobs(w.graph)
 	for i := range 2 + w.rng.IntN(2) {
 		w.loops = append(w.loops, blockcore.NewStepped(fmt.Sprintf("loop%d", i), w.pool))
@@ -311,11 +313,11 @@ func (w *world) preempt() {
 	}
 }
 
-// alone reports that one controller was not parked when the scheduler last decided, and none has come since.
+// alone reports that one controller was not parked when the scheduler last decided, and none has come since; nor does a loop do its work.
 func (w *world) alone() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.solo && w.failure == ""
+	return w.solo && w.brief == 0 && w.failure == ""
 }
 
 // fail notes the first thing that is wrong. Safe from anywhere.

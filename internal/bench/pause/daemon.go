@@ -24,6 +24,7 @@ type daemon struct {
 	uri     string
 	conn    net.Conn
 	answers *bufio.Reader
+	phases  map[string][]float64 // of the drained sections that it told of, in nanoseconds
 }
 
 // startMax is how long a daemon may take to be ready.
@@ -35,7 +36,7 @@ func start(k kind, storage, file string) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{dir: dir, uri: "nbd+unix:///d?socket=" + filepath.Join(dir, "nbd")}
+	d := &daemon{dir: dir, phases: map[string][]float64{}, uri: "nbd+unix:///d?socket=" + filepath.Join(dir, "nbd")}
 	args := append(k.argv[1:len(k.argv):len(k.argv)],
 		"--blockdev", blockdev("d", storage, file), "--blockdev", blockdev("other", storage, file+".other"),
 		"--nbd-server", "addr.type=unix,addr.path="+filepath.Join(dir, "nbd"),
@@ -100,6 +101,7 @@ func (d *daemon) do(command string, arguments any) error {
 		}
 		var answer struct {
 			Event string
+			Data  map[string]any
 			Error *struct{ Desc string }
 		}
 		if err := json.Unmarshal(line, &answer); err != nil {
@@ -107,10 +109,20 @@ func (d *daemon) do(command string, arguments any) error {
 		}
 		switch {
 		case answer.Event != "":
+			d.learn(answer.Data)
 		case answer.Error != nil:
 			return fmt.Errorf("%s: %s", command, answer.Error.Desc)
 		default:
 			return nil
+		}
+	}
+}
+
+// learn notes what an event says of the phases of a section.
+func (d *daemon) learn(data map[string]any) {
+	for _, phase := range phases {
+		if us, ok := data[phase+"-us"].(float64); ok {
+			d.phases[phase] = append(d.phases[phase], us*1000)
 		}
 	}
 }

@@ -15,8 +15,8 @@ const sizeBytes = 64 << 20
 
 func main() {
 	ours := pflag.String("ours", "bin/nbd-dataplane", "our executable")
-	times := pflag.Int("times", 200, "operations a round")
-	rounds := pflag.Int("rounds", 3, "rounds; the daemons take turns")
+	times := pflag.Int("times", 30, "operations a round")
+	rounds := pflag.Int("rounds", 12, "rounds; the daemons take turns")
 	only := pflag.String("node", "", "only on this kind of node: null, raw or qcow2")
 	pflag.Parse()
 	if err := compare(*ours, *only, *rounds, *times); err != nil {
@@ -90,8 +90,7 @@ func one(storage string, all []contestant, rounds, times int) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.kind.name, err)
 			}
-			sums[at].with = append(sums[at].with, g.with...)
-			sums[at].without = append(sums[at].without, g.without...)
+			sums[at].add(g)
 		}
 	}
 	peer := sums[len(all)-1].pause()
@@ -121,6 +120,14 @@ func print(storage string, c contestant, g gaps, peer pause) {
 	fmt.Printf("%-6s %-21s %-8s %8.0f %8.0f %8.0f %8.0f %8.0f %8.0f %8s %8s\n", storage, c.kind.name, c.op.name,
 		us(percentile(g.without, 50)), us(percentile(g.without, 99)), us(percentile(g.with, 50)), us(percentile(g.with, 99)),
 		us(own.median), us(own.p99), ratio(own.median, peer.median), ratio(own.p99, peer.p99))
+	if len(g.phases) == 0 {
+		return
+	}
+	fmt.Printf("%-28s %s", "", "of which its section:")
+	for _, phase := range phases {
+		fmt.Printf(" %s %.0f/%.0f", phase, us(percentile(g.phases[phase], 50)), us(percentile(g.phases[phase], 99)))
+	}
+	fmt.Println()
 }
 
 // pause is what changes add to the median of windows without one.

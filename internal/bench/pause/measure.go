@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os/exec"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -77,26 +76,32 @@ func createImage(path string) error {
 	return nil
 }
 
-// watch is when a client heard of its server. The thread of the connection appends, the measuring goroutine takes.
+// watch measures how long a client hears nothing of its server. It remembers no more than it must: what it allocated would be the next
+// client's pause.
 type watch struct {
 	// Guarded by mu.
-	mu    sync.Mutex
-	times []time.Time
+	mu   sync.Mutex
+	last time.Time
+	most time.Duration
 }
 
+// heard is called by the thread of the connection.
 func (w *watch) heard(_ int, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.times = append(w.times, at)
+	if !w.last.IsZero() {
+		w.most = max(w.most, at.Sub(w.last))
+	}
+	w.last = at
 }
 
-// take returns what was heard so far, and forgets all but the last.
-func (w *watch) take() []time.Time {
+// take returns the longest silence that has ended since the last take, in nanoseconds.
+func (w *watch) take() float64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	all := w.times
-	w.times = slices.Clone(all[max(len(all)-1, 0):])
-	return all
+	most := w.most
+	w.most = 0
+	return float64(most)
 }
 
 const (
@@ -109,7 +114,24 @@ const (
 )
 
 // gaps of one daemon, in nanoseconds: the longest in each window with an operation, and in as many without.
-type gaps struct{ with, without []float64 }
+type gaps struct {
+	with, without []float64
+	phases        map[string][]float64
+}
+
+// phases of a section in their order, as our daemon calls them in its events.
+var phases = []string{"throttle", "unplug", "quiesce", "settle", "held", "resume"}
+
+// add takes what another round has found.
+func (g *gaps) add(other gaps) {
+	g.with, g.without = append(g.with, other.with...), append(g.without, other.without...)
+	if g.phases == nil {
+		g.phases = map[string][]float64{}
+	}
+	for phase, values := range other.phases {
+		g.phases[phase] = append(g.phases[phase], values...)
+	}
+}
 
 // measure runs the operation times times under load, and stops the daemon.
 func measure(d *daemon, o operation, storage, file string, times int) (gaps, error) {
@@ -137,7 +159,7 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 		_ = load.Close()
 	}()
 	time.Sleep(10 * spaceBetween) // a warm-up
-	var g gaps
+	g := gaps{phases: d.phases}
 	for n := range times {
 		if o.prepare != nil {
 			if err := o.prepare(d, storage, file, n); err != nil {
@@ -146,13 +168,13 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 		}
 		w.take()
 		time.Sleep(spaceBetween)
-		g.without = append(g.without, longest(w.take()))
+		g.without = append(g.without, w.take())
 		begin := time.Now()
 		if err := o.do(d, storage, file, n); err != nil {
 			return g, fmt.Errorf("%s: %w", o.name, err)
 		}
 		time.Sleep(max(spaceBetween-time.Since(begin), after))
-		g.with = append(g.with, longest(w.take()))
+		g.with = append(g.with, w.take())
 		select {
 		case err := <-done:
 			ended = true
@@ -161,12 +183,4 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 		}
 	}
 	return g, nil
-}
-
-func longest(times []time.Time) float64 {
-	var most time.Duration
-	for i := 1; i < len(times); i++ {
-		most = max(most, times[i].Sub(times[i-1]))
-	}
-	return float64(most)
 }
