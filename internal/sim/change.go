@@ -37,7 +37,7 @@ var changes = []change{
 
 var (
 	errGone = errors.New("it is gone meanwhile")
-	errBusy = errors.New("a cache is in the way")
+	errBusy = errors.New("a cache, or somebody's section, is in the way")
 )
 
 func pick[T any](rng *rand.Rand, list []T) (one T, ok bool) {

@@ -50,6 +50,9 @@ func (c *controller) takeSnapshot(s *section, d *image) {
 				return nil, err
 			}
 			taken = list[len(list)-1].ID
+			if w.heldBelow(d) {
+				return nil, errBusy // it cannot be looked at
+			}
 			tags, err = c.cellsOf(t, d)
 			return nil, err
 		})
@@ -60,6 +63,17 @@ func (c *controller) takeSnapshot(s *section, d *image) {
 	}
 	d.kept[taken] = tags
 	w.count("snapshots taken")
+}
+
+// heldBelow reports whether a settled section covers what d reads from.
+func (w *world) heldBelow(d driver) bool {
+	for _, e := range d.common().children() {
+		below := e.Node().Driver().(driver)
+		if w.coveredBy(below) != nil || w.heldBelow(below) {
+			return true
+		}
+	}
+	return false
 }
 
 // cellsOf reads all of an image in a section.
