@@ -7,13 +7,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"nbd-dataplane/backends/qcow2/offline"
 	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/blockcore/blocktest"
 )
 
 // Goal: an image is a correct disk, whatever options it was made with; method: the suite, on images of qemu-img in files, which
-// qemu-img checks afterwards.
+// are checked afterwards: each by us, and every eighth by qemu-img, whose start takes longer than all the rest.
 func TestConform(t *testing.T) {
 	for _, c := range []struct {
 		name, options string
@@ -32,10 +33,16 @@ func TestConform(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			template, err := os.ReadFile(create(t, filepath.Join(scratch(t), "template"), "1049600", c.options))
 			require.NoError(t, err)
+			images := 0
 			blocktest.TestStack(t, func(t *testing.T) blocktest.Subject {
 				path := filepath.Join(scratch(t), "image")
 				require.NoError(t, os.WriteFile(path, template, 0o600))
-				t.Cleanup(func() { checkImage(t, path) }) // after the disk is closed
+				images++
+				judge := requireClean
+				if images%8 == 1 {
+					judge = checkImage
+				}
+				t.Cleanup(func() { judge(t, path) }) // after the disk is closed
 				open := func() blockcore.Driver {
 					f, err := raw.Open(raw.Options{Path: path, Discard: raw.DiscardUnmap})
 					require.NoError(t, err)
@@ -50,4 +57,15 @@ func TestConform(t *testing.T) {
 			})
 		})
 	}
+}
+
+// requireClean looks for errors and leaks.
+func requireClean(t *testing.T, path string) {
+	t.Helper()
+	p, err := os.ReadFile(path)
+	require.NoError(t, err)
+	s := &shot{p: p}
+	report, err := s.check(offline.RepairNothing)
+	require.NoError(t, err)
+	require.True(t, report.Clean(), "%q", s.said)
 }

@@ -1,19 +1,29 @@
 package blocktest
 
 import (
+	"flag"
+	"fmt"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"nbd-dataplane/blockcore"
 )
 
-// opsRandom is the length of one random sequence.
-const opsRandom = 24
+const (
+	// opsRandom is the length of one random sequence.
+	opsRandom = 24
+	// sequencesRapid is how many rapid makes if nobody says how many, by its flag or its environment variable.
+	sequencesRapid = 100
+)
 
 // Goal: no sequence of operations makes the disk differ from a flat array; method: random sequences, which rapid
 // shortens when one fails. It prints how to repeat it.
 func testRandom(t *testing.T, ctx *blockcore.AioContext, open func(*testing.T) Subject) {
+	if checks := flag.Lookup("rapid.checks").Value; checks.String() == fmt.Sprint(sequencesRapid) {
+		require.NoError(t, checks.Set(fmt.Sprint(sequences)))
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		d := &disk{t: rt, ctx: ctx, Subject: open(t)}
 		defer d.close()

@@ -1,6 +1,7 @@
 package blocktest
 
 import (
+	"bytes"
 	"errors"
 	"syscall"
 	"testing"
@@ -198,11 +199,14 @@ func (d *disk) status(r blockcore.Range, max int) []blockcore.Extent {
 	return exts
 }
 
+// unread is what is in a buffer that a driver has not filled.
+var unread = bytes.Repeat([]byte{0xdb}, 64<<10)
+
 func readTo(t *blockcore.Task, d blockcore.Driver, off, n int64) ([]byte, error) {
 	buf := t.Buffers().Get(int(n))
 	defer t.Buffers().Put(buf)
-	for i := range buf {
-		buf[i] = 0xdb
+	for rest := buf; len(rest) > 0; {
+		rest = rest[copy(rest, unread):]
 	}
 	if err := d.ReadAt(t, buf, off); err != nil {
 		return nil, err
