@@ -42,8 +42,8 @@ func compare(ours, only string, rounds, times int) error {
 	internals := operation{name: "internal", do: internalSnapshot, timesMax: snapshotsMax}
 	plain := []contestant{{nbd, replaces}, {nbd, reopens}, {qsd, reopens}}
 	external, internal := []contestant{{nbd, snapshots}, {qsd, snapshots}}, []contestant{{nbd, internals}, {qsd, internals}}
-	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) around a change of what is under it, in")
-	fmt.Println("microseconds; \"normal\" is the same in a window of the same length without a change, \"pause\" what a change adds to the")
+	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) that has a moment in common with a change of what is under it,")
+	fmt.Println("in microseconds; \"normal\" is the same for as long a time without a change, \"pause\" what a change adds to the")
 	fmt.Println("median of that, \"ratio\" the pause divided by that of the change that qemu-storage-daemon knows of such a node.")
 	fmt.Printf("\n%-28s %-8s %17s %17s %17s %15s\n", "", "", "normal", "with a change", "pause", "ratio")
 	fmt.Printf("%-6s %-21s %-8s%s\n", "node", "daemon", "change", strings.Repeat(fmt.Sprintf(" %8s %8s", "median", "p99"), 4))

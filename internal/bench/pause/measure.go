@@ -76,44 +76,55 @@ func createImage(path string) error {
 	return nil
 }
 
-// watch measures how long a client hears nothing of its server. It remembers no more than it must: what it allocated would be the next
-// client's pause.
+// watch measures how long a client hears nothing of its server while something goes on there. It remembers no more than it must: what it allocated
+// would be the next client's pause.
 type watch struct {
 	// Guarded by mu.
-	mu   sync.Mutex
-	last time.Time
-	most time.Duration
+	mu    sync.Mutex
+	last  time.Time
+	until time.Time // a silence that begins later does not count; zero = they all do
+	most  time.Duration
 }
 
 // heard is called by the thread of the connection.
 func (w *watch) heard(_ int, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.last.IsZero() {
+	if !w.last.IsZero() && (w.until.IsZero() || w.last.Before(w.until)) {
 		w.most = max(w.most, at.Sub(w.last))
 	}
 	w.last = at
 }
 
-// take returns the longest silence that has ended since the last take, in nanoseconds.
-func (w *watch) take() float64 {
+// begin is when something begins: a silence that has begun before, and not ended, counts.
+func (w *watch) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	most := w.most
-	w.most = 0
-	return float64(most)
+	w.most, w.until = 0, time.Time{}
+}
+
+// end is when it has ended: a silence that goes on counts.
+func (w *watch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.until = time.Now()
+}
+
+// longest is the longest silence, in nanoseconds, that had a moment in common with the time from begin to end.
+func (w *watch) longest() float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return float64(w.most)
 }
 
 const (
-	// spaceBetween two operations is longer than the disturbance of one.
+	// spaceBetween two operations is longer than the disturbance of one, and than any silence.
 	spaceBetween = 20 * time.Millisecond
-	// after an operation has returned the client may still feel it.
-	after = 5 * time.Millisecond
 	// loadMax is longer than any measurement takes, which ends the load by stopping its server.
 	loadMax = time.Hour
 )
 
-// gaps of one daemon, in nanoseconds: the longest in each window with an operation, and in as many without.
+// gaps of one daemon, in nanoseconds: the longest silence during each operation, and in a time of the same length before it.
 type gaps struct {
 	with, without []float64
 	phases        map[string][]float64
@@ -160,21 +171,28 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 	}()
 	time.Sleep(10 * spaceBetween) // a warm-up
 	g := gaps{phases: d.phases}
+	took := time.Millisecond // the last operation; the first one may take as long
 	for n := range times {
 		if o.prepare != nil {
 			if err := o.prepare(d, storage, file, n); err != nil {
 				return g, fmt.Errorf("%s: %w", o.name, err)
 			}
 		}
-		w.take()
 		time.Sleep(spaceBetween)
-		g.without = append(g.without, w.take())
+		w.begin()
+		time.Sleep(took)
+		w.end()
+		time.Sleep(spaceBetween)
+		g.without = append(g.without, w.longest())
+		w.begin()
 		begin := time.Now()
 		if err := o.do(d, storage, file, n); err != nil {
 			return g, fmt.Errorf("%s: %w", o.name, err)
 		}
-		time.Sleep(max(spaceBetween-time.Since(begin), after))
-		g.with = append(g.with, w.take())
+		took = time.Since(begin)
+		w.end()
+		time.Sleep(spaceBetween)
+		g.with = append(g.with, w.longest())
 		select {
 		case err := <-done:
 			ended = true
