@@ -51,7 +51,8 @@ func TestImagesAreDescribedAsByQEMU(t *testing.T) {
 	for range 10 {
 		rows = append(rows, qcowtest.RandomOptions(rng))
 	}
-	for n, o := range rows {
+	for n := 0; n < len(rows); n += qcowtest.Stride {
+		o := rows[n]
 		t.Run(fmt.Sprintf("%d-%s", n, o), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()

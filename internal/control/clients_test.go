@@ -35,9 +35,9 @@ func TestCutOffUnderLimits(t *testing.T) {
 		require.Eventually(t, func() bool {
 			all := o.clients()
 			return len(all) == 1 && all[0]["in-flight"].(float64) >= 9 && gate.reads.Load() == 1
-		}, 20*time.Second, time.Millisecond)
+		}, patience, time.Millisecond)
 		other := h.client("n")
-		require.Eventually(t, func() bool { return len(o.clients()) == 2 }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(o.clients()) == 2 }, patience, time.Millisecond)
 		arguments := `{"id":"n","mode":"hard"}`
 		if command == "x-client-disconnect" {
 			arguments = fmt.Sprintf(`{"id":%v}`, o.clients()[0]["id"])
@@ -67,7 +67,7 @@ func TestTheEndExecutesNothingThatWasHeld(t *testing.T) {
 	c := h.client("n")
 	o.must("x-drain-begin", `{"exports":["n"],"lease":600}`)
 	c.send()
-	require.Eventually(t, func() bool { all := o.clients(); return len(all) == 1 && all[0]["held"].(bool) }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { all := o.clients(); return len(all) == 1 && all[0]["held"].(bool) }, patience, time.Millisecond)
 	require.NoError(t, h.plane.Close())
 	n, err := io.Copy(io.Discard, c.conn)
 	require.NoError(t, err)

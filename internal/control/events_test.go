@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -46,7 +47,7 @@ func TestExportIsGoneWhenItsRequestsAre(t *testing.T) {
 	open := h.gate("a").close()
 	a := h.client("a")
 	a.send()
-	require.Eventually(t, func() bool { return h.graph.Node("a").InFlight() == 1 }, drainMax*50, drainMax/50)
+	require.Eventually(t, func() bool { return h.graph.Node("a").InFlight() == 1 }, patience, time.Millisecond)
 	o.refused("block-export-del", `{"id":"a"}`, "export 'a' still in use")
 	o.must("block-export-del", `{"id":"a","mode":"hard"}`)
 	o.refused("block-export-del", `{"id":"a","mode":"hard"}`, "Export 'a' is already shutting down")
@@ -168,7 +169,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 	require.Len(t, h.graph.Roots(), 1)
 	require.EqualValues(t, 0, h.quits.Load())
 	o.must("quit", "")
-	require.Eventually(t, func() bool { return h.quits.Load() == 1 }, drainMax*50, drainMax/50)
+	require.Eventually(t, func() bool { return h.quits.Load() == 1 }, patience, time.Millisecond)
 }
 
 // Goal: each command of the table refuses arguments that nobody knows, so that a slip of the pen is told. Method: all are asked with one.

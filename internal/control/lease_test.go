@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -29,7 +30,7 @@ func (o *operator) ended(id string) string {
 // nothingDrained waits until no section is left: one is listed until the loops go on.
 func (o *operator) nothingDrained() {
 	o.t.Helper()
-	require.Eventually(o.t, func() bool { return len(o.must("x-query-drains", "").([]any)) == 0 }, drainMax*50, drainMax/50)
+	require.Eventually(o.t, func() bool { return len(o.must("x-query-drains", "").([]any)) == 0 }, patience, time.Millisecond)
 }
 
 // Goal: clients of exports that are held still see nothing but latency, whichever way the section ends. Method: two exports are held
@@ -102,8 +103,8 @@ func TestLeaseOnAStuckDisk(t *testing.T) {
 	open := h.gate("a").close()
 	a, b := h.client("a"), h.client("b")
 	a.send()
-	require.Eventually(t, func() bool { return h.graph.Node("a").InFlight() == 1 }, drainMax*50, drainMax/50)
-	err := o.refused("x-drain-begin", `{"exports":["a","b"],"lease":60}`, "")
+	require.Eventually(t, func() bool { return h.graph.Node("a").InFlight() == 1 }, patience, time.Millisecond)
+	err := o.refused("x-drain-begin", `{"exports":["a","b"],"lease":60,"timeout":1}`, "")
 	detailed, ok := errors.AsType[*qmp.Detailed](err)
 	require.True(t, ok, "%v", err)
 	var d struct {

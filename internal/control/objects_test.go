@@ -29,7 +29,7 @@ func TestIOThreadStaysUntilItsDriversAreClosed(t *testing.T) {
 		_, err := other.ask("blockdev-del", `{"node-name":"n"}`)
 		removed <- err
 	}()
-	require.Eventually(t, func() bool { return len(h.graph.Leaving()) == 1 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(h.graph.Leaving()) == 1 }, patience, time.Millisecond)
 	err := o.refused("object-del", `{"id":"io"}`, "object 'io' is in use, can not be deleted")
 	failed, ok := errors.AsType[*qmp.Detailed](err)
 	require.True(t, ok)

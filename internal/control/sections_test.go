@@ -26,7 +26,7 @@ func TestSectionThatWaits(t *testing.T) {
 	open := h.gate("a").close()
 	a := h.client("a")
 	a.send()
-	require.Eventually(t, func() bool { return h.graph.Node("a").InFlight() == 1 }, drainMax*50, drainMax/50)
+	require.Eventually(t, func() bool { return h.graph.Node("a").InFlight() == 1 }, patience, time.Millisecond)
 	refused := make(chan error, 1)
 	go func() {
 		_, err := o.ask("x-drain-begin", `{"exports":["a","b"],"lease":60,"timeout":600,"flush":false}`)
@@ -35,7 +35,7 @@ func TestSectionThatWaits(t *testing.T) {
 	require.Eventually(t, func() bool {
 		list := watcher.drains()
 		return len(list) == 1 && list[0].Phase == "settle"
-	}, drainMax*50, drainMax/50)
+	}, patience, time.Millisecond)
 	d := watcher.drains()[0]
 	require.Equal(t, "drain1", *d.ID)
 	require.ElementsMatch(t, []string{"a", "b"}, d.Exports)

@@ -64,7 +64,8 @@ func TestCreatedImagesAreThoseOfQEMU(t *testing.T) {
 	for range 20 {
 		rows = append(rows, qcowtest.RandomOptions(rng))
 	}
-	for n, o := range rows {
+	for n := 0; n < len(rows); n += qcowtest.Stride {
+		o := rows[n]
 		t.Run(fmt.Sprintf("%d-%s", n, o), func(t *testing.T) {
 			t.Parallel()
 			im := qcowtest.MakeBy(t, t.TempDir(), o, uint64(n), func(path, backing, backingFormat string) {

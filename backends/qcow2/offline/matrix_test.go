@@ -18,7 +18,8 @@ func TestImagesOfQEMUAreJudgedAsByQEMU(t *testing.T) {
 	for range 20 {
 		rows = append(rows, qcowtest.RandomOptions(rng))
 	}
-	for n, o := range rows {
+	for n := 0; n < len(rows); n += qcowtest.Stride {
+		o := rows[n]
 		t.Run(fmt.Sprintf("%d-%s", n, o), func(t *testing.T) {
 			t.Parallel()
 			im := qcowtest.Make(t, t.TempDir(), o, uint64(n)+100)
@@ -32,7 +33,7 @@ func TestImagesOfQEMUAreJudgedAsByQEMU(t *testing.T) {
 // Goal: damage of any kind gets QEMU's verdict, and a repair never leaves more than QEMU's. Method: words of tables are replaced by
 // others in random images; both check, repair, and QEMU looks at what is left.
 func TestDamagedImagesAreJudgedAsByQEMU(t *testing.T) {
-	for seed := range uint64(damagedSeeds) {
+	for seed := uint64(0); seed < damagedSeeds; seed += qcowtest.Stride {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 60))

@@ -14,7 +14,7 @@ import (
 // Goal: a disk becomes longer and shorter, and the rest of it stays. Method: random sizes in turn with work by QEMU, in images of every kind, with
 // snapshots and external data; qemu-img finds the image clean and reads what it must after each step.
 func TestResizeOfAnyImage(t *testing.T) {
-	for seed := range uint64(24) {
+	for seed := uint64(0); seed < 24; seed += qcowtest.Stride {
 		rng := rand.New(rand.NewPCG(seed, 8))
 		o := qcowtest.RandomOptions(rng)
 		o.Bitmaps, o.BackingLevels, o.CompressedWork = 0, 0, o.CompressedWork && seed%2 == 0

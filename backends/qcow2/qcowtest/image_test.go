@@ -14,7 +14,8 @@ func TestImagesAreAsTold(t *testing.T) {
 	for range 20 {
 		rows = append(rows, RandomOptions(rng))
 	}
-	for n, o := range rows {
+	for n := 0; n < len(rows); n += Stride {
+		o := rows[n]
 		t.Run(fmt.Sprintf("%d-%s", n, o), func(t *testing.T) {
 			t.Parallel()
 			Make(t, t.TempDir(), o, uint64(n)).Verify(t)
