@@ -17,8 +17,9 @@ import (
 
 // storedBitmap is what an image says of a bitmap.
 type storedBitmap struct {
-	inUse bool
-	bits  string // one byte a bit
+	inUse           bool
+	granularityBits uint8
+	bits            string // one byte a bit
 }
 
 // storedBitmaps reads the bitmaps of an image as a crash has left it.
@@ -37,7 +38,7 @@ func storedBitmaps(t *testing.T, p []byte) map[string]storedBitmap {
 	all, err := format.ParseBitmapDirectory(p[ext.DirectoryOffset:int64(ext.DirectoryOffset)+int64(ext.DirectoryBytes)], ext, g, int64(h.SizeBytes))
 	require.NoError(t, err)
 	for _, b := range all {
-		s := storedBitmap{inUse: b.Flags&format.BitmapInUse != 0}
+		s := storedBitmap{inUse: b.Flags&format.BitmapInUse != 0, granularityBits: b.GranularityBits}
 		var bits []byte
 		for k := range int(b.TableEntries) {
 			cluster := make([]byte, g.ClusterBytes())

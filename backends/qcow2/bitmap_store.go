@@ -203,7 +203,7 @@ func (i *Image) leadToBitmaps(t *blockcore.Task, ext []byte) error {
 	set := func(h *format.Header) {
 		h.Extensions = slices.Clone(h.Extensions)
 		h.SetExtension(format.ExtensionBitmaps, slices.Clone(ext))
-		h.Autoclear &^= format.AutoclearBitmaps
+		h.Autoclear &= format.AutoclearKnown &^ format.AutoclearBitmaps
 		if ext != nil {
 			h.Autoclear |= format.AutoclearBitmaps
 		}

@@ -101,6 +101,9 @@ func (p *plant) look() ([]uint64, error) {
 
 // applySnapshot makes the disk what it was, with the length that it had.
 func (p *plant) applySnapshot(s blockcore.Snapshot) error {
+	if len(p.rig.root.Node().Bitmaps().All()) > 0 { // it is refused
+		return nil
+	}
 	stamps, old := p.album.all[s.Name], p.sectors()
 	count := max(old, int64(len(stamps)))
 	op := &guestOp{count: count, stamps: append(slices.Clone(stamps), make([]uint64, count-int64(len(stamps)))...), fua: true}

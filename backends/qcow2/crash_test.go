@@ -41,6 +41,9 @@ var changes = []change{
 		if p.random.IntN(5) == 0 {
 			most *= 4 // the L1 table may have to move
 		}
+		if err := p.removeLostBitmaps(); err != nil { // they cannot follow
+			return err
+		}
 		return p.resize(1 + p.random.Int64N(most))
 	}},
 	{"other options", func(p *plant) error {
@@ -52,6 +55,7 @@ var changes = []change{
 	}},
 	{"snapshots", (*plant).alter},
 	{"snapshots", (*plant).alter},
+	{"bitmaps", (*plant).alterBitmaps},
 	{"close and open", func(p *plant) error {
 		if err := p.close(); err != nil {
 			return err
@@ -112,10 +116,7 @@ func (p *plant) mendDirty() error {
 	if err != nil || !dirty {
 		return err
 	}
-	now := p.h.tick()
-	p.file.bytes = mended.p
-	p.file.writes = append(p.file.writes, diskWrite{interval{now, now}, int64(len(mended.p)), nil}, diskWrite{interval{now, now}, 0, append([]byte{}, mended.p...)})
-	p.file.syncs = append(p.file.syncs, interval{p.h.tick(), p.h.tick()})
+	p.file.become(mended.p)
 	return nil
 }
 
@@ -175,6 +176,7 @@ func (p *plant) judge(o *oracle, file, data *shot, at int, pasts bool) *shot {
 			require.FailNow(p.t, "neither old nor new", "moment %d, sector %d: %x", at, s, stamp)
 		}
 	}
+	p.judgeBitmaps(file.p, stamps, at)
 	if pasts {
 		past, err := r.past()
 		require.NoError(p.t, err, "moment %d", at)
@@ -204,6 +206,7 @@ func TestPowerCuts(t *testing.T) {
 				p := newPlant(t, ctx, s, d, random.Uint64(), true)
 				p.stamp = uint64(round+1) << 32
 				p.openAlbum()
+				p.openBitmaps()
 				if round%3 == 2 {
 					p.faults.random, p.faults.probability, p.faults.errno = random, 0.01, syscall.EIO
 				}
@@ -212,6 +215,7 @@ func TestPowerCuts(t *testing.T) {
 				p.toil()
 				p.faults.armed = false
 				p.visible()
+				p.visibleBitmaps()
 				if random.IntN(2) == 0 {
 					require.NoError(t, p.close())
 				}

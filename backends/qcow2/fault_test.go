@@ -75,6 +75,26 @@ var operations = []faulted{
 	{"new refcount table", nil, (*plant).growRefcounts, nil},
 }
 
+// bitmapOperations are done to images with bitmaps, as well.
+var bitmapOperations = []faulted{
+	{"add a bitmap", nil, (*plant).addAndStore, nil},
+	{"remove a bitmap", nil, (*plant).removeOneBitmap, nil},
+	{"remove a bitmap in use", []work{{workWrite, 0, 90}}, (*plant).removeOneBitmap, nil},
+	{"remove all bitmaps", []work{{workWrite, 0, 90}}, (*plant).removeAllBitmaps, nil},
+	{"clear a bitmap", nil, (*plant).clearBitmap, nil},
+	{"merge bitmaps", []work{{workWrite, 0, 90}}, (*plant).mergeBitmaps, nil},
+	{"disable and enable a bitmap", []work{{workWrite, 0, 90}}, (*plant).restBitmap, nil},
+	{"open after a crash", nil, (*plant).crashAndOpen, nil},
+}
+
+// operations are what is done to a sort of images.
+func (s sort) operations() []faulted {
+	if s.bitmaps > 0 {
+		return slices.Concat(operations, bitmapOperations)
+	}
+	return operations
+}
+
 // resizeUnlessFixed makes the disk longer by a factor of quarters, or half as long.
 func (p *plant) resizeUnlessFixed(quarters int64) error {
 	switch {
@@ -156,6 +176,7 @@ func attempt(t *testing.T, ctx *blockcore.AioContext, s sort, d disks, op faulte
 	t.Helper()
 	p := newPlant(t, ctx, s, d, 1, false)
 	p.openAlbum()
+	p.openBitmaps()
 	require.NoError(t, p.open())
 	require.NoError(t, errors.Join(p.do(op.before...)...))
 	p.faults.armed, p.faults.kind, p.faults.left, p.faults.errno, p.faults.sticky = true, f.kind, n, f.errno, f.sticky
@@ -175,15 +196,18 @@ func attempt(t *testing.T, ctx *blockcore.AioContext, s sort, d disks, op faulte
 	if p.rig.root == nil {
 		require.NoError(t, p.mendDirty())
 		require.NoError(t, p.open())
+		require.NoError(t, p.removeLostBitmaps())
 	}
 	p.visible()
+	p.visibleBitmaps()
 	require.NoError(t, op.run(p), "again")
 	if p.rig.root == nil {
 		require.NoError(t, p.open())
 	}
 	require.NoError(t, errors.Join(p.do(work{kind: workWrite, first: 5, count: 90}, flushed, work{kind: workDiscard, first: 200, count: 50}, flushed)...))
 	p.visible()
-	require.NoError(t, p.close())
+	p.visibleBitmaps()
+	p.closeKeeping()
 	image, _, err := (&shot{p: p.file.bytes}).mend(f.sticky && p.altering(p.h.now))
 	require.NoError(t, err)
 	report, err := image.check(offline.RepairNothing)
@@ -212,7 +236,7 @@ func TestFaults(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			d := s.make(t, random)
 			runs := 0
-			for o, op := range operations {
+			for o, op := range s.operations() {
 				for k, f := range faultsOf {
 					if (o+k)%faultRows != 0 {
 						continue

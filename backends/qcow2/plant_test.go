@@ -24,6 +24,7 @@ type sort struct {
 	compressed    bool // it begins with some compressed clusters
 	external      bool // data is in a file of its own
 	fixed         bool // it cannot be resized
+	bitmaps       int
 }
 
 var (
@@ -43,6 +44,8 @@ var sorts = []sort{
 	{name: "compressed", options: "cluster_size=4k", sizeBytes: 1 << 20, o: Options{Unmap: true}, compressed: true, snapshots: 1},
 	{name: "external data", options: "cluster_size=4k,data_file=" + "%s", sizeBytes: 512 << 10, o: Options{Unmap: true}, external: true},
 	{name: "kept clusters", options: "cluster_size=1k,refcount_bits=1", sizeBytes: 256 << 10, o: Options{}, backing: true},
+	{name: "bitmaps", options: "cluster_size=1k", sizeBytes: 512 << 10, o: Options{Unmap: true}, backing: true, bitmaps: 2},
+	{name: "lazy bitmaps", options: "cluster_size=4k,lazy_refcounts=on", sizeBytes: 512 << 10, o: Options{Unmap: true}, bitmaps: 1, snapshots: 1},
 }
 
 // disks are the bytes of an image and of what belongs to it.
@@ -95,6 +98,7 @@ func (s sort) make(t *testing.T, random *rand.Rand) disks {
 			tool(t, "qemu-img", "snapshot", "-c", fmt.Sprintf("early%d", n), path)
 		}
 	}
+	s.addBitmaps(t, path)
 	var err error
 	d.file, err = os.ReadFile(path)
 	require.NoError(t, err)
@@ -118,6 +122,8 @@ type plant struct {
 	random *rand.Rand
 	stamp  uint64
 	album  album
+	// bitmaps are those that ever were, by name.
+	bitmaps map[string]*keptBitmap
 	// stamps are those of the disk before.
 	stamps []uint64
 }

@@ -43,6 +43,7 @@ func (i *Image) Resize(t *blockcore.Task, sizeBytes int64) error {
 	}
 	if err != nil {
 		i.size.Store(old)
+		i.bitmaps.list.Mark(blockcore.Range{Offset: sizeBytes, Length: old - sizeBytes}) // a part of it may be gone
 		return fmt.Errorf("qcow2: resize to %d bytes: %w", sizeBytes, err)
 	}
 	i.size.Store(sizeBytes)
