@@ -206,7 +206,8 @@ func (p *plant) restBitmap() error {
 // crashAndOpen opens an image whose bitmaps were in use when its user died. Everything was flushed.
 func (p *plant) crashAndOpen() error {
 	p.calmly(func() {
-		require.NoError(p.t, errors.Join(p.do(work{workWrite, 30, 9}, flushed)...))
+		require.NoError(p.t, errors.Join(p.do(work{workWrite, 30, 9})...))
+		require.NoError(p.t, errors.Join(p.do(flushed)...))
 		crashed := append([]byte(nil), p.file.bytes...)
 		require.NoError(p.t, p.close())
 		p.file.become(crashed)
@@ -305,10 +306,11 @@ func (p *plant) closeKeeping() {
 	p.judgeBitmaps(p.file.bytes, stamps, p.h.now)
 }
 
-// become gives the disk other contents, for good.
+// become gives the disk other contents, for good and at one moment: no power cut sees half of it.
 func (m *memory) become(p []byte) {
-	now := m.h.tick()
 	m.bytes = append([]byte(nil), p...)
-	m.writes = append(m.writes, diskWrite{interval{now, now}, int64(len(p)), nil}, diskWrite{interval{now, now}, 0, append([]byte{}, p...)})
-	m.syncs = append(m.syncs, interval{m.h.tick(), m.h.tick()})
+	before, after := m.h.tick(), m.h.tick()
+	at := interval{begin: after, end: before}
+	m.writes = append(m.writes, diskWrite{at, int64(len(p)), nil}, diskWrite{at, 0, append([]byte{}, p...)})
+	m.syncs = append(m.syncs, interval{after, after})
 }
