@@ -95,9 +95,19 @@ func (o *Offers) put(name string, now offer) {
 	o.clock++
 	o.stale = true
 	o.byName[name] = &memory{now, o.clock}
-	for len(o.byName) > offersMax || o.bytes > offersNamesMax && len(o.byName) > 1 {
-		o.forget(o.inOrder()[0])
+	if o.fits() {
+		return
 	}
+	for _, oldest := range o.inOrder() {
+		if o.forget(oldest); o.fits() {
+			return
+		}
+	}
+}
+
+// fits reports whether no more is remembered than may be; one name always may. o.mu is held.
+func (o *Offers) fits() bool {
+	return len(o.byName) <= offersMax && (o.bytes <= offersNamesMax || len(o.byName) == 1)
 }
 
 // forget drops a name. o.mu is held.
