@@ -46,6 +46,7 @@ type Drained struct {
 	over  chan struct{} // closed when all loops have resumed
 
 	// Guarded by graph.mu.
+	ahead     bool    // it flushes ahead
 	began     bool    // what it covers has been told, or is going to be
 	steps     []*step // what the loops were told for it
 	settled   bool
@@ -80,20 +81,29 @@ func (g *Graph) Drain(ctx context.Context, o DrainOptions) (*Drained, error) {
 		begun: time.Now(), over: make(chan struct{})}
 	g.enter(d)
 	if o.FlushAhead {
-		g.flushAhead(ctx, d.nodes, o.Max/2)
+		if err := g.flushAhead(ctx, d, o.Max/2); err != nil {
+			g.leave(d)
+			return nil, err
+		}
 	}
 	if err := g.quiesce(ctx, d, o.connected); err != nil {
 		g.leave(d)
 		return nil, fmt.Errorf("drain for %s: %w", d.why, err)
 	}
 	if err := g.settle(ctx, d); err != nil {
-		err := &DrainError{Why: d.why, After: time.Since(d.begun), Culprits: stacks(g.WaitsFor(d)), cause: err}
-		g.emit(DrainFailed{Why: d.why, Err: err})
+		err = g.gaveUp(d, err)
 		d.End()
 		return nil, err
 	}
 	g.emit(DrainSettled{Why: d.why, Timings: d.Timings()})
 	return d, nil
+}
+
+// gaveUp tells whom d waits for when nobody waits any longer.
+func (g *Graph) gaveUp(d *Drained, cause error) error {
+	err := &DrainError{Why: d.why, After: time.Since(d.begun), Culprits: stacks(g.WaitsFor(d)), cause: cause}
+	g.emit(DrainFailed{Why: d.why, Err: err})
+	return err
 }
 
 // enter has d listed, and leave has it listed no more.
