@@ -107,7 +107,7 @@ func (a *atOnce) flushAll(t *Task) error {
 		if n.can.flusher == nil {
 			continue
 		}
-		if err := n.can.flusher.Flush(t); err != nil {
+		if err := n.flush(t); err != nil {
 			return fmt.Errorf("flush node %s: %w", n.name, err)
 		}
 	}

@@ -14,7 +14,10 @@ import (
 func (g *Graph) Change(ctx context.Context, o DrainOptions, fn func(*Tx, *Drained) error) error {
 	short, cancel := context.WithTimeout(ctx, o.max())
 	defer cancel()
-	d := g.section(short, o)
+	d, err := g.section(short, o)
+	if err != nil {
+		return err
+	}
 	defer d.End()
 	defer d.wakes()
 	if o.Brief {

@@ -70,18 +70,7 @@ func (c *Chore) arm(d time.Duration) {
 // begin does the work as a Task that its node counts.
 func (c *Chore) begin() {
 	c.timer = nil
-	c.node.Background(c.work)
-}
-
-// Background runs work as a Task that n counts as in flight, so that a drain waits for it. On the loop.
-func (n *Node) Background(work func(t *Task)) {
-	n.inFlight.Add(1)
-	n.Context().Spawn(BodyFunc(func(t *Task) {
-		t.node = n
-		work(t)
-		t.node = nil
-		n.release()
-	}))
+	c.node.Background("background work", c.work)
 }
 
 // stop does to each pending chore what its policy says.

@@ -3,6 +3,7 @@ package blockcore
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -54,20 +55,28 @@ func (e *DrainError) Unwrap() error { return e.cause }
 // loopAnswerMax is how long a loop may take to say what is in flight on it.
 const loopAnswerMax = time.Second
 
-// WaitsFor lists what d waits for, with nobody's stack: nothing when it is still, or has not begun. Not on a loop.
+// WaitsFor lists what d waits for, with nobody's stack: flushes ahead while there are any, then what is in flight, and nothing when it is
+// still, but a flush that its holder waits for in it. Not on a loop.
 func (g *Graph) WaitsFor(d *Drained) []Culprit {
 	g.mu.Lock()
-	waits := d.began && !d.settled && !d.ended
-	nodes, roots := d.coverage()
+	flushing, waits := d.ahead || d.settled && !d.ended, d.began && !d.settled && !d.ended
+	nodes, roots := d.nodes, []*Root(nil)
+	if d.began {
+		nodes, roots = d.coverage()
+	}
+	nodes = slices.Clone(nodes)
 	g.mu.Unlock()
-	if !waits {
+	if !flushing && !waits {
 		return nil
 	}
 	var found []Culprit
-	for _, q := range g.requests(roots, &found) {
-		if !q.Held {
+	for _, q := range g.requests(roots, nodes, &found) {
+		if !q.Held && (waits || q.By != "" && q.Op == opFlush) {
 			found = append(found, Culprit{Request: q})
 		}
+	}
+	if !waits {
+		return found
 	}
 	unaccounted := g.unaccounted(nodes, found)
 	for _, n := range nodes {
@@ -91,7 +100,7 @@ func (g *Graph) unaccounted(nodes []*Node, requests []Culprit) map[*Node]int64 {
 	for _, n := range nodes {
 		left := n.InFlight()
 		for _, q := range requests {
-			if q.node != nil && reaches(n, q.node) {
+			if q.node != nil && reaches(n, q.node) && (q.by == nil || reaches(q.by, n)) {
 				left--
 			}
 		}
@@ -102,48 +111,75 @@ func (g *Graph) unaccounted(nodes []*Node, requests []Culprit) map[*Node]int64 {
 	return counts
 }
 
-// requests lists what is in flight and held at roots. A loop that does not answer is a culprit itself.
-func (g *Graph) requests(roots []*Root, silent *[]Culprit) []Request {
-	byLoop := map[*AioContext][]*Root{}
-	var loops []*AioContext // in the order of roots
-	for _, r := range roots {
-		c := r.Context()
-		if byLoop[c] == nil {
-			loops = append(loops, c)
-		}
-		byLoop[c] = append(byLoop[c], r)
-	}
-	var all []Request
-	for _, c := range loops {
-		own := byLoop[c]
-		answer := make(chan []Request, 1)
-		if !c.Post(func() {
-			var list []Request
-			now := c.clock.now()
-			for _, r := range own {
-				if r.Context() != c {
-					continue // it has moved meanwhile, with nothing in flight
-				}
-				list = append(list, r.tickets.describe(r, now)...)
+// busyList is of whom one loop is asked what is in flight.
+type busyList struct {
+	loop  *AioContext
+	roots []*Root
+	nodes []*Node
+}
+
+// byLoop sorts roots and nodes by their loops, which are in the order of their first ones.
+func byLoop(roots []*Root, nodes []*Node) []*busyList {
+	var all []*busyList
+	on := func(c *AioContext) *busyList {
+		for _, l := range all {
+			if l.loop == c {
+				return l
 			}
-			answer <- list
-		}) {
+		}
+		all = append(all, &busyList{loop: c})
+		return all[len(all)-1]
+	}
+	for _, r := range roots {
+		l := on(r.Context())
+		l.roots = append(l.roots, r)
+	}
+	for _, n := range nodes {
+		l := on(n.Context())
+		l.nodes = append(l.nodes, n)
+	}
+	return all
+}
+
+// requests lists what is in flight at those of l that have not moved elsewhere, with nothing in flight. On the loop.
+func (l *busyList) requests() []Request {
+	var list []Request
+	now := l.loop.clock.now()
+	for _, r := range l.roots {
+		if r.Context() == l.loop {
+			list = append(list, r.requests(now)...)
+		}
+	}
+	for _, n := range l.nodes {
+		if n.Context() == l.loop {
+			list = append(list, n.requests(now)...)
+		}
+	}
+	return list
+}
+
+// requests lists what is in flight and held at roots, and what nodes do by themselves. A loop that does not answer is a culprit itself.
+func (g *Graph) requests(roots []*Root, nodes []*Node, silent *[]Culprit) []Request {
+	var all []Request
+	for _, l := range byLoop(roots, nodes) {
+		answer := make(chan []Request, 1)
+		if !l.loop.Post(func() { answer <- l.requests() }) {
 			continue
 		}
 		select {
 		case list := <-answer:
 			all = append(all, list...)
 		case <-time.After(loopAnswerMax):
-			*silent = append(*silent, Culprit{What: fmt.Sprintf("event loop %s, which does not answer", c.name)})
+			*silent = append(*silent, Culprit{What: fmt.Sprintf("event loop %s, which does not answer", l.loop.name)})
 		}
 	}
 	return all
 }
 
-// Requests lists all requests that are in flight or held back, with nobody's stack. Not on a loop.
+// Requests lists all requests that are in flight or held back, and what nodes do by themselves, with nobody's stack. Not on a loop.
 func (g *Graph) Requests() []Request {
 	var silent []Culprit
-	return g.requests(g.Roots(), &silent)
+	return g.requests(g.Roots(), g.Nodes(), &silent)
 }
 
 // stackBytesMax bounds the stacks of all goroutines that are searched.

@@ -50,6 +50,7 @@ type Drained struct {
 	over  chan struct{} // closed when all loops have resumed
 
 	// Guarded by graph.mu.
+	ahead     bool    // it flushes ahead
 	began     bool    // what it covers has been told, or is going to be
 	steps     []*step // what the loops were told for it
 	settled   bool
@@ -77,7 +78,10 @@ type Timings struct {
 func (g *Graph) Drain(ctx context.Context, o DrainOptions) (*Drained, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.max())
 	defer cancel()
-	d := g.section(ctx, o)
+	d, err := g.section(ctx, o)
+	if err != nil {
+		return nil, err
+	}
 	if err := g.begin(ctx, d, o.connected); err != nil {
 		return nil, err
 	}
@@ -96,14 +100,17 @@ func (o *DrainOptions) max() time.Duration {
 }
 
 // section enters a section that begins later, and does what is done ahead of it.
-func (g *Graph) section(ctx context.Context, o DrainOptions) *Drained {
+func (g *Graph) section(ctx context.Context, o DrainOptions) (*Drained, error) {
 	d := &Drained{graph: g, why: o.Why, id: o.ID, all: o.All, nodes: slices.Clone(o.Nodes), roots: slices.Clone(o.Roots),
 		begun: time.Now(), over: make(chan struct{})}
 	g.enter(d)
 	if o.FlushAhead {
-		g.flushAhead(ctx, d.nodes, o.max()/2)
+		if err := g.flushAhead(ctx, d, o.max()/2); err != nil {
+			g.leave(d)
+			return nil, err
+		}
 	}
-	return d
+	return d, nil
 }
 
 // begin is phases one to three.
@@ -131,8 +138,7 @@ func (g *Graph) settle(ctx context.Context, d *Drained) error {
 	if cause == nil {
 		return nil
 	}
-	err := &DrainError{Why: d.why, After: time.Since(d.begun), Culprits: stacks(g.WaitsFor(d)), cause: cause}
-	g.emit(DrainFailed{Why: d.why, Err: err})
+	err := g.gaveUp(d, cause)
 	d.End()
 	return err
 }
@@ -142,6 +148,13 @@ func (d *Drained) announce() {
 	if d != nil {
 		d.graph.emit(DrainSettled{Why: d.why, Timings: d.Timings()})
 	}
+}
+
+// gaveUp tells whom d waits for when nobody waits any longer.
+func (g *Graph) gaveUp(d *Drained, cause error) error {
+	err := &DrainError{Why: d.why, After: time.Since(d.begun), Culprits: stacks(g.WaitsFor(d)), cause: cause}
+	g.emit(DrainFailed{Why: d.why, Err: err})
+	return err
 }
 
 // enter has d listed, and leave has it listed no more.

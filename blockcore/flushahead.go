@@ -13,19 +13,32 @@ const (
 )
 
 // flushAhead makes durable, before a section begins, what was acknowledged until now, so that a flush in the section has little to
-// do and clients stand still for a shorter time. It is no more than that: what it does not reach, or not in time, the flush in the section
-// does, which also reports errors.
-func (g *Graph) flushAhead(ctx context.Context, nodes []*Node, most time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, most)
+// do and clients stand still for a shorter time. It is no more than that: what it does not reach, or not in the time of most, the flush in the
+// section does, which also reports errors. It fails when ctx ends.
+func (g *Graph) flushAhead(ctx context.Context, d *Drained, most time.Duration) error {
+	patience, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	for _, n := range nodes {
+	g.aheadNow(d, true)
+	defer g.aheadNow(d, false)
+	for _, n := range d.nodes {
 		for range aheadMax {
 			begin := time.Now()
-			if !n.flushed(ctx) || time.Since(begin) < aheadShort {
+			if !n.flushed(patience) || time.Since(begin) < aheadShort {
 				break
 			}
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return g.gaveUp(d, err)
+	}
+	return nil
+}
+
+// aheadNow notes whether d waits for its nodes to be flushed ahead.
+func (g *Graph) aheadNow(d *Drained, now bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	d.ahead = now
 }
 
 // flushed flushes n once, and reports whether it may be worth while to do so again.
@@ -49,7 +62,7 @@ func (n *Node) flushUnless(c *AioContext, done chan<- struct{}) {
 		close(done)
 		return
 	}
-	n.Background(func(t *Task) {
+	n.Background(opFlush, func(t *Task) {
 		_ = n.can.flusher.Flush(t)
 		close(done)
 	})

@@ -50,7 +50,7 @@ func TestDrainAcrossLoops_T_D13_T_D14(t *testing.T) {
 						t.Buffers().Put(p)
 						r.End(t, &k)
 					}))
-					n.Background(func(t *Task) {
+					n.Background("flush", func(t *Task) {
 						t.Yield()
 						if r.Edge().Flush(t) == nil {
 							flushed.Store(1)

@@ -33,9 +33,10 @@ type Node struct {
 	closed   bool       // the driver is closed, or about to be
 	still    bool       // a section covers the node: what is in flight ends, and nothing begins by itself
 	chores   choreList
-	holds    int       // ranges that are held, or are going to be
-	loose    int       // writes in the driver that have no lock of their range
-	loosened WaitQueue // of those who are going to hold one, for the end of these
+	errands  ticketList // what it does for no request
+	holds    int        // ranges that are held, or are going to be
+	loose    int        // writes in the driver that have no lock of their range
+	loosened WaitQueue  // of those who are going to hold one, for the end of these
 
 	// Each field says whose it is.
 	account account

@@ -65,7 +65,8 @@ func (l *ticketList) remove(k *Ticket) {
 
 // Request describes a request in flight.
 type Request struct {
-	Root   string // the owner
+	Root   string // the owner; "" = a node does it by itself
+	By     string // that node
 	Node   string // in whose driver it is now; "" = in none
 	Op     string
 	Range  Range
@@ -75,33 +76,62 @@ type Request struct {
 	Stack  string // of its Task; "" unless asked for
 	task   *Task
 	node   *Node
+	by     *Node
 }
 
 // String is one line for people.
 func (q Request) String() string {
 	where := ""
+	if q.Range != (Range{}) {
+		where = " " + q.Range.String()
+	}
 	if q.Node != "" {
-		where = " in node " + q.Node
+		where += " in node " + q.Node
 	}
 	who := ""
 	if q.Client != "" {
 		who = " of " + q.Client
 	}
-	return fmt.Sprintf("%s %v%s%s for %v", q.Op, q.Range, where, who, q.Age.Round(time.Millisecond))
+	if q.By != "" && q.By != q.Node {
+		who += " for node " + q.By
+	}
+	return fmt.Sprintf("%s%s%s for %v", q.Op, where, who, q.Age.Round(time.Millisecond))
 }
 
 // describe lists the requests of l. On the loop.
-func (l *ticketList) describe(r *Root, now time.Duration) []Request {
+func (l *ticketList) describe(now time.Duration) []Request {
 	var all []Request
 	for k := l.first; k != nil; k = k.next {
-		q := Request{Root: r.name, Op: k.Op, Range: k.Range, Age: now - k.since, Held: k.held, task: k.task}
-		if k.task.node != nil {
+		q := Request{Op: k.Op, Range: k.Range, Age: now - k.since, Held: k.held, task: k.task}
+		if k.task != nil && k.task.node != nil {
 			q.node, q.Node = k.task.node, k.task.node.name
 		}
 		if k.Client != nil {
 			q.Client = k.Client.String()
 		}
 		all = append(all, q)
+	}
+	return all
+}
+
+// requests lists what is in flight and held at r. On the loop.
+func (r *Root) requests(now time.Duration) []Request {
+	all := r.tickets.describe(now)
+	for i := range all {
+		all[i].Root = r.name
+	}
+	return all
+}
+
+// requests lists what n does for no request. On the loop.
+func (n *Node) requests(now time.Duration) []Request {
+	all := n.errands.describe(now)
+	for i := range all {
+		q := &all[i]
+		q.By, q.by = n.name, n
+		if q.node == nil { // not begun
+			q.Node, q.node = n.name, n
+		}
 	}
 	return all
 }

@@ -23,11 +23,17 @@ func (tx *Tx) Flush(nodes ...*Node) error {
 		if n.can.flusher == nil {
 			continue
 		}
-		if err := g.doPatiently(n, n.can.flusher.Flush); err != nil {
+		if err := g.doPatiently(n, n.flush); err != nil {
 			return fmt.Errorf("flush node %s: %w", n.name, err)
 		}
 	}
 	return nil
+}
+
+// flush has the driver of n flush, for no request. Whoever drains n waits for it, should its change have given up.
+func (n *Node) flush(t *Task) (err error) {
+	n.run(t, n.errand(opFlush), func(t *Task) { err = n.can.flusher.Flush(t) })
+	return err
 }
 
 // errNoAnswer: what was begun on a loop has not come to its end, and goes on.

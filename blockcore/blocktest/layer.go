@@ -188,7 +188,7 @@ func (l *Layer) Quiesce() {
 	l.o.Log.Add("%s: quiesce", l.o.Name)
 	l.parked.WakeAll()
 	if l.o.Work {
-		l.node.Background(func(t *blockcore.Task) {
+		l.node.Background("work", func(t *blockcore.Task) {
 			l.o.Log.Add("%s: work begins", l.o.Name)
 			l.gate.pass(t)
 			l.o.Log.Add("%s: work ends", l.o.Name)
@@ -201,7 +201,7 @@ func (l *Layer) Resume() {
 	l.still.Add(-1)
 	l.o.Log.Add("%s: resume", l.o.Name)
 	if l.o.Prompt {
-		l.node.Background(func(t *blockcore.Task) {
+		l.node.Background("read", func(t *blockcore.Task) {
 			p := t.Buffers().Get(512)
 			defer t.Buffers().Put(p)
 			l.o.Log.Add("%s: reads at once: %s", l.o.Name, outcome(l.readOn(t, p, 0)))

@@ -76,6 +76,7 @@ type requestAnswer struct {
 	Length int64  `json:"length"`
 	AgeUS  int64  `json:"age-us"`
 	Held   bool   `json:"held"`
+	By     string `json:"by"`
 }
 
 type drainAnswer struct {

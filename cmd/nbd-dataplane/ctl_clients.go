@@ -102,7 +102,8 @@ func (t *ctl) newInflight() *cobra.Command {
 		Use:   "inflight",
 		Short: "List the requests in flight, the oldest first",
 		Long: "Lists the requests that are in flight, the oldest first: in which node each one is, for whom, since when. Requests that were\n" +
-			"begun and wait for the end of a drained section are held; those that are not begun are not listed, see 'ctl clients'.",
+			"begun and wait for the end of a drained section are held; those that are not begun are not listed, see 'ctl clients'. What a\n" +
+			"node does by itself, such as a flush ahead of a drained section, is listed with that node for a client.",
 		Args: t.args(0, 0, ""),
 		RunE: t.run(func(m *monitor, _ []string) error { return t.inflight(m, watch) }),
 	}
@@ -154,7 +155,11 @@ func (t *ctl) printInflight(m *monitor) error {
 		if q.Held {
 			where = "held"
 		}
-		list.row(ageText(microseconds(q.AgeUS)), printable(q.Op), fmt.Sprintf("%#x", q.Offset), sizeText(q.Length), printable(q.Export), where, printableOr(q.Client, ""))
+		who := printableOr(q.Client, "")
+		if q.By != "" {
+			who = "node " + printable(q.By)
+		}
+		list.row(ageText(microseconds(q.AgeUS)), printable(q.Op), fmt.Sprintf("%#x", q.Offset), sizeText(q.Length), printableOr(q.Export, ""), where, who)
 	}
 	list.write(t.c.out)
 	return nil

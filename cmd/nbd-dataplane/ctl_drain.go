@@ -87,6 +87,7 @@ type covered struct {
 	exports []string // ids
 	names   []string // of the same, as requests are listed
 	nodes   []string
+	disks   []string // nodes of exports
 }
 
 // covered sorts the names into exports and nodes.
@@ -99,6 +100,7 @@ func (m *monitor) covered(names []string) (c covered, err error) {
 			return c, err
 		case at.export != nil:
 			c.exports, c.names = append(c.exports, at.export.ID), append(c.names, at.export.Name)
+			c.disks = append(c.disks, at.node)
 		default:
 			c.nodes = append(c.nodes, at.node)
 		}

@@ -13,6 +13,7 @@ type waitingFor struct {
 	t       *ctl
 	exports []string // by their names, as requests are listed
 	nodes   []string
+	owners  []string // nodes that may have something to do by themselves
 	begun   time.Time
 	pause   time.Duration
 	tick    *time.Ticker
@@ -26,7 +27,10 @@ const waitingFirst = time.Second
 const culpritsShown = 5
 
 func newWaitingFor(t *ctl, covered covered) *waitingFor {
-	return &waitingFor{t: t, exports: covered.names, nodes: covered.nodes, begun: time.Now(), pause: waitingFirst, tick: time.NewTicker(waitingFirst)}
+	return &waitingFor{
+		t: t, exports: covered.names, nodes: covered.nodes, owners: slices.Concat(covered.nodes, covered.disks),
+		begun: time.Now(), pause: waitingFirst, tick: time.NewTicker(waitingFirst),
+	}
 }
 
 func (w *waitingFor) close() {
@@ -52,6 +56,9 @@ func (w *waitingFor) tell() {
 		return
 	}
 	requests = slices.DeleteFunc(requests, func(q requestAnswer) bool {
+		if q.By != "" {
+			return !slices.Contains(w.owners, q.By)
+		}
 		return q.Held || !slices.Contains(w.exports, q.Export) && !slices.Contains(w.nodes, q.Node)
 	})
 	fmt.Fprintf(w.t.c.err, "%s: waiting for %d requests in flight, since %s\n", programName, len(requests), ageText(time.Since(w.begun)))
@@ -95,14 +102,24 @@ func (at target) covered() covered {
 
 // text is one line about a request.
 func (q *requestAnswer) text() string {
-	line := fmt.Sprintf("%s of %s at %#x, for %s", printable(q.Op), sizeText(q.Length), q.Offset, ageText(microseconds(q.AgeUS)))
+	line := printable(q.Op)
+	if q.Length != 0 {
+		line += fmt.Sprintf(" of %s at %#x", sizeText(q.Length), q.Offset)
+	}
+	line += ", for " + ageText(microseconds(q.AgeUS))
 	if q.Node != "" {
 		line += ", in node " + printable(q.Node)
 	}
 	if q.Client != "" {
 		line += ", " + printable(q.Client)
 	}
-	return line + ", export " + printable(q.Export)
+	switch {
+	case q.By == "":
+		line += ", export " + printable(q.Export)
+	case q.By != q.Node:
+		line += ", for node " + printable(q.By)
+	}
+	return line
 }
 
 func readJSON(text json.RawMessage, to any) bool { return json.Unmarshal(text, to) == nil }

@@ -70,13 +70,15 @@ type requestInfo struct {
 	Length int64  `json:"length"`
 	AgeUS  int64  `json:"age-us"`
 	Held   bool   `json:"held"`
+	// By is the node that does it by itself, for no export.
+	By string `json:"by,omitempty"`
 }
 
 func describeRequest(q blockcore.Request) requestInfo {
-	return requestInfo{q.Root, q.Node, q.Client, q.Op, q.Range.Offset, q.Range.Length, q.Age.Microseconds(), q.Held}
+	return requestInfo{q.Root, q.Node, q.Client, q.Op, q.Range.Offset, q.Range.Length, q.Age.Microseconds(), q.Held, q.By}
 }
 
-// queryInflight lists the requests that are in flight or held back, the oldest first.
+// queryInflight lists the requests that are in flight or held back, and what nodes do by themselves, the oldest first.
 func (p *Plane) queryInflight(context.Context, *qmp.Call) (any, error) {
 	list := []requestInfo{}
 	for _, q := range p.graph.Requests() {

@@ -156,6 +156,11 @@ func (p *Plane) openAs(v qmp.Value, o *Opening) (*madeNode, error) {
 		return nil, err
 	}
 	o.Driver = head.Driver
+	if o.inherits == nil {
+		if err := o.checkNames(v); err != nil {
+			return nil, err
+		}
+	}
 	o.inherit()
 	if err := o.check(); err != nil {
 		return nil, err
@@ -179,15 +184,10 @@ func (o *Opening) check() error {
 		return nil
 	}
 	o.NodeName = *o.Name
-	switch {
-	case !blockcore.IsIdentifier(o.NodeName):
-		return qmp.Errorf("Invalid node-name: '%s'", o.NodeName)
-	case len(o.NodeName) > nodeNameMax:
-		return qmp.Errorf("Node name too long")
-	case o.reopens == nil && o.plane.graph.Node(o.NodeName) != nil: // before its file is touched; who comes at the same time finds out when it is added
-		return qmp.Errorf("Duplicate nodes with node-name='%s'", o.NodeName)
+	if o.reopens != nil {
+		return checkName(o.NodeName)
 	}
-	return nil
+	return o.plane.checkNewName(o.NodeName)
 }
 
 // inherit takes over from the parent what QEMU lets a child inherit.

@@ -33,9 +33,6 @@ func (p *Plane) addNode(ctx context.Context, v qmp.Value, loop *blockcore.AioCon
 	if err != nil {
 		return nil, err
 	}
-	if m.opening.NodeName == "" {
-		return nil, errors.Join(qmp.Errorf("'node-name' must be specified for the root node"), m.close(p))
-	}
 	added := map[*blockcore.Node]*madeNode{}
 	var top *blockcore.Node
 	err = p.graph.Update(ctx, "blockdev-add "+m.opening.NodeName, func(tx *blockcore.Tx) (err error) {

@@ -76,7 +76,7 @@ func (f *filter) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore
 	}
 	f.wantFlush()
 	if f.rng.IntN(2) == 0 {
-		f.node.Background(f.flushBehind)
+		f.node.Background("flush behind", f.flushBehind)
 	}
 	f.pass(t)
 	return err
