@@ -196,6 +196,11 @@ func startVerifiers(socket string, seed uint64) ([]*verifier.Client, chan error)
 // atRest checks that nothing is counted any more.
 func atRest(t *testing.T, m *monitor) {
 	t.Helper()
+	var list []any
+	require.Eventually(t, func() bool { // a section is listed until all loops go on
+		m.do("x-query-drains", nil, &list)
+		return len(list) == 0
+	}, clientMax, 10*time.Millisecond)
 	var graph struct {
 		Nodes []struct {
 			Name     string
@@ -209,11 +214,6 @@ func atRest(t *testing.T, m *monitor) {
 		require.Zero(t, n.InFlight, "in flight in %s", n.Name)
 		require.Zero(t, n.Quiesced, "sections over %s", n.Name)
 	}
-	var list []any
 	m.do("x-query-inflight", nil, &list)
 	require.Empty(t, list)
-	require.Eventually(t, func() bool { // a section is listed until all loops go on
-		m.do("x-query-drains", nil, &list)
-		return len(list) == 0
-	}, 10*time.Second, 10*time.Millisecond)
 }

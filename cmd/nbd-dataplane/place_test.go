@@ -85,7 +85,8 @@ func TestStaleSocket(t *testing.T) {
 // Goal: a vsock listener is a listener like any other. Method: a connection through the loopback of vsock, or, where the
 // kernel has none, an error that says so.
 func TestVsock(t *testing.T) {
-	t.Parallel()                                                     // a kernel without a loopback takes two seconds to say so
+	t.Parallel() // a kernel without a loopback takes two seconds to say so
+
 	a := vsockAddress{set: true, cid: vsockCIDAny, port: ^uint32(0)} // any free port
 	p, err := listenVsock(a)
 	if err != nil {

@@ -59,7 +59,7 @@ func TestSignalStopsTheWaitForAMonitor(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := os.Lstat(filepath.Join(dir, "qmp"))
 		return err == nil
-	}, 20*time.Second, time.Millisecond)
+	}, commandMax, time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	said, err := io.ReadAll(stderr)
 	require.NoError(t, err)
@@ -154,7 +154,7 @@ func TestFirstSignalAbandonsNothing(t *testing.T) {
 	s := startOwn(t, "null-co://", "--run", "while ! test -e go; do :; done; exit 5")
 	conn := askForMuch(t, s.socket)
 	require.NoError(t, os.WriteFile(filepath.Join(s.cmd.Dir, "go"), nil, 0o600))
-	require.Eventually(t, func() bool { _, err := os.Stat(s.socket); return err != nil }, time.Minute, time.Millisecond, "it is stopping")
+	require.Eventually(t, func() bool { _, err := os.Stat(s.socket); return err != nil }, commandMax, time.Millisecond, "it is stopping")
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
 	rest, err := io.Copy(io.Discard, conn)
 	require.NoError(t, err)

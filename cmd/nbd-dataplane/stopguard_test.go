@@ -29,7 +29,7 @@ func startHung(t *testing.T, args ...string) (cmd *exec.Cmd, client net.Conn, sa
 	said = &bytes.Buffer{}
 	cmd.Dir, cmd.Stderr = dir, said
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(dir, "pid")); return err == nil }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(dir, "pid")); return err == nil }, commandMax, time.Millisecond)
 	client, err := net.Dial("unix", filepath.Join(dir, "s"))
 	require.NoError(t, err)
 	t.Cleanup(func() { client.Close() })
@@ -87,7 +87,7 @@ func TestHungStorageHoldsUpNoEnd(t *testing.T) {
 				socket := filepath.Join(cmd.Dir, "s")
 				for n := range row.signals {
 					if n > 0 {
-						require.Eventually(t, func() bool { _, err := os.Stat(socket); return err != nil }, 20*time.Second, time.Millisecond, "it is stopping")
+						require.Eventually(t, func() bool { _, err := os.Stat(socket); return err != nil }, commandMax, time.Millisecond, "it is stopping")
 					}
 					require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 				}
