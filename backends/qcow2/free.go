@@ -26,6 +26,9 @@ const pendingMax = 16384
 // free gives up a reference to clusters that what is on disk still has. They are free when the next commit has written
 // what took the reference away.
 func (i *Image) free(f freed) {
+	if f.count == 0 {
+		return
+	}
 	c := &i.commits
 	if last := len(c.pending) - 1; last >= 0 {
 		if p := &c.pending[last]; p.kind == f.kind && p.first+p.count == f.first {

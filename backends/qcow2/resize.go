@@ -124,7 +124,7 @@ func (i *Image) growL1(t *blockcore.Task, entries int) error {
 	}
 	table := make([]uint64, entries)
 	copy(table, i.l1.entries)
-	r, err := i.allocateTogether(t, i.g.Clusters(int64(entries)*format.EntryBytes), "L1 table")
+	r, err := i.allocateTogether(t, i.l1Clusters(entries), "L1 table")
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (i *Image) growL1(t *blockcore.Task, entries int) error {
 		i.release(t, r)
 		return err
 	}
-	if clusters := i.g.Clusters(int64(len(i.l1.entries)) * format.EntryBytes); clusters > 0 {
+	if clusters := i.l1Clusters(len(i.l1.entries)); clusters > 0 {
 		i.free(freed{first: i.g.Index(i.l1.at), count: clusters, kind: freeOther})
 	}
 	i.l1 = newL1Table(table, r.host)

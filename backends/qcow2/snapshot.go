@@ -98,9 +98,10 @@ func (i *Image) copyL1(t *blockcore.Task, entries []uint64) (run, error) {
 	return r, nil
 }
 
-// l1Clusters is how many clusters an L1 table has: one at least.
+// l1Clusters is how many clusters an L1 table has. That of a disk without anything has none, and its place is that of something else: with QEMU, of the
+// header.
 func (i *Image) l1Clusters(entries int) int64 {
-	return max(1, i.g.Clusters(int64(entries)*format.EntryBytes))
+	return i.g.Clusters(int64(entries) * format.EntryBytes)
 }
 
 // DeleteSnapshot deletes the snapshot of an id. It is gone from the table before anything is free that it has.

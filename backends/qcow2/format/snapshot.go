@@ -126,6 +126,9 @@ func (s *Snapshot) parseExtra(p []byte) {
 
 // Check refuses a snapshot whose L1 table cannot be where it says.
 func (s *Snapshot) Check(g Geometry) error {
+	if s.L1Offset == 0 && s.L1Entries > 0 { // to give that up would be to give up the header
+		return refuse(syscall.EINVAL, "Snapshot L1 table offset invalid")
+	}
 	return g.CheckTable("Snapshot L1 table", s.L1Offset, int64(s.L1Entries), EntryBytes, L1BytesMax)
 }
 

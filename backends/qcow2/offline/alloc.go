@@ -7,8 +7,11 @@ import (
 	"nbd-dataplane/backends/qcow2/format"
 )
 
-// allocate finds clusters in one piece that nothing refers to, and counts each once. The counts are on disk after flush.
+// allocate finds clusters in one piece that nothing refers to, and counts each once. The counts are on disk after flush. None are at no place, 0.
 func (im *Image) allocate(clusters int64) (first int64, err error) {
+	if clusters == 0 {
+		return 0, nil
+	}
 	for {
 		first, err = im.findFree(clusters)
 		if err != nil {

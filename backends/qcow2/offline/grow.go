@@ -47,7 +47,7 @@ func (im *Image) growL1(entries uint64) error {
 	switch {
 	case entries > format.L1BytesMax/format.EntryBytes:
 		return ErrTooLarge
-	case entries <= uint64(im.header.L1Entries) && im.header.L1Offset != 0:
+	case entries <= uint64(im.header.L1Entries):
 		return nil
 	}
 	table := make([]byte, entries*format.EntryBytes)
@@ -57,7 +57,7 @@ func (im *Image) growL1(entries uint64) error {
 
 // moveL1 writes a new active L1 table and turns to it.
 func (im *Image) moveL1(table []byte) error {
-	clusters := max(1, im.g.Clusters(int64(len(table))))
+	clusters := im.g.Clusters(int64(len(table)))
 	first, err := im.allocate(clusters)
 	if err != nil {
 		return err
@@ -78,10 +78,7 @@ func (im *Image) moveL1(table []byte) error {
 	}
 	oldAt, oldBytes := im.header.L1Offset, int64(len(im.l1))
 	im.header.L1Offset, im.header.L1Entries, im.l1 = im.g.Cluster(first), uint32(len(table)/format.EntryBytes), table
-	if oldAt == 0 {
-		return nil
-	}
-	return im.release(oldAt, max(1, im.g.Clusters(oldBytes)))
+	return im.release(oldAt, im.g.Clusters(oldBytes)) // none of a disk without anything, whose table is nowhere
 }
 
 func padded(p []byte, lengthBytes int64) []byte {

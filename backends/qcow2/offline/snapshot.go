@@ -39,7 +39,7 @@ func (im *Image) CreateSnapshot(name string, when time.Time) error {
 	case len(im.snapshots) >= format.SnapshotsMax:
 		return syscall.EFBIG
 	}
-	clusters := max(1, im.g.Clusters(int64(len(im.l1))))
+	clusters := im.g.Clusters(int64(len(im.l1)))
 	first, err := im.allocate(clusters)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func (im *Image) DeleteSnapshot(name string) error {
 	if err := im.retain(l1, -1); err != nil {
 		return err
 	}
-	if err := im.release(gone.L1Offset, max(1, im.g.Clusters(int64(len(l1))))); err != nil {
+	if err := im.release(gone.L1Offset, im.g.Clusters(int64(len(l1)))); err != nil {
 		return err
 	}
 	return im.settle()
