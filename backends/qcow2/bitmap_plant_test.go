@@ -70,6 +70,11 @@ func (p *plant) kept(name string) *blockcore.Bitmap {
 	return nil
 }
 
+// touch writes something at a sector, or before it where the disk is that short, and flushes.
+func (p *plant) touch(first int64) error {
+	return errors.Join(p.do(work{workWrite, min(first, p.sectors()-1), min(9, max(p.sectors()-first, 1))}, flushed)...)
+}
+
 // changeKept is what comes before a change of a bitmap.
 func (p *plant) changeKept() error { return p.rig.ctx.Do(p.rig.image.ChangeKept) }
 
@@ -87,7 +92,7 @@ func (p *plant) addBitmap(name string, granularityBits uint) {
 // addAndStore has a bitmap be stored that was not there.
 func (p *plant) addAndStore() error {
 	p.addBitmap("new", 10)
-	return errors.Join(errors.Join(p.do(work{workWrite, 30, 9}, flushed)...), p.close())
+	return errors.Join(p.touch(30), p.close())
 }
 
 func (p *plant) removeBitmap(b *blockcore.Bitmap) error {
@@ -111,7 +116,7 @@ func (p *plant) removeAllBitmaps() error {
 			return err
 		}
 	}
-	return errors.Join(p.do(work{workWrite, 30, 9}, flushed)...)
+	return p.touch(30)
 }
 
 // removeLostBitmaps takes away what nobody can use any more; it keeps a disk from getting another length.
@@ -155,7 +160,7 @@ func (p *plant) clearBitmap() error {
 	_, drop, err := b.Clear()
 	require.NoError(p.t, err)
 	drop()
-	return errors.Join(p.do(work{workWrite, 30, 9}, flushed)...)
+	return p.touch(30)
 }
 
 // mergeBitmaps has what is marked in one bitmap be marked in another one, which is cleared before: it knows then what the first one does.
@@ -173,7 +178,7 @@ func (p *plant) mergeBitmaps() error {
 	_, drop, err = to.Merge(from)
 	require.NoError(p.t, err)
 	drop()
-	return errors.Join(p.do(work{workWrite, 30, 9}, flushed)...)
+	return p.touch(30)
 }
 
 // restBitmap has a bitmap miss some writes on purpose: it begins anew after them.
@@ -193,21 +198,20 @@ func (p *plant) restBitmap() error {
 	if err := enable(false); err != nil {
 		return err
 	}
-	err := errors.Join(p.do(work{workWrite, 50, 9}, flushed)...)
+	err := p.touch(50)
 	k := p.bitmaps[b.Name()]
 	k.epochs = append(k.epochs, bitmapEpoch{p.h.tick(), p.now()})
 	if err := errors.Join(err, enable(true)); err != nil {
 		p.calmly(func() { require.NoError(p.t, enable(true)) })
 		return err
 	}
-	return errors.Join(p.do(work{workWrite, 30, 9}, flushed)...)
+	return p.touch(30)
 }
 
 // crashAndOpen opens an image whose bitmaps were in use when its user died. Everything was flushed.
 func (p *plant) crashAndOpen() error {
 	p.calmly(func() {
-		require.NoError(p.t, errors.Join(p.do(work{workWrite, 30, 9})...))
-		require.NoError(p.t, errors.Join(p.do(flushed)...))
+		require.NoError(p.t, p.touch(30))
 		crashed := append([]byte(nil), p.file.bytes...)
 		require.NoError(p.t, p.close())
 		p.file.become(crashed)
