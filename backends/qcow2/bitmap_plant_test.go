@@ -212,6 +212,7 @@ func (p *plant) restBitmap() error {
 func (p *plant) crashAndOpen() error {
 	p.calmly(func() {
 		require.NoError(p.t, p.touch(30))
+		require.NoError(p.t, errors.Join(p.do(flushed)...)) // touch flushes beside the write
 		crashed := append([]byte(nil), p.file.bytes...)
 		require.NoError(p.t, p.close())
 		p.file.become(crashed)
