@@ -130,7 +130,7 @@ func (a *authority) serverDirectory() string {
 }
 
 func serverTLS(t testing.TB, a *authority, verifyPeer bool) *TLSCredentials {
-	c, err := LoadTLS(a.serverDirectory(), verifyPeer, nil)
+	c, err := LoadTLS(TLSFiles{Dir: a.serverDirectory(), VerifyPeer: verifyPeer}, nil)
 	require.NoError(t, err)
 	return c
 }
@@ -143,7 +143,7 @@ func clientTLS(t testing.TB, a *authority, name string) *tls.Config {
 		cert, key := a.issue(name, nil)
 		a.store(dir, fileClientCert, fileClientKey, cert, key)
 	}
-	config, err := LoadClientTLS(dir, "localhost", true)
+	config, err := LoadClientTLS(TLSFiles{Dir: dir, VerifyPeer: true}, "localhost")
 	require.NoError(t, err)
 	return config
 }

@@ -18,9 +18,8 @@ import (
 // believes any would let everybody choose a name.
 type TLSCredentials struct {
 	// Immutable.
-	dir        string
-	verifyPeer bool
-	report     func(error) // told, once, of files that cannot be used; may be nil
+	files  TLSFiles
+	report func(error) // told, once, of files that cannot be used; may be nil
 
 	// Guarded by mu.
 	mu      sync.Mutex
@@ -39,13 +38,13 @@ type fileStamp struct {
 	changed  syscall.Timespec
 }
 
-// LoadTLS reads the credentials in dir: server-cert.pem and server-key.pem; with verifyPeer, which asks
+// LoadTLS reads the credentials of a server: server-cert.pem and server-key.pem; with VerifyPeer, which asks
 // clients for certificates, ca-cert.pem; and ca-crl.pem if it is there. Later on files that turned bad are
 // reported to report and change nothing.
-func LoadTLS(dir string, verifyPeer bool, report func(error)) (*TLSCredentials, error) {
-	c := &TLSCredentials{dir: dir, verifyPeer: verifyPeer, report: report}
+func LoadTLS(f TLSFiles, report func(error)) (*TLSCredentials, error) {
+	c := &TLSCredentials{files: f, report: report}
 	c.stamps = c.look()
-	config, err := loadServerConfig(dir, verifyPeer)
+	config, err := loadServerConfig(f)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +73,7 @@ func (c *TLSCredentials) fresh() *tls.Config {
 		return c.current
 	}
 	c.stamps = now
-	config, err := loadServerConfig(c.dir, c.verifyPeer)
+	config, err := loadServerConfig(c.files)
 	if err == nil {
 		c.current = config
 	} else if c.report != nil {
@@ -85,7 +84,7 @@ func (c *TLSCredentials) fresh() *tls.Config {
 
 func (c *TLSCredentials) look() (stamps [len(serverFiles)]fileStamp) {
 	for i, name := range serverFiles {
-		if info, err := os.Stat(filepath.Join(c.dir, name)); err == nil {
+		if info, err := os.Stat(filepath.Join(c.files.Dir, name)); err == nil {
 			stamps[i] = stampOf(info)
 		}
 	}

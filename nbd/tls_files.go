@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"nbd-dataplane/internal/pemkey"
 )
 
 // Names of the files in a directory of credentials. QEMU, nbdkit and libvirt use the same.
@@ -27,10 +29,20 @@ const (
 // tlsVersionMin is the oldest TLS spoken. NBD proto.md, "TLS versions", asks for 1.2.
 const tlsVersionMin = tls.VersionTLS12
 
-// loadServerConfig reads what a server needs from dir. With verifyPeer a client has to show a certificate
+// TLSFiles are the credentials of one end of TLS.
+type TLSFiles struct {
+	// Dir has the files.
+	Dir string
+	// VerifyPeer has the other end prove who it is.
+	VerifyPeer bool
+	// Password is that of the key; nil = it has none.
+	Password []byte
+}
+
+// loadServerConfig reads what a server needs. With VerifyPeer a client has to show a certificate
 // that an authority in ca-cert.pem has signed and no list in ca-crl.pem revokes.
-func loadServerConfig(dir string, verifyPeer bool) (*tls.Config, error) {
-	pair, err := loadPair(dir, fileServerCert, fileServerKey, x509.ExtKeyUsageServerAuth)
+func loadServerConfig(f TLSFiles) (*tls.Config, error) {
+	pair, err := loadPair(f, fileServerCert, fileServerKey, x509.ExtKeyUsageServerAuth)
 	if err != nil {
 		return nil, err
 	}
@@ -41,10 +53,10 @@ func loadServerConfig(dir string, verifyPeer bool) (*tls.Config, error) {
 		// connections are few and long.
 		SessionTicketsDisabled: true,
 	}
-	if !verifyPeer {
+	if !f.VerifyPeer {
 		return c, nil
 	}
-	v, err := loadVerifier(dir)
+	v, err := loadVerifier(f.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -52,26 +64,26 @@ func loadServerConfig(dir string, verifyPeer bool) (*tls.Config, error) {
 	return c, nil
 }
 
-// LoadClientTLS reads what a client needs from dir: the authorities to believe, unless verifyPeer is off,
+// LoadClientTLS reads what a client needs: the authorities to believe, unless VerifyPeer is off,
 // and a certificate of its own if there is one. The server has to prove that it is hostname.
-func LoadClientTLS(dir, hostname string, verifyPeer bool) (*tls.Config, error) {
+func LoadClientTLS(f TLSFiles, hostname string) (*tls.Config, error) {
 	// The verification that crypto/tls would do knows nothing of names in the subject, which is where
 	// many a certificate made for QEMU has its name. verifier.server does all of it.
 	c := &tls.Config{MinVersion: tlsVersionMin, ServerName: hostname, InsecureSkipVerify: true}
-	pair, err := loadPair(dir, fileClientCert, fileClientKey, x509.ExtKeyUsageClientAuth)
+	pair, err := loadPair(f, fileClientCert, fileClientKey, x509.ExtKeyUsageClientAuth)
 	switch {
 	case err == nil:
 		c.Certificates = []tls.Certificate{pair}
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	if !verifyPeer {
+	if !f.VerifyPeer {
 		return c, nil
 	}
 	if hostname == "" {
 		return nil, fmt.Errorf("TLS: the server's host name is not known: set tls-hostname to the name in its certificate")
 	}
-	v, err := loadVerifier(dir)
+	v, err := loadVerifier(f.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -81,20 +93,23 @@ func LoadClientTLS(dir, hostname string, verifyPeer bool) (*tls.Config, error) {
 
 // loadPair reads a certificate and its key and looks for the mistakes that would otherwise be noticed by
 // the first client.
-func loadPair(dir, certName, keyName string, use x509.ExtKeyUsage) (tls.Certificate, error) {
+func loadPair(f TLSFiles, certName, keyName string, use x509.ExtKeyUsage) (tls.Certificate, error) {
 	var none tls.Certificate
-	cert, err := readCredential(dir, certName)
+	cert, err := readCredential(f.Dir, certName)
 	if err != nil {
 		return none, err
 	}
-	key, err := readCredential(dir, keyName)
+	key, err := readCredential(f.Dir, keyName)
 	if err != nil {
 		return none, err
 	}
-	certPath, keyPath := filepath.Join(dir, certName), filepath.Join(dir, keyName)
+	certPath, keyPath := filepath.Join(f.Dir, certName), filepath.Join(f.Dir, keyName)
+	if key, err = pemkey.Decrypt(key, f.Password); err != nil {
+		return none, fmt.Errorf("TLS: %s: %w%s", keyPath, err, passwordHint(err))
+	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return none, fmt.Errorf("TLS: %s with %s: %w: they must be one PEM certificate and its own key, without a passphrase", certPath, keyPath, err)
+		return none, fmt.Errorf("TLS: %s with %s: %w: they must be one PEM certificate and its own key", certPath, keyPath, err)
 	}
 	if err := checkDates(pair.Leaf, time.Now()); err != nil {
 		return none, fmt.Errorf("TLS: %s: %w", certPath, err)
@@ -104,6 +119,14 @@ func loadPair(dir, certName, keyName string, use x509.ExtKeyUsage) (tls.Certific
 		return none, fmt.Errorf("TLS: %s: made for another purpose: its extended key usage lacks the one for this end of TLS", certPath)
 	}
 	return pair, nil
+}
+
+// passwordHint says what to do about a key that is encrypted.
+func passwordHint(err error) string {
+	if errors.Is(err, pemkey.ErrNoPassword) {
+		return ": name the secret that has it by passwordid"
+	}
+	return ""
 }
 
 // checkDates reports a certificate that is not valid now.

@@ -127,15 +127,15 @@ func TestClientVerifiesTheServer(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			cert, key := c.by.issue(c.common, c.change)
-			credentials, err := LoadTLS(c.by.directory(fileServerCert, fileServerKey, cert, key), false, nil)
+			credentials, err := LoadTLS(TLSFiles{Dir: c.by.directory(fileServerCert, fileServerKey, cert, key), VerifyPeer: false}, nil)
 			require.NoError(t, err)
 			_, _, err = connectTLS(t, handshakeOptions{tls: TLSRequired, credentials: credentials}, clientTLS(t, a, ""))
 			require.Equal(t, c.ok, err == nil, "%v", err)
 		})
 	}
-	_, err := LoadClientTLS(t.TempDir(), "", true)
+	_, err := LoadClientTLS(TLSFiles{Dir: t.TempDir(), VerifyPeer: true}, "")
 	require.ErrorContains(t, err, "tls-hostname")
-	_, err = LoadClientTLS(t.TempDir(), "", false)
+	_, err = LoadClientTLS(TLSFiles{Dir: t.TempDir(), VerifyPeer: false}, "")
 	require.NoError(t, err)
 }
 
@@ -145,7 +145,7 @@ func TestCredentialsAreReread(t *testing.T) {
 	a := newAuthority(t)
 	dir := a.serverDirectory()
 	var reported []error
-	credentials, err := LoadTLS(dir, false, func(err error) { reported = append(reported, err) })
+	credentials, err := LoadTLS(TLSFiles{Dir: dir, VerifyPeer: false}, func(err error) { reported = append(reported, err) })
 	require.NoError(t, err)
 	serial := func() int64 {
 		config, err := credentials.config().GetConfigForClient(nil)
@@ -210,7 +210,7 @@ func TestBadCredentials(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := a.serverDirectory()
 			c.harm(dir)
-			_, err := LoadTLS(dir, true, nil)
+			_, err := LoadTLS(TLSFiles{Dir: dir, VerifyPeer: true}, nil)
 			for _, want := range c.wants {
 				require.ErrorContains(t, err, want)
 			}

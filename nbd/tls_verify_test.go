@@ -41,7 +41,7 @@ func TestVerifyPeer(t *testing.T) {
 			c.SignatureAlgorithm = map[keyKind]x509.SignatureAlgorithm{keyECDSA: x509.ECDSAWithSHA1, keyRSA: x509.SHA1WithRSA}[kind]
 		})
 		a.revoke(dir, time.Now().Add(time.Hour), bad)
-		credentials, err := LoadTLS(dir, true, nil)
+		credentials, err := LoadTLS(TLSFiles{Dir: dir, VerifyPeer: true}, nil)
 		require.NoError(t, err)
 
 		cases := []struct {

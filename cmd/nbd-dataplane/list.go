@@ -53,7 +53,12 @@ func (o *options) clientTLS() (*tls.Config, error) {
 	if hostname == "" && o.socket == "" && !o.vsock.set {
 		hostname = o.bind
 	}
-	return nbd.LoadClientTLS(creds.dir, hostname, creds.verifyPeer || o.tlsCertificates != "")
+	files, err := creds.tlsFiles(o.secret)
+	if err != nil {
+		return nil, err
+	}
+	files.VerifyPeer = files.VerifyPeer || o.tlsCertificates != ""
+	return nbd.LoadClientTLS(files, hostname)
 }
 
 func (o *options) dial() (net.Conn, error) {

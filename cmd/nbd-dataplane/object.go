@@ -11,9 +11,10 @@ import (
 
 // object is one --object: credentials, or an authorization, that other options name by id.
 type object struct {
-	id    string
-	creds *tlsObject     // of tls-creds-x509
-	authz nbd.Authorizer // of authz-simple, authz-list, authz-list-file
+	id     string
+	creds  *tlsObject     // of tls-creds-x509
+	authz  nbd.Authorizer // of authz-simple, authz-list, authz-list-file
+	secret []byte         // of secret; nil = it is another object
 }
 
 // tlsObject is where TLS credentials are and how they are used.
@@ -21,6 +22,7 @@ type tlsObject struct {
 	dir        string
 	verifyPeer bool
 	isClient   bool
+	passwordID string // the secret with the password of the key; "" = it has none
 }
 
 // objectKinds are the types that can be made.
@@ -29,14 +31,14 @@ var objectKinds = map[string]func(*object, *keyval.Set) error{
 	"authz-simple":    (*object).readSimple,
 	"authz-list":      (*object).readList,
 	"authz-list-file": (*object).readListFile,
+	"secret":          (*object).readSecret,
 }
 
 // objectsRefused are types of QEMU's that cannot be had here.
 var objectsRefused = map[string]string{
 	"tls-creds-anon": "", // nbd knows why
 	"tls-creds-psk":  "",
-	"secret":         "secrets protect encrypted images and keys, which this version does not have yet; use key files without a password",
-	"secret_keyring": "secrets protect encrypted images and keys, which this version does not have yet; use key files without a password",
+	"secret_keyring": "the kernel's keyring is not asked; use secret with file=PATH",
 	"authz-pam":      "authorization by PAM is not available; use authz-list with the names that may connect",
 }
 
@@ -106,9 +108,7 @@ func (b *object) readTLS(set *keyval.Set) (err error) {
 	if _, found := set.Take("priority"); found {
 		return fmt.Errorf("tls-creds-x509: priority is GnuTLS's; leave it out, TLS 1.2 and 1.3 are spoken with the ciphers that are safe")
 	}
-	if _, found := set.Take("passwordid"); found {
-		return fmt.Errorf("tls-creds-x509: keys with a password cannot be read; store server-key.pem without one")
-	}
+	c.passwordID = set.TakeOr("passwordid", "")
 	_, err = set.TakeBool("sanity-check", true)
 	b.creds = c
 	return err

@@ -146,10 +146,19 @@ func TestObjects(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "list.json")
 	text := `{"policy":"deny","rules":[{"match":"CN=a*","policy":"allow","format":"glob"},{"match":"CN=b,O=c","policy":"deny"}]}`
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	password, long := filepath.Join(t.TempDir(), "password"), filepath.Join(t.TempDir(), "long")
+	require.NoError(t, os.WriteFile(password, []byte("a\n"), 0o600))
+	require.NoError(t, os.WriteFile(long, make([]byte, secretBytesMax+1), 0o600))
 	for in, want := range map[string]object{
 		"tls-creds-x509,id=t,endpoint=server,dir=/d":                            {id: "t", creds: &tlsObject{dir: "/d", verifyPeer: true}},
 		"tls-creds-x509,id=t,dir=/d,verify-peer=off":                            {id: "t", creds: &tlsObject{dir: "/d", isClient: true}},
 		`{"qom-type":"tls-creds-x509","id":"t","endpoint":"server","dir":"/d"}`: {id: "t", creds: &tlsObject{dir: "/d", verifyPeer: true}},
+		"tls-creds-x509,id=t,endpoint=server,dir=/d,passwordid=s":               {id: "t", creds: &tlsObject{dir: "/d", verifyPeer: true, passwordID: "s"}},
+		"secret,id=s,data=a,,b":                                                 {id: "s", secret: []byte("a,b")},
+		"secret,id=s,data=":                                                     {id: "s", secret: []byte{}},
+		"secret,id=s,format=base64,data=YQ==":                                   {id: "s", secret: []byte("a")},
+		"secret,id=s,format=base64,data=YQ":                                     {id: "s", secret: []byte("a")},
+		"secret,id=s,file=" + password:                                          {id: "s", secret: []byte("a\n")},
 		"authz-simple,id=a,identity=CN=x,,O=y":                                  {id: "a", authz: nbd.AuthzSimple{Identity: "CN=x,O=y"}},
 		"authz-list-file,id=a,refresh=off,filename=" + file:                     {id: "a", authz: list},
 		"authz-list,id=a,rules.0.match=CN=a*,rules.0.policy=allow,rules.0.format=glob,rules.1.match=CN=b,,O=c,rules.1.policy=deny": {id: "a", authz: list},
@@ -160,7 +169,9 @@ func TestObjects(t *testing.T) {
 		require.Equal(t, want, got, in)
 	}
 	for _, in := range []string{
-		"", "id=x", "nonsense,id=x", "tls-creds-psk,id=x,dir=/d", "tls-creds-anon,id=x", "secret,id=x", "authz-pam,id=x", "tls-creds-x509,id=x", "tls-creds-x509,dir=/d",
+		"", "id=x", "nonsense,id=x", "tls-creds-psk,id=x,dir=/d", "tls-creds-anon,id=x", "secret_keyring,id=x,serial=1",
+		"secret,id=x", "secret,data=x", "secret,id=x,data=x,file=/dev/null", "secret,id=x,file=/none", "secret,id=x,file=/", "secret,id=x,file=" + long, "secret,id=x,data=x,keyid=y",
+		"secret,id=x,data=x,iv=AAAA", "secret,id=x,data=x,loaded=on", "secret,id=x,data=x,format=hex", "secret,id=x,data=!,format=base64", "secret,id=x,data=x,other=y", "authz-pam,id=x", "tls-creds-x509,id=x", "tls-creds-x509,dir=/d",
 		"tls-creds-x509,id=x,dir=/d,endpoint=middle", "tls-creds-x509,id=x,dir=/d,verify-peer=maybe", "tls-creds-x509,id=x,dir=/d,priority=NORMAL",
 		"authz-simple,id=x", "authz-list,id=x,policy=perhaps", "authz-list,id=x,rules.0.match=a", "authz-list,id=x,rules.1.match=a,rules.1.policy=allow",
 		"authz-list,id=x,rules.0.match=a,rules.0.policy=allow,rules.0.format=regex", "authz-list-file,id=x,filename=/none", "authz-list-file,id=x,filename=/dev/null,refresh=perhaps", "{",

@@ -30,9 +30,9 @@ func newPlane(o control.Options, j *journal) *control.Plane {
 	o.Creators = creators()
 	o.CreateImage = inQEMU(createImage)
 	o.Listen = inQEMU(listenAddress)
-	o.Security = func(kind, id string, options []byte) (*nbd.TLSCredentials, nbd.Authorizer, error) {
-		creds, authz, err := readSecurity(kind, id, options, func(err error) { j.warn(err.Error()) })
-		return creds, authz, wordsOfQEMU(err)
+	o.Security = func(r control.SecurityRequest) (control.Security, error) {
+		s, err := readSecurity(r, func(err error) { j.warn(err.Error()) })
+		return s, wordsOfQEMU(err)
 	}
 	return control.New(o)
 }
@@ -64,26 +64,31 @@ type worded struct {
 func (e *worded) Error() string   { return e.qmp.Error() }
 func (e *worded) Unwrap() []error { return []error{e.qmp, e.cause} }
 
-// readSecurity makes credentials or an authorization of an object's options in JSON, as --object does of its text.
-func readSecurity(kind, id string, options []byte, warn func(error)) (*nbd.TLSCredentials, nbd.Authorizer, error) {
-	set, err := keysOfJSON(string(options))
+// readSecurity makes credentials, an authorization or a secret of an object's options in JSON, as --object does of its text.
+func readSecurity(r control.SecurityRequest, warn func(error)) (s control.Security, err error) {
+	set, err := keysOfJSON(string(r.Options))
 	if err != nil {
-		return nil, nil, err
+		return s, err
 	}
-	set.Put("qom-type", kind)
-	set.Put("id", id)
+	set.Put("qom-type", r.Kind)
+	set.Put("id", r.ID)
 	b, err := readObject(set)
+	s.Authorizer, s.Secret = b.authz, b.secret
 	if err != nil || b.creds == nil {
-		return nil, b.authz, err
+		return s, err
 	}
 	if b.creds.isClient {
-		return nil, nil, wrong("the credentials are a client's; add endpoint=server", "Expecting TLS credentials with a server endpoint")
+		return s, wrong("the credentials are a client's; add endpoint=server", "Expecting TLS credentials with a server endpoint")
 	}
-	creds, err := nbd.LoadTLS(lasting(b.creds.dir), b.creds.verifyPeer, warn)
+	files, err := b.creds.tlsFiles(r.Secret)
 	if err != nil {
-		return nil, nil, tlsError(b.creds.dir, err)
+		return s, err
 	}
-	return creds, nil, nil
+	files.Dir = lasting(files.Dir)
+	if s.Credentials, err = nbd.LoadTLS(files, warn); err != nil {
+		return s, tlsError(b.creds.dir, err)
+	}
+	return s, nil
 }
 
 // listenAddress opens the socket of nbd-server-start.

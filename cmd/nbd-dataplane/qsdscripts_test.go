@@ -296,6 +296,37 @@ var monitorScripts = []struct{ name, script string }{
 		blockdev-del {"node-name":"r2"}
 		x-debug-query-block-graph
 	`},
+	{"names before files", `
+		blockdev-add {"driver":"null-co","node-name":"a"}
+		blockdev-add {"driver":"raw","file":{"driver":"file","filename":"DIR/missing"}}
+		blockdev-add {"driver":"file","filename":"DIR/missing"}
+		blockdev-add {"driver":"file","node-name":"a","filename":"DIR/missing"}
+		blockdev-add {"driver":"file","node-name":"9","filename":"DIR/missing"}
+		blockdev-add {"driver":"raw","node-name":"b","file":{"driver":"file","node-name":"a","filename":"DIR/missing"}}
+		blockdev-add {"driver":"raw","node-name":"b","file":{"driver":"file","node-name":"9","filename":"DIR/missing"}}
+		blockdev-add {"driver":"copy-on-read","file":{"driver":"raw","node-name":"a","file":{"driver":"file","filename":"DIR/missing"}}}
+		blockdev-add {"driver":"raw","file":"nope"}
+	`},
+	{"secrets", `
+		object-add {"qom-type":"secret","id":"s"}
+		object-add {"qom-type":"secret","id":"s","data":"x","file":"DIR/d.img"}
+		object-add {"qom-type":"secret","id":"s","file":"DIR/missing"}
+		object-add {"qom-type":"secret","id":"s","file":"DIR"}
+		object-add {"qom-type":"secret","id":"s","data":"!!!","format":"base64"}
+		object-add {"qom-type":"secret","id":"s","data":"x","format":"hex"}
+		object-add {"qom-type":"secret","id":"s","data":"x","loaded":true}
+		object-add {"qom-type":"secret","id":"s","data":"x","bogus":1}
+		object-add {"qom-type":"secret","id":"s","data":7}
+		object-add {"qom-type":"secret","id":"9","data":"x"}
+		object-add {"qom-type":"secret","data":"x"}
+		object-add {"qom-type":"secret","id":"s","data":"c2Vj\ncmV0","format":"base64"}
+		object-add {"qom-type":"secret","id":"s","data":"x"}
+		object-add {"qom-type":"secret","id":"empty","data":"","format":"base64"}
+		object-add {"qom-type":"secret","id":"odd","data":"abc","format":"base64"}
+		object-add {"qom-type":"tls-creds-x509","id":"t","dir":"DIR","endpoint":"server","passwordid":7}
+		object-del {"id":"s"}
+		object-del {"id":"s"}
+	`},
 	{"meta", `
 		nosuch
 		query-commands {"x":1}

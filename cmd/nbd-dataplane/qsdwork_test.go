@@ -142,7 +142,28 @@ func TestDaemonTLS(t *testing.T) {
 	out, err = s.tool("qemu-img", "info", "nbd+unix:///e?socket=DIR/s")
 	require.Error(t, err)
 	require.Contains(t, out, "TLS")
-	s.ok(`nbd-server-stop`, `object-del {"id":"tls"}`, `quit`)
+	s.ok(`nbd-server-stop`, `object-del {"id":"tls"}`)
+
+	// The same with a key that has a password. Credentials keep it when the secret goes.
+	out, err = s.tool("openssl", "pkcs8", "-topk8", "-in", "server-key.pem", "-out", "locked.pem", "-passout", "pass:sesame")
+	require.NoError(t, err, out)
+	out, err = s.tool("mv", "locked.pem", "server-key.pem")
+	require.NoError(t, err, out)
+	locked := `object-add {"qom-type":"tls-creds-x509","id":"tls","dir":"DIR","endpoint":"server","verify-peer":false,"passwordid":"s"}`
+	require.Equal(t, "GenericError: No secret with id 's'", s.do(locked))
+	s.ok(`object-add {"qom-type":"secret","id":"s","data":"open"}`)
+	require.Regexp(t, `server-key\.pem: the password is wrong$`, s.do(locked))
+	s.ok(
+		`object-del {"id":"s"}`, `object-add {"qom-type":"secret","id":"s","data":"sesame"}`, locked, `object-del {"id":"s"}`,
+		`nbd-server-start {"addr":{"type":"unix","data":{"path":"DIR/s"}},"tls-creds":"tls"}`,
+		`block-export-add {"type":"nbd","id":"e","node-name":"n","name":"e"}`)
+	s.ok(`object-add {"qom-type":"secret","id":"s","data":"sesame"}`)
+	require.Equal(t, "GenericError: Property 'secret.data' not found", s.do(`qom-get {"path":"s","property":"data"}`))
+	out, err = s.tool("qemu-img", "info", "--object", "tls-creds-x509,id=t,dir=DIR,endpoint=client,verify-peer=off", "--image-opts",
+		"driver=nbd,server.type=unix,server.path=DIR/s,export=e,tls-creds=t,tls-hostname=localhost")
+	require.NoError(t, err, out)
+	require.Contains(t, out, "1 MiB")
+	s.ok(`quit`)
 	require.Equal(t, ended, s.wait())
 }
 

@@ -32,8 +32,12 @@ func (o *options) serverSecurity(warn func(error)) (security, error) {
 	if o.tlsMode == "on" {
 		s.mode = nbd.TLSOptional
 	}
-	s.credentials, err = nbd.LoadTLS(lasting(creds.dir), creds.verifyPeer, warn)
+	files, err := creds.tlsFiles(o.secret)
 	if err != nil {
+		return s, err
+	}
+	files.Dir = lasting(files.Dir)
+	if s.credentials, err = nbd.LoadTLS(files, warn); err != nil {
 		return s, tlsError(creds.dir, err)
 	}
 	if o.tlsAuthz == "" {

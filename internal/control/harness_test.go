@@ -51,8 +51,8 @@ func newHouse(t testing.TB) *house {
 	h.plane = New(Options{
 		Graph: h.graph, Main: h.main, Drivers: testDrivers(), NewContext: blockcore.NewAioContext, NewServer: nbd.NewServer,
 		Listen: h.listen, Quit: func() { h.quits.Add(1) }, DrainMax: patience, Version: "test",
-		Security: func(kind, id string, options []byte) (*nbd.TLSCredentials, nbd.Authorizer, error) {
-			return nil, nbd.AuthzSimple{Identity: id}, nil
+		Security: func(r SecurityRequest) (Security, error) {
+			return Security{Authorizer: nbd.AuthzSimple{Identity: r.ID}}, nil
 		},
 	})
 	t.Cleanup(h.close)

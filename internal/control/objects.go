@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"nbd-dataplane/blockcore"
-	"nbd-dataplane/nbd"
 	"nbd-dataplane/qmp"
 )
 
@@ -23,8 +22,7 @@ type object struct {
 	made  bool                  // an id is taken before there is an object
 	held  int                   // commands that are about to use it
 	group *blockcore.ThrottleGroup
-	creds *nbd.TLSCredentials
-	authz nbd.Authorizer
+	Security
 }
 
 // objectKinds make an object of the options that are left.
@@ -36,15 +34,13 @@ var objectKinds = map[string]func(*Plane, *object, qmp.Value) error{
 	"authz-simple":    (*Plane).makeSecurity,
 	"authz-list":      (*Plane).makeSecurity,
 	"authz-list-file": (*Plane).makeSecurity,
+	"secret":          (*Plane).makeSecurity,
 }
 
 // objectsAbsent are kinds of QEMU's that there are not here, and what to do instead.
 var objectsAbsent = map[string]string{
-	"secret":         withoutSecret,
-	"secret_keyring": withoutSecret,
+	"secret_keyring": "the kernel's keyring is not asked; use secret with file=PATH",
 }
-
-const withoutSecret = "keys of TLS are read without a password (openssl pkey -in server-key.pem -out KEY takes it off), and encrypted images not at all"
 
 func (p *Plane) objectAdd(ctx context.Context, call *qmp.Call) (any, error) {
 	return nil, p.AddObject(call.Arguments)
@@ -172,57 +168,6 @@ func setLimits(
 	return config, nil
 }
 
-// securityOptions are the options of each kind, to check their types: what they mean the program knows.
-var securityOptions = map[string]func() any{
-	"tls-creds-x509": func() any {
-		return new(struct {
-			Dir         *string `qmp:"dir"`
-			Endpoint    string  `qmp:"endpoint,optional,enum=client|server"`
-			VerifyPeer  *bool   `qmp:"verify-peer"`
-			Priority    *string `qmp:"priority"`
-			PasswordID  *string `qmp:"passwordid"`
-			SanityCheck *bool   `qmp:"sanity-check"`
-			Loaded      *bool   `qmp:"loaded"`
-		})
-	},
-	"authz-simple": func() any {
-		return new(struct {
-			Identity string `qmp:"identity"`
-		})
-	},
-	"authz-list": func() any {
-		return new(struct {
-			Policy string `qmp:"policy,optional,enum=allow|deny"`
-			Rules  []struct {
-				Match  string `qmp:"match"`
-				Policy string `qmp:"policy,enum=allow|deny"`
-				Format string `qmp:"format,optional,enum=exact|glob"`
-			} `qmp:"rules,optional"`
-		})
-	},
-	"authz-list-file": func() any {
-		return new(struct {
-			Filename string `qmp:"filename"`
-			Refresh  *bool  `qmp:"refresh"`
-		})
-	},
-}
-
-// makeSecurity has the program read credentials and authorizations: the command line of 'serve' has the same ones.
-func (p *Plane) makeSecurity(o *object, v qmp.Value) error {
-	if err := v.Decode(securityOptions[o.kind]()); err != nil {
-		return err
-	}
-	creds, authz, err := p.options.Security(o.kind, o.id, v.Raw())
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	o.creds, o.authz = creds, authz
-	return nil
-}
-
 type idArgs struct {
 	ID string `qmp:"id"`
 }
@@ -285,7 +230,7 @@ func (p *Plane) inUse(o *object) bool {
 	if o.held > 0 || o.group != nil && len(o.group.Members()) > 0 {
 		return true
 	}
-	return p.server != nil && (o.creds != nil && p.server.creds == o.id || o.authz != nil && p.server.authz == o.id)
+	return p.server != nil && (o.Credentials != nil && p.server.creds == o.id || o.Authorizer != nil && p.server.authz == o.id)
 }
 
 func (p *Plane) releaseObject(o *object) error {

@@ -23,8 +23,8 @@ type Options struct {
 	Creators map[string]Creator
 	// NewContext starts the event loop of an iothread object.
 	NewContext func(blockcore.ContextOptions) (*blockcore.AioContext, error)
-	// Security reads the options, as JSON, of an object of one of the kinds tls-creds-x509 and authz-*.
-	Security func(kind, id string, options []byte) (*nbd.TLSCredentials, nbd.Authorizer, error)
+	// Security makes an object of one of the kinds tls-creds-x509, authz-* and secret.
+	Security func(SecurityRequest) (Security, error)
 	// NewServer makes the NBD server when nbd-server-start asks for one.
 	NewServer func(nbd.ServerOptions) *nbd.Server
 	// Listen opens the socket of an NBD server.

@@ -164,18 +164,18 @@ func (p *Plane) startServer(address Address, o *serverOptions) error {
 		switch {
 		case object == nil:
 			return qmp.Errorf("No TLS credentials with id '%s'", s.creds)
-		case object.creds == nil:
+		case object.Credentials == nil:
 			return qmp.Errorf("Object with id '%s' is not TLS credentials", s.creds)
 		}
-		options.TLS, options.Credentials = nbd.TLSRequired, object.creds
+		options.TLS, options.Credentials = nbd.TLSRequired, object.Credentials
 	}
 	if o.Authz != nil {
 		s.authz = *o.Authz
 		object := p.object(s.authz)
-		if object == nil || object.authz == nil {
+		if object == nil || object.Authorizer == nil {
 			return qmp.Errorf("TLS authorization object '%s' is not there", s.authz)
 		}
-		options.Authz = object.authz
+		options.Authz = object.Authorizer
 	}
 	if err := p.claim(s); err != nil {
 		return err

@@ -12,6 +12,7 @@ var leaves = []string{
 	"internal/check",
 	"internal/keyval",
 	"internal/membuf",
+	"internal/pemkey",
 	"internal/uring",
 }
 
@@ -22,6 +23,7 @@ var mayImport = map[string][]string{
 	"internal/check":  leaves,
 	"internal/keyval": leaves,
 	"internal/membuf": leaves,
+	"internal/pemkey": leaves,
 	"internal/uring":  leaves,
 	"internal/nbddev": nil,
 	"internal/repo":   nil,
