@@ -8,9 +8,6 @@ func (i *Image) Close(t *blockcore.Task) error {
 	i.cleaner.stop()
 	var err error
 	if i.file.Load() != nil {
-		if i.modest && !i.readOnly && !i.broken {
-			i.resettle(t)
-		}
 		if err = i.conclude(t); err == nil {
 			i.trim(t)
 		}
@@ -25,6 +22,9 @@ func (i *Image) conclude(t *blockcore.Task) error {
 	if i.readOnly || i.broken {
 		return nil
 	}
+	if i.modest {
+		i.resettle(t)
+	}
 	lazy := i.lazy
 	i.lazy = false
 	err := i.storeBitmaps(t)
@@ -35,7 +35,7 @@ func (i *Image) conclude(t *blockcore.Task) error {
 	return i.settle(t)
 }
 
-// settle makes the image on disk complete: nothing is left to be done, and it is not dirty. Nothing is in flight.
+// settle makes the image on disk complete: nothing is left to be done, and it is not dirty, unless entries are wrong. Nothing is in flight.
 func (i *Image) settle(t *blockcore.Task) error {
 	if i.readOnly || i.broken {
 		return nil

@@ -29,7 +29,7 @@
 // With lazy refcounts step 1 writes no refcounts: the dirty bit, which is set before the first change, tells who opens the image that they have to be counted.
 //
 // Snapshots go by the same rule, in a drained section, where nothing else is under way (snapshot.go): counts go up before the header refers to a table that
-// needs them, and down after; the header changes with one sector.
+// needs them, and down after; the header changes with one sector. Until entries agree with the counts again the dirty bit says that they may not.
 //
 // # Who waits for whom
 //

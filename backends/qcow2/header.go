@@ -95,9 +95,9 @@ func (i *Image) soilImage(t *blockcore.Task) error {
 	return i.changeHeader(t, func(h *format.Header) { h.Incompatible |= format.IncompatibleDirty })
 }
 
-// cleanImage takes the dirty bit away when all refcounts are on disk.
+// cleanImage takes the dirty bit away when all refcounts are on disk, and entries agree with them.
 func (i *Image) cleanImage(t *blockcore.Task) error {
-	if !i.header.Has(format.IncompatibleDirty) {
+	if !i.header.Has(format.IncompatibleDirty) || i.modest {
 		return nil
 	}
 	if err := i.sync(t); err != nil { // they may have been written by a commit that failed then

@@ -21,7 +21,7 @@ func (i *Image) ownBlock(t *blockcore.Task, index int) (*table, error) {
 			return nil, err
 		}
 	}
-	if i.refs.table[index] == 0 {
+	if format.RefTableEntry(i.refs.table[index]).Offset() == 0 { // whatever bits are reserved
 		if err := i.newBlock(t, index); err != nil {
 			return nil, err
 		}

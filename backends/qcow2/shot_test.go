@@ -68,8 +68,8 @@ func (s *shot) check(repair offline.Repair) (offline.Report, error) {
 	return r, err
 }
 
-// mend returns an image without errors, and whether it was dirty: one that was not closed with lazy refcounts is repaired first. high: counts may
-// be too high, and entries not know that they are alone.
+// mend returns an image without errors, and whether it was dirty: one that was not closed with lazy refcounts, or in the middle of a change of snapshots, is
+// repaired first. high: in an image of version 2, which cannot say so, counts may be too high, and entries not know that they are alone.
 func (s *shot) mend(high bool) (*shot, bool, error) {
 	h, err := format.Parse(s.p[:min(len(s.p), 2<<20)], format.ForUse)
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *shot) mend(high bool) (*shot, bool, error) {
 	dirty := h.Has(format.IncompatibleDirty)
 	if !dirty {
 		r, err := s.check(offline.RepairNothing)
-		if err == nil || !high || r.CheckErrors > 0 {
+		if err == nil || !high || h.Version > 2 || r.CheckErrors > 0 {
 			return s, false, err
 		}
 	}

@@ -26,13 +26,15 @@ func (i *Image) Snapshots(*blockcore.Task) ([]blockcore.Snapshot, error) {
 
 // CreateSnapshot keeps the disk as it is now, under a new id. A crash leaves the snapshot or none:
 //
-//	1  refcounts of all that the disk refers to, one more each        -> sync
-//	2  "may be changed in place" taken off all entries                -> sync
-//	3  a copy of the L1 table, a longer snapshot table                -> sync
-//	4  the header refers to the table
-//	5  the old table is free
+//	1  the header says that refcounts are in doubt                    -> sync
+//	2  refcounts of all that the disk refers to, one more each        -> sync
+//	3  "may be changed in place" taken off all entries                -> sync
+//	4  a copy of the L1 table, a longer snapshot table                -> sync
+//	5  the header refers to the table, and doubts nothing any more
+//	6  the old table is free
 //
-// What a crash leaves before step 4 are refcounts that are too high, and flags that are off for no reason.
+// What a crash leaves before step 5 are refcounts that are too high, and flags that are off for no reason: whoever opens the image next to write to it, we or QEMU,
+// puts them right because of step 1. Images of version 2 cannot say that, and are left as they are, like those of QEMU.
 func (i *Image) CreateSnapshot(t *blockcore.Task, name string, taken time.Time) (id string, err error) {
 	if err := i.maySnapshot(); err != nil {
 		return "", err
@@ -51,8 +53,12 @@ func (i *Image) CreateSnapshot(t *blockcore.Task, name string, taken time.Time) 
 }
 
 func (i *Image) createSnapshot(t *blockcore.Task, s format.Snapshot) error {
+	if err := i.doubt(t); err != nil {
+		return err
+	}
 	l1 := slices.Clone(i.l1.entries)
 	if err := i.hold(t, l1); err != nil {
+		i.resettle(t)
 		return err
 	}
 	err := i.shareAll(t)
@@ -62,7 +68,7 @@ func (i *Image) createSnapshot(t *blockcore.Task, s format.Snapshot) error {
 	}
 	if err == nil {
 		s.L1Offset = r.host
-		if err = i.writeSnapshots(t, append(slices.Clone(i.snapshots), s)); err != nil {
+		if err = i.writeSnapshots(t, append(slices.Clone(i.snapshots), s), false); err != nil {
 			i.release(t, r)
 		}
 	}
@@ -74,7 +80,23 @@ func (i *Image) createSnapshot(t *blockcore.Task, s format.Snapshot) error {
 	return err
 }
 
-// shareAll is steps 1 and 2: the refcounts are higher, and nothing is changed in place any more.
+// doubtful is the bit that has whoever opens the image next count its references, where there is one.
+func (i *Image) doubtful() uint64 {
+	if i.version < 3 {
+		return 0
+	}
+	return format.IncompatibleDirty
+}
+
+// doubt says in the header, before refcounts and flags are changed apart from each other, that they are not to be relied on.
+func (i *Image) doubt(t *blockcore.Task) error {
+	if i.doubtful() == 0 {
+		return nil
+	}
+	return i.changeHeader(t, func(h *format.Header) { h.Incompatible |= format.IncompatibleDirty })
+}
+
+// shareAll is steps 2 and 3: the refcounts are higher, and nothing is changed in place any more.
 func (i *Image) shareAll(t *blockcore.Task) error {
 	if err := i.commit(t); err != nil {
 		return err
@@ -119,7 +141,7 @@ func (i *Image) DeleteSnapshot(t *blockcore.Task, id string) error {
 		if err != nil {
 			return err
 		}
-		if err := i.writeSnapshots(t, slices.Delete(slices.Clone(i.snapshots), k, k+1)); err != nil {
+		if err := i.writeSnapshots(t, slices.Delete(slices.Clone(i.snapshots), k, k+1), true); err != nil {
 			return err
 		}
 		i.free(freed{first: i.g.Index(gone.L1Offset), count: i.l1Clusters(len(l1)), kind: freeSnapshot})
@@ -131,7 +153,7 @@ func (i *Image) DeleteSnapshot(t *blockcore.Task, id string) error {
 	})
 }
 
-// resettleErr has the flags agree with the refcounts when what was freed is counted.
+// resettleErr has the flags agree with the refcounts when what was freed is counted, and the header doubt nothing any more.
 func (i *Image) resettleErr(t *blockcore.Task) error {
 	i.modest = true
 	err := i.settle(t)
@@ -141,8 +163,11 @@ func (i *Image) resettleErr(t *blockcore.Task) error {
 	if err == nil {
 		err = i.commit(t)
 	}
-	i.modest = err != nil
-	return err
+	if err != nil {
+		return err
+	}
+	i.modest = false
+	return i.cleanImage(t)
 }
 
 // resettle is resettleErr where an error costs copies and no more.
@@ -187,8 +212,9 @@ func (i *Image) snapshotL1(t *blockcore.Task, s *format.Snapshot) ([]uint64, err
 	return readEntries(t, i.file.Load(), s.L1Offset, int(s.L1Entries))
 }
 
-// writeSnapshots writes another snapshot table and then the header that refers to it. The old one is free with the next commit.
-func (i *Image) writeSnapshots(t *blockcore.Task, all []format.Snapshot) error {
+// writeSnapshots writes another snapshot table and then the header that refers to it, and says whether refcounts are in doubt from then on. The old table is free
+// with the next commit.
+func (i *Image) writeSnapshots(t *blockcore.Task, all []format.Snapshot, doubt bool) error {
 	table, err := format.MarshalSnapshots(all)
 	if err != nil {
 		return err
@@ -209,7 +235,13 @@ func (i *Image) writeSnapshots(t *blockcore.Task, all []format.Snapshot) error {
 	}
 	oldAt := i.header.SnapshotsOffset
 	if err == nil {
-		err = i.changeHeader(t, func(h *format.Header) { h.SnapshotsOffset, h.Snapshots = r.host, uint32(len(all)) })
+		err = i.changeHeader(t, func(h *format.Header) {
+			h.SnapshotsOffset, h.Snapshots = r.host, uint32(len(all))
+			h.Incompatible &^= format.IncompatibleDirty
+			if doubt {
+				h.Incompatible |= i.doubtful()
+			}
+		})
 	}
 	if err != nil {
 		if r.count > 0 {

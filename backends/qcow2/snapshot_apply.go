@@ -43,7 +43,11 @@ func (i *Image) applySnapshot(t *blockcore.Task, l1 []uint64, diskBytes uint64) 
 	for k := range l1 {
 		l1[k] &^= format.FlagCopied
 	}
+	if err := i.doubt(t); err != nil {
+		return err
+	}
 	if err := i.hold(t, l1); err != nil {
+		i.resettle(t)
 		return err
 	}
 	var r run
