@@ -210,7 +210,7 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 	})
 	if err != nil {
 		tellSizes(roots, before) // a part of it may have been done
-		return fmt.Errorf("resize node %s to %d bytes: %w", n.name, sizeBytes, err)
+		return &NodeFailure{Doing: fmt.Sprintf("resize node %s to %d bytes", n.name, sizeBytes), Err: err}
 	}
 	tx.finish = append(tx.finish, func() error { tellSizes(roots, before); return nil })
 	return nil

@@ -32,7 +32,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("reopen node %s: %w", n.name, err)
+		return &NodeFailure{Doing: "reopen node " + n.name, Err: err}
 	}
 	tx.reopen[n] = true
 	tx.undo = append(tx.undo, func() {

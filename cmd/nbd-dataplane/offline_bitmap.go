@@ -98,12 +98,9 @@ func (t *imageBitmap) run(path, name string) error {
 	if file.format != "qcow2" {
 		return failed(fmt.Errorf("Operation %s on bitmap %s failed: Can't store persistent bitmaps: %s", t.actions[0].what, name, strerror(syscall.ENOTSUP)))
 	}
-	im, err := file.open(path, format.ForUse)
+	im, err := file.openToChange(path, t.c.err)
 	if err != nil {
 		return err
-	}
-	if err := im.BeginChange(); err != nil {
-		return couldNot(path, err)
 	}
 	from := im
 	if t.sourceFile != "" {

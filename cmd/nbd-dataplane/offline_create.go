@@ -148,9 +148,17 @@ func (t *imageCreate) createQcow2() error {
 	err = offline.Create(offline.Disk{File: file.File}, data, t.what, bar.show)
 	bar.end()
 	if err != nil {
+		file.discard()
 		return t.wrong(createError(err))
 	}
 	return nil
+}
+
+// discard removes a file in which no image could be made; what was there is gone already. A device stays.
+func (f *imageFile) discard() {
+	if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+		_ = os.Remove(f.Name())
+	}
 }
 
 // createError is QEMU's text.

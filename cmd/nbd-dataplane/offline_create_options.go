@@ -27,6 +27,9 @@ type createOption struct {
 var createOptions = []createOption{
 	{"cluster_size", "size", "qcow2 cluster size", "65536", false, func(o *offline.CreateOptions, v string) (err error) {
 		o.ClusterBytes, err = keyval.Size("cluster_size", v)
+		if err == nil && o.ClusterBytes == 0 {
+			o.ClusterBytes = -1 // the zero value is the default
+		}
 		return err
 	}},
 	{"extended_l2", "bool (on/off)", "Extended L2 tables", "off", false, func(o *offline.CreateOptions, v string) (err error) {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/backends/qcow2/offline"
 )
 
@@ -55,12 +54,9 @@ func (t *imageRebase) run(path string) error {
 	if file.format != "qcow2" {
 		return failed(fmt.Errorf("Could not change the backing file to '%s': %s", t.backing, strerror(syscall.ENOTSUP)))
 	}
-	im, err := file.open(path, format.ForUse)
+	im, err := file.openToChange(path, t.c.err)
 	if err != nil {
 		return err
-	}
-	if err := im.BeginChange(); err != nil {
-		return couldNot(path, err)
 	}
 	err = im.SetBacking(t.backing, t.backingFormat)
 	switch {

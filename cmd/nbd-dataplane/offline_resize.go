@@ -121,12 +121,9 @@ func (t *imageResize) open(path string, file *imageFile) (*resizable, error) {
 	if file.format == "raw" {
 		return r, nil
 	}
-	im, err := file.open(path, format.ForUse)
+	im, err := file.openToChange(path, t.c.err)
 	if err != nil {
 		return nil, err
-	}
-	if err := im.BeginChange(); err != nil {
-		return nil, couldNot(path, err)
 	}
 	r.im = im
 	if name := im.Header().Backing; name != "" {

@@ -62,15 +62,16 @@ func (t *imageSnapshot) run(cmd *cobra.Command, path string) error {
 		}
 		return t.outcome(chosen[0], syscall.ENOTSUP)
 	}
-	im, err := file.open(path, format.ForUse)
-	if err != nil || !write {
+	if !write {
+		im, err := file.open(path, format.ForUse)
 		if err == nil && len(im.Snapshots()) > 0 {
 			t.print(im)
 		}
 		return err
 	}
-	if err := im.BeginChange(); err != nil {
-		return couldNot(path, err)
+	im, err := file.openToChange(path, t.c.err)
+	if err != nil {
+		return err
 	}
 	return t.outcome(chosen[0], t.do(chosen[0], im))
 }

@@ -21,6 +21,8 @@ const snapshotScript = `
 	blockdev-add {"driver":"qcow2","node-name":"d0","file":{"driver":"file","filename":"DIR/a.qcow2","node-name":"f0"}}
 	blockdev-add {"driver":"qcow2","node-name":"d1","file":{"driver":"file","filename":"DIR/b.qcow2"}}
 	blockdev-add {"driver":"raw","node-name":"r0","read-only":true,"file":{"driver":"file","filename":"DIR/r.img"}}
+	block_resize {"node-name":"d0","size":1048577}
+	block_resize {"node-name":"d0","size":9223372036854775807}
 	block-export-add {"type":"nbd","id":"e0","node-name":"d0","writable":true}
 	block-export-add {"type":"nbd","id":"e1","node-name":"d1","writable":true}
 	snapshots d0
@@ -54,6 +56,9 @@ const snapshotScript = `
 	transaction {"actions":[{"type":"blockdev-snapshot-internal-sync","data":{"device":"d0","name":"t3"}}],"properties":{"completion-mode":"grouped"}}
 	snapshots d0
 	snapshots d1
+	block_resize {"node-name":"r0","size":512}
+	blockdev-reopen {"options":[{"driver":"qcow2","node-name":"d0","file":"f0","l2-cache-entry-size":1000}]}
+	blockdev-reopen {"options":[{"driver":"qcow2","node-name":"d0","file":"f0","cache-clean-interval":-1}]}
 	change-backing-file {"device":"d0","image-node-name":"d0","backing-file":"x"}
 	change-backing-file {"device":"nope","image-node-name":"d0","backing-file":"x"}
 	change-backing-file {"device":"d0","image-node-name":"nope","backing-file":"x"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 
 	"nbd-dataplane/blockcore"
@@ -143,6 +144,9 @@ func (a *deviceArgs) find(p *Plane) (*blockcore.Node, error) {
 	return nil, qmp.Errorf("Cannot find device='%s' nor node-name='%s'", device, name)
 }
 
+// sizeMax is the largest size that QEMU's block layer takes: the last GiB of what a file offset can say is left out.
+const sizeMax = math.MaxInt64 &^ (1<<30 - 1)
+
 type resizeArgs struct {
 	deviceArgs
 	Size int64 `qmp:"size"`
@@ -154,14 +158,22 @@ func (p *Plane) blockResize(ctx context.Context, _ *qmp.Call, a *resizeArgs) (an
 	if err != nil {
 		return nil, err
 	}
-	if a.Size < 0 {
+	switch {
+	case a.Size < 0:
 		return nil, qmp.Expects("size", "a >0 size")
+	case !n.Writable():
+		return nil, qmp.Errorf("Image is read-only")
+	case a.Size > sizeMax:
+		return nil, qmp.Errorf("offset(%d) exceeds maximum(%d)", a.Size, sizeMax)
 	}
 	err = p.during(ctx, p.flushedOptions("block_resize "+n.Name(), n), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		return tx.Resize(d, n, a.Size)
 	})
 	if bad, is := errors.AsType[*blockcore.BitmapInconsistent](err); is {
 		return nil, qmp.Errorf("%v", bad)
+	}
+	if f, is := errors.AsType[*blockcore.NodeFailure](err); is {
+		return nil, f.Err
 	}
 	if errors.Is(err, syscall.ENOTSUP) {
 		return nil, qmp.Errorf("Image format driver does not support resize")

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -40,6 +41,9 @@ func (p *Plane) blockdevReopen(ctx context.Context, _ *qmp.Call, a *reopenArgs) 
 		return nil, nil
 	}
 	err := p.reopen(ctx, all)
+	if f, is := errors.AsType[*blockcore.NodeFailure](err); is {
+		return nil, f.Err
+	}
 	if err != nil {
 		return nil, err
 	}

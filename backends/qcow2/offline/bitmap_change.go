@@ -17,12 +17,12 @@ const (
 // DefaultGranularityBits is what QEMU takes when nobody says: the cluster size, but 4 KiB to 64 KiB.
 func (im *Image) DefaultGranularityBits() uint { return min(max(im.g.ClusterBits, 12), 16) }
 
-// bitmapTableEntries is how long the table of a bitmap of this disk is.
-func (im *Image) bitmapTableEntries(granularityBits uint) int64 {
+// bitmapTableEntries is how long the table of a bitmap of a disk is.
+func (im *Image) bitmapTableEntries(sizeBytes uint64, granularityBits uint) int64 {
 	roundUp := func(n uint64, bits uint) uint64 {
 		return n>>bits + uint64(b2i(n&(1<<bits-1) != 0))
 	}
-	return int64(roundUp(roundUp(roundUp(im.header.SizeBytes, granularityBits), 3), im.g.ClusterBits))
+	return int64(roundUp(roundUp(roundUp(sizeBytes, granularityBits), 3), im.g.ClusterBits))
 }
 
 // AddBitmap adds a bitmap in which nothing is marked.
@@ -31,7 +31,7 @@ func (im *Image) AddBitmap(name string, granularityBits uint) error {
 	if err != nil {
 		return err
 	}
-	entries := im.bitmapTableEntries(granularityBits)
+	entries := im.bitmapTableEntries(im.header.SizeBytes, granularityBits)
 	switch {
 	case im.header.Version < 3:
 		return unsupported("Cannot store dirty bitmaps in qcow2 v2 files")

@@ -91,3 +91,33 @@ func marked(t *testing.T, path, name string) string {
 	}
 	return string(out)
 }
+
+// Goal: bitmaps follow when the disk becomes longer or shorter, and what is marked stays marked where there still is a disk. Method: bitmaps of many
+// granularities, some marked as a whole, with tables of one entry and of several; qemu-img resizes a copy in the same way, and both images have the
+// same marked, to QEMU.
+func TestBitmapsFollowTheSize(t *testing.T) {
+	for _, options := range []string{"cluster_size=512", "cluster_size=64k"} {
+		t.Run(options, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "image")
+			qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "5000k")
+			for _, granularity := range []string{"512", "4k", "64k", "1M"} {
+				qcowtest.Must(t, dir, "qemu-img", "bitmap", "--add", "-g", granularity, path, "g"+granularity)
+			}
+			qcowtest.Must(t, dir, "qemu-img", "bitmap", "--add", "--disable", path, "off")
+			qcowtest.Must(t, dir, "qemu-io", "-f", "qcow2", "-c", "write 0 5000k", path)
+			for _, kib := range []int64{9000, 3001, 3000, 7777, 20, 6000} {
+				stock := copyOf(t, path)
+				qcowtest.Must(t, dir, "qemu-img", "resize", "--shrink", "-q", "-f", "qcow2", stock, fmt.Sprintf("%dk", kib))
+				change(t, path, func(i *Image) error { return i.Resize(ResizeOptions{SizeBytes: kib << 10}) })
+				qcowtest.MustBeClean(t, path, false)
+				for _, name := range []string{"g512", "g4k", "g64k", "g1M", "off"} {
+					if theirs, ours := marked(t, stock, name), marked(t, path, name); theirs != ours {
+						t.Fatalf("%d KiB: in %s QEMU has marked\n%s\nand we\n%s", kib, name, theirs, ours)
+					}
+				}
+				qcowtest.Must(t, dir, "qemu-io", "-f", "qcow2", "-c", fmt.Sprintf("write %dk 1k", kib-5), path)
+			}
+		})
+	}
+}

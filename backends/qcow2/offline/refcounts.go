@@ -10,7 +10,9 @@ import (
 type refBlock struct {
 	index int64 // which one; the zero value has no data
 	data  []byte
-	dirty bool
+	// from and to bound the bytes that have changed since the block was written, in whole sectors. The rest may be a hole, for which there is no
+	// room any more.
+	from, to int
 }
 
 // refTableEntry is the entry of a block; 0 behind the end of the table.
@@ -53,12 +55,26 @@ func (im *Image) loadBlock(index int64) (bool, error) {
 
 // writeBlock writes what was changed in the block in memory.
 func (im *Image) writeBlock() error {
-	if !im.block.dirty {
+	b := &im.block
+	if b.from == b.to {
 		return nil
 	}
-	im.block.dirty = false
-	_, err := im.file.WriteAt(im.block.data, int64(im.refTableEntry(im.block.index).Offset()))
-	return err
+	at := int64(im.refTableEntry(b.index).Offset()) + int64(b.from)
+	if _, err := im.file.WriteAt(b.data[b.from:b.to], at); err != nil {
+		return err
+	}
+	b.from, b.to = 0, 0
+	return nil
+}
+
+// soil notes that a count has changed.
+func (b *refBlock) soil(entry, bits int64) {
+	from := int(entry*bits/8) &^ (format.SectorBytes - 1)
+	if b.from == b.to {
+		b.from, b.to = from, from+format.SectorBytes
+		return
+	}
+	b.from, b.to = min(b.from, from), max(b.to, from+format.SectorBytes)
 }
 
 // refcount is the count that the image has of a cluster.
@@ -79,8 +95,9 @@ func (im *Image) setRefcount(cluster int64, n uint64) error {
 	case !there:
 		return syscall.EINVAL
 	}
-	im.g.SetRefcount(im.block.data, cluster&(im.g.RefBlockEntries()-1), n)
-	im.block.dirty = true
+	entry := cluster & (im.g.RefBlockEntries() - 1)
+	im.g.SetRefcount(im.block.data, entry, n)
+	im.block.soil(entry, im.g.ClusterBytes()*8/im.g.RefBlockEntries())
 	return nil
 }
 

@@ -106,7 +106,7 @@ func (im *Image) settleTable(at format.Host, table []byte) error {
 	if err := readAt(im.file, table, int64(at)); err != nil {
 		return err
 	}
-	changed := false
+	from, to := len(table), 0 // what has changed: the rest may be a hole, for which there is no room any more
 	for i := range im.g.L2Entries() {
 		e := im.g.L2Entry(table, i)
 		if kind := im.g.Kind(e, im.header.Has(format.IncompatibleDataFile)); kind != format.Normal && kind != format.ZeroAlloc {
@@ -122,12 +122,13 @@ func (im *Image) settleTable(at format.Host, table []byte) error {
 		if (n == 1) != e.Copied() {
 			e.Descriptor = flip(e.Descriptor)
 			im.g.SetL2Entry(table, i, e)
-			changed = true
+			n := i * im.g.L2EntryBytes() &^ (format.SectorBytes - 1)
+			from, to = min(from, n), n+format.SectorBytes
 		}
 	}
-	if !changed {
+	if to == 0 {
 		return nil
 	}
-	_, err := im.file.WriteAt(table, int64(at))
+	_, err := im.file.WriteAt(table[from:to], int64(at)+int64(from))
 	return err
 }

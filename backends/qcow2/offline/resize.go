@@ -27,15 +27,21 @@ func (im *Image) Resize(o ResizeOptions) error {
 		return invalid("The new size must be a multiple of %d", format.SectorBytes)
 	case im.header.Version < 3 && len(im.snapshots) > 0:
 		return unsupported("Can't resize a v2 image which has snapshots")
-	case im.header.Extension(format.ExtensionBitmaps) != nil && im.header.Autoclear&format.AutoclearBitmaps != 0:
-		return unsupported("Can't resize an image which has bitmaps")
 	case im.header.Has(format.IncompatibleDataFile) && o.Data == nil:
 		return syscall.EINVAL
 	case o.SizeBytes < old && o.Preallocation != PreallocationOff:
 		return invalid("Preallocation can't be used for shrinking an image")
-	case o.SizeBytes < old:
-		return im.shrink(o)
 	}
+	return im.withoutBitmaps(uint64(o.SizeBytes), func() error {
+		if o.SizeBytes < old {
+			return im.shrink(o)
+		}
+		return im.extend(old, o)
+	})
+}
+
+// extend makes the disk longer.
+func (im *Image) extend(old int64, o ResizeOptions) error {
 	if err := im.hideBacking(old, o); err != nil {
 		return err
 	}
@@ -132,7 +138,7 @@ func (im *Image) shrink(o ResizeOptions) error {
 	if err := im.setSize(uint64(o.SizeBytes)); err != nil {
 		return err
 	}
-	if o.Data != nil && im.header.Autoclear&format.AutoclearRawData != 0 {
+	if o.Data != nil {
 		if err := o.Data.Truncate(o.SizeBytes); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package offline
 
 import (
+	"encoding/binary"
 	"errors"
 	"slices"
 	"syscall"
@@ -39,32 +40,50 @@ func (im *Image) CreateSnapshot(name string, when time.Time) error {
 	case len(im.snapshots) >= format.SnapshotsMax:
 		return syscall.EFBIG
 	}
-	clusters := im.g.Clusters(int64(len(im.l1)))
+	before, clusters := slices.Clone(im.l1), im.g.Clusters(int64(len(im.l1)))
 	first, err := im.allocate(clusters)
 	if err != nil {
 		return err
 	}
-	if err := im.retain(im.l1, 1); err != nil {
+	if err := im.retain(before, 1); err != nil {
 		return errors.Join(err, im.release(im.g.Cluster(first), clusters), im.flush())
 	}
-	if err := im.flush(); err != nil {
-		return err
-	}
-	if err := im.settleCopied(); err != nil {
-		return err
-	}
-	// The flags in the copy are clear, as those of the active table are now.
-	if _, err := im.file.WriteAt(padded(im.l1, clusters<<im.g.ClusterBits), int64(im.g.Cluster(first))); err != nil {
-		return err
-	}
-	all := append(slices.Clone(im.snapshots), format.Snapshot{
+	table, err := im.prepareSnapshot(format.Snapshot{
 		L1Offset: im.g.Cluster(first), L1Entries: uint32(len(im.l1) / format.EntryBytes), ID: format.NextSnapshotID(im.snapshots), Name: name,
 		Seconds: uint32(when.Unix()), Nanoseconds: uint32(when.Nanosecond()), DiskBytes: im.header.SizeBytes,
 	})
-	if err := im.writeSnapshots(all); err != nil {
+	if err != nil {
+		im.takeBack(before, first, clusters)
+		return err
+	}
+	if err := im.turnToSnapshots(table); err != nil {
 		return err
 	}
 	return im.flush()
+}
+
+// prepareSnapshot writes what the header is to lead to, when all is counted that the snapshot has.
+func (im *Image) prepareSnapshot(s format.Snapshot) (snapshotTable, error) {
+	if err := im.flush(); err != nil {
+		return snapshotTable{}, err
+	}
+	if err := im.settleCopied(); err != nil {
+		return snapshotTable{}, err
+	}
+	// The flags in the copy are clear, as those of the active table are now.
+	copied := padded(im.l1, im.g.Clusters(int64(len(im.l1)))<<im.g.ClusterBits)
+	if _, err := im.file.WriteAt(copied, int64(s.L1Offset)); err != nil {
+		return snapshotTable{}, err
+	}
+	return im.newSnapshotTable(append(slices.Clone(im.snapshots), s))
+}
+
+// takeBack undoes what was done for a change that came to nothing: what an L1 table refers to was counted once more, and there were clusters for a copy.
+// What cannot be undone is counts that are too high.
+func (im *Image) takeBack(l1 []byte, first, clusters int64) {
+	_ = im.retain(l1, -1)
+	_ = im.release(im.g.Cluster(first), clusters)
+	_ = im.settle()
 }
 
 // DeleteSnapshot deletes the first snapshot of a name.
@@ -81,13 +100,7 @@ func (im *Image) DeleteSnapshot(name string) error {
 	if err := im.writeSnapshots(slices.Delete(slices.Clone(im.snapshots), i, i+1)); err != nil {
 		return err
 	}
-	if err := im.retain(l1, -1); err != nil {
-		return err
-	}
-	if err := im.release(gone.L1Offset, im.g.Clusters(int64(len(l1)))); err != nil {
-		return err
-	}
-	return im.settle()
+	return errors.Join(im.retain(l1, -1), im.release(gone.L1Offset, im.g.Clusters(int64(len(l1)))), im.settle())
 }
 
 // settle ends a change: counts first, and then the flags that say what they are.
@@ -128,32 +141,42 @@ func (im *Image) ApplySnapshot(idOrName string) error {
 	if err != nil {
 		return err
 	}
-	if err := im.growL1(uint64(s.L1Entries)); err != nil {
+	table := clearFlags(padded(l1, max(int64(len(l1)), int64(im.g.L1EntriesFor(s.DiskBytes))*format.EntryBytes)))
+	clusters := im.g.Clusters(int64(len(table)))
+	first, err := im.allocate(clusters)
+	if err != nil {
 		return err
 	}
 	if err := im.retain(l1, 1); err != nil {
-		return errors.Join(err, im.flush())
+		return errors.Join(err, im.release(im.g.Cluster(first), clusters), im.flush())
 	}
-	if err := im.flush(); err != nil {
+	_, err = im.file.WriteAt(padded(table, clusters<<im.g.ClusterBits), int64(im.g.Cluster(first)))
+	if err == nil {
+		err = im.flush()
+	}
+	if err != nil {
+		im.takeBack(l1, first, clusters)
 		return err
 	}
-	old := im.l1
-	im.l1 = clearFlags(padded(l1, int64(len(old))))
-	if _, err := im.file.WriteAt(im.l1, int64(im.header.L1Offset)); err != nil {
+	return im.becomeSnapshot(table, im.g.Cluster(first), s.DiskBytes)
+}
+
+// becomeSnapshot turns to another L1 table and another size, with one sector: a power cut leaves the one disk or the other. Then what was is given back.
+func (im *Image) becomeSnapshot(table []byte, at format.Host, diskBytes uint64) error {
+	h := im.header
+	place := binary.BigEndian.AppendUint64(nil, diskBytes)
+	place = binary.BigEndian.AppendUint32(place, uint32(h.Crypt))
+	place = binary.BigEndian.AppendUint32(place, uint32(len(table)/format.EntryBytes))
+	place = binary.BigEndian.AppendUint64(place, uint64(at))
+	if _, err := im.file.WriteAt(place, headerSizeAt); err != nil {
 		return err
 	}
 	if err := im.file.Sync(); err != nil {
 		return err
 	}
-	if s.DiskBytes != im.header.SizeBytes {
-		if err := im.setSize(s.DiskBytes); err != nil {
-			return err
-		}
-	}
-	if err := im.retain(old, -1); err != nil {
-		return err
-	}
-	return im.settle()
+	old, oldAt := im.l1, h.L1Offset
+	im.l1, h.SizeBytes, h.L1Offset, h.L1Entries = table, diskBytes, at, uint32(len(table)/format.EntryBytes)
+	return errors.Join(im.retain(old, -1), im.release(oldAt, im.g.Clusters(int64(len(old)))), im.settle())
 }
 
 // clearFlags takes the COPIED flags out of an L1 table: what a snapshot refers to is shared.

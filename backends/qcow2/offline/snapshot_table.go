@@ -55,27 +55,50 @@ func behindEnd(h *format.Header) int64 {
 	return entry*int64(min(h.Snapshots, format.SnapshotsMax)) + names
 }
 
+// snapshotTable is a snapshot table that is on disk, and nothing leads to it yet.
+type snapshotTable struct {
+	all       []format.Snapshot
+	at        format.Host // 0 = there are none
+	sizeBytes int64
+}
+
 // writeSnapshots writes a new snapshot table and gives the old one back.
 func (im *Image) writeSnapshots(all []format.Snapshot) error {
-	table, err := format.MarshalSnapshots(all)
+	t, err := im.newSnapshotTable(all)
 	if err != nil {
 		return err
 	}
-	place := make([]byte, 12) // number and offset, as the header has them
-	if len(all) > 0 {
-		first, err := im.allocate(im.g.Clusters(int64(len(table))))
-		if err != nil {
-			return err
-		}
-		if _, err := im.file.WriteAt(table, int64(im.g.Cluster(first))); err != nil {
-			return err
-		}
-		binary.BigEndian.PutUint32(place, uint32(len(all)))
-		binary.BigEndian.PutUint64(place[4:], uint64(im.g.Cluster(first)))
+	return im.turnToSnapshots(t)
+}
+
+// newSnapshotTable writes a snapshot table to clusters of its own. When that fails nothing is changed.
+func (im *Image) newSnapshotTable(all []format.Snapshot) (snapshotTable, error) {
+	p, err := format.MarshalSnapshots(all)
+	if err != nil {
+		return snapshotTable{}, err
 	}
-	if err := im.flush(); err != nil {
-		return err
+	t := snapshotTable{all: all, sizeBytes: int64(len(p))}
+	clusters := im.g.Clusters(t.sizeBytes)
+	first, err := im.allocate(clusters)
+	if err != nil {
+		return snapshotTable{}, err
 	}
+	t.at = im.g.Cluster(first)
+	_, err = im.file.WriteAt(p, int64(t.at))
+	if err == nil {
+		err = im.flush()
+	}
+	if err != nil {
+		_ = im.release(t.at, clusters)
+		return snapshotTable{}, err
+	}
+	return t, nil
+}
+
+// turnToSnapshots has the header lead to a table, and gives the old one back. When that fails nobody knows which one it leads to.
+func (im *Image) turnToSnapshots(t snapshotTable) error {
+	place := binary.BigEndian.AppendUint32(nil, uint32(len(t.all))) // number and offset, as the header has them
+	place = binary.BigEndian.AppendUint64(place, uint64(t.at))
 	if _, err := im.file.WriteAt(place, headerSnapshotsAt); err != nil {
 		return err
 	}
@@ -83,11 +106,8 @@ func (im *Image) writeSnapshots(all []format.Snapshot) error {
 		return err
 	}
 	old, oldBytes := im.header.SnapshotsOffset, im.snapshotBytes
-	im.header.Snapshots, im.header.SnapshotsOffset = uint32(len(all)), format.Host(binary.BigEndian.Uint64(place[4:]))
-	im.snapshots, im.snapshotBytes = all, int64(len(table))
-	if oldBytes == 0 {
-		return nil
-	}
+	im.header.Snapshots, im.header.SnapshotsOffset = uint32(len(t.all)), t.at
+	im.snapshots, im.snapshotBytes = t.all, t.sizeBytes
 	return im.release(old, im.g.Clusters(oldBytes))
 }
 
