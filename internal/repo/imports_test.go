@@ -29,6 +29,8 @@ var mayImport = map[string][]string{
 	"blockcore":              leaves,
 	"blockcore/blocktest":    with(leaves, "blockcore"),
 	"backends/filters":       with(leaves, "blockcore"),
+	"backends/nfs":           with(leaves, "blockcore", "backends/nfs/wire"),
+	"backends/nfs/wire":      leaves,
 	"backends/null":          with(leaves, "blockcore"),
 	"backends/qcow2":         with(leaves, "blockcore", "backends/qcow2/format"),
 	"backends/qcow2/format":  leaves,
