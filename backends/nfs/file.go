@@ -18,17 +18,19 @@ const sectorBytes = 512
 // Analogous to QEMU's nfs driver.
 type File struct {
 	// Immutable.
-	url       string
-	path      string
-	dialer    *dialer
-	handle    wire.Handle
-	readMax   int
-	writeMax  int
-	fileMax   int64
-	timeout   time.Duration
-	readOnly  bool
-	onHealth  func(Health)
-	announced Options // for who asks what it was opened with
+	url      string
+	dialer   *dialer
+	handle   wire.Handle
+	readMax  int
+	writeMax int
+	fileMax  int64
+	timeout  time.Duration
+	readOnly bool
+	onHealth func(Health)
+	noFlush  bool
+	through  bool // every write has FUA
+	guard    func(block0 []byte) error
+	align    int64
 
 	// Owned by the context.
 	ctx        *blockcore.AioContext // nil = on none at the moment
@@ -76,9 +78,13 @@ var (
 // newFile makes a File of what was found out, with a socket that is connected.
 func newFile(o *Options, d *dialer, found wire.Found, sizes wire.Sizes, fd int) *File {
 	f := &File{
-		url: o.URL(), path: o.Path, dialer: d, handle: found.Handle, readMax: int(sizes.ReadMax), writeMax: int(sizes.WriteMax),
-		fileMax: int64(min(sizes.FileMax, 1<<63-1)), timeout: o.Timeout, readOnly: o.ReadOnly, onHealth: o.OnHealth, announced: *o,
+		url: o.URL(), dialer: d, handle: found.Handle, readMax: int(sizes.ReadMax), writeMax: int(sizes.WriteMax),
+		fileMax: int64(min(sizes.FileMax, 1<<63-1)), timeout: o.Timeout, readOnly: o.ReadOnly, onHealth: o.OnHealth,
+		noFlush: o.NoFlush, through: o.Writethrough, guard: o.Guard, align: 1,
 		eof: int64(found.Attributes.SizeBytes),
+	}
+	if f.guard != nil {
+		f.align = sectorBytes
 	}
 	f.size.Store(roundUp(f.eof))
 	f.health.Store(&Health{URL: f.url, OK: true, Since: time.Now()})
@@ -99,8 +105,10 @@ func (f *File) Size() int64 { return f.size.Load() }
 // Path returns the name by which the file can be opened again. Safe from anywhere.
 func (f *File) Path() string { return f.url }
 
-// Limits returns that anything goes. Safe from anywhere.
-func (f *File) Limits() blockcore.Limits { return blockcore.Limits{Align: 1, Preferred: pageBytes} }
+// Limits returns that anything goes, unless the first sector is guarded. Safe from anywhere.
+func (f *File) Limits() blockcore.Limits {
+	return blockcore.Limits{Align: f.align, Preferred: pageBytes}
+}
 
 // Features returns whether the file can be written. Zeroing is not fast. Safe from anywhere.
 func (f *File) Features() blockcore.Features { return blockcore.Features{ReadOnly: f.readOnly} }

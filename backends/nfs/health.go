@@ -24,8 +24,8 @@ const (
 
 // Health is how a server is doing.
 type Health struct {
-	// URL is the file.
-	URL string
+	// URL is the file, Node what it is called in the graph; "" = it is in none.
+	URL, Node string
 	// OK: calls are answered, as far as there are any.
 	OK bool
 	// Why it is not well, or was not.
@@ -55,6 +55,22 @@ type counters struct {
 	commits  atomic.Uint64
 }
 
+func (f *File) nodeName() string {
+	if f.node == nil {
+		return ""
+	}
+	return f.node.Name()
+}
+
+// Condition is Health for who knows nothing of NFS. Safe from anywhere.
+func (f *File) Condition() (ok bool, why string, since time.Time) {
+	h := f.Health()
+	return h.OK, h.Why, h.Since
+}
+
+// Incidents is Counters for who knows nothing of NFS. Safe from anywhere.
+func (f *File) Incidents() any { return f.Counters() }
+
 // Counters tell what has gone wrong at a server, and was put right.
 type Counters struct {
 	Connects uint64 `json:"reconnects"`
@@ -80,7 +96,7 @@ func (f *File) trouble(why error) {
 	h := *f.health.Load()
 	first := h.OK
 	if first {
-		h = Health{URL: f.url, Since: time.Now()}
+		h = Health{URL: f.url, Node: f.nodeName(), Since: time.Now()}
 	}
 	h.Why = why.Error()
 	f.health.Store(&h)
@@ -105,7 +121,7 @@ func (f *File) well() {
 	f.sick = false
 	before := f.health.Load()
 	now := time.Now()
-	h := Health{URL: f.url, OK: true, Why: before.Why, Since: now, Lasted: now.Sub(before.Since)}
+	h := Health{URL: f.url, Node: f.nodeName(), OK: true, Why: before.Why, Since: now, Lasted: now.Sub(before.Since)}
 	f.health.Store(&h)
 	if f.onHealth != nil {
 		f.onHealth(h)

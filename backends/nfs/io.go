@@ -59,6 +59,11 @@ func (f *File) read(t *blockcore.Task, p []byte, off int64) (short int64, err er
 // WriteAt writes in pieces that the server takes. What the server has only in memory is held until a COMMIT; with FUA there is none.
 func (f *File) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) error {
 	f.enter(t)
+	if f.guard != nil && off == 0 && len(p) >= sectorBytes {
+		if err := f.guard(p[:sectorBytes]); err != nil {
+			return f.fail("write", off, err)
+		}
+	}
 	return f.write(t, source{p, false}, blockcore.Range{Offset: off, Length: int64(len(p))}, flags&blockcore.WriteFUA != 0)
 }
 
@@ -90,6 +95,7 @@ func (s *source) take(n int) []byte {
 }
 
 func (f *File) write(t *blockcore.Task, s source, r blockcore.Range, fua bool) error {
+	fua = (fua || f.through) && !f.noFlush
 	how := wire.Unstable
 	if fua && r.Length <= int64(f.writeMax) {
 		how = wire.FileSync // one call instead of two
@@ -142,6 +148,9 @@ func (f *File) writeChunk(t *blockcore.Task, s *source, r blockcore.Range, how w
 // Flush makes durable all writes that have returned.
 func (f *File) Flush(t *blockcore.Task) error {
 	f.enter(t)
+	if f.noFlush {
+		return nil
+	}
 	if err := f.settle(t, f.held.seq); err != nil {
 		return fmt.Errorf("flush %s: %w", f.url, err)
 	}

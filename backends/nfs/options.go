@@ -3,7 +3,7 @@ package nfs
 import (
 	"errors"
 	"fmt"
-	"net"
+	"net/url"
 	"os"
 	"path"
 	"strconv"
@@ -31,6 +31,11 @@ type Options struct {
 	Timeout time.Duration
 	// ReadOnly is to open the file for reading.
 	ReadOnly bool
+	// NoFlush has flush and FUA do nothing. Writethrough gives every write FUA.
+	NoFlush, Writethrough bool
+	// Guard is asked about what a write would put into the first 512 bytes of the disk; an error refuses the write. It is for disks whose format was
+	// guessed, which are written in whole sectors then.
+	Guard func(block0 []byte) error
 	// OnHealth is told when the server stops answering, and when it answers again, on the loop; it does not block. May be nil.
 	OnHealth func(Health)
 	// Warn is told, in one line each, what was left out or worked around. May be nil.
@@ -77,16 +82,31 @@ func (o *Options) check() error {
 	return nil
 }
 
-// URL is how the file is called in messages and by who asks for its name.
+// URL is the name by which the file can be opened again.
 func (o *Options) URL() string {
-	host := o.Host
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
+	u := url.URL{Scheme: "nfs", Host: o.Host, Path: o.Path}
+	if strings.Contains(o.Host, ":") {
+		u.Host = "[" + o.Host + "]"
 	}
-	if o.NFSPort != 0 {
-		host = net.JoinHostPort(o.Host, strconv.Itoa(o.NFSPort))
+	var query []string
+	add := func(key string, value uint64, has bool) {
+		if has {
+			query = append(query, key+"="+strconv.FormatUint(value, 10))
+		}
 	}
-	return Scheme + host + o.Path
+	if o.UID != nil {
+		add("uid", uint64(*o.UID), true)
+	}
+	if o.GID != nil {
+		add("gid", uint64(*o.GID), true)
+	}
+	add("nfsport", uint64(o.NFSPort), o.NFSPort != 0)
+	add("mountport", uint64(o.MountPort), o.MountPort != 0)
+	add("tcp-syncnt", uint64(o.SynCount), o.SynCount != 0)
+	add("connections", uint64(o.Connections), o.Connections != 0)
+	add("timeout", uint64(o.Timeout/time.Second), o.Timeout >= time.Second)
+	u.RawQuery = strings.Join(query, "&")
+	return u.String()
 }
 
 // split cuts the path into the directory that is mounted first and the file's name.

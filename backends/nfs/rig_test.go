@@ -203,4 +203,3 @@ func TestFileConforms(t *testing.T) {
 		})
 	}
 }
-
