@@ -20,7 +20,7 @@ func (s *Server) answer(c *conn, h header, call Call, args *reader, f Fault) []b
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.up || s.closed {
+	if !s.up || s.closed || c.life != s.crashes || c.isClosed() && !s.options.LateExecution {
 		return nil
 	}
 	x := exchange{server: s, args: args, who: s.squashed(h.who), call: call, fault: f}

@@ -13,6 +13,7 @@ type conn struct {
 	server *Server
 	prog   uint32
 	number int // counted from one
+	life   int // how many crashes there had been
 	socket *net.TCPConn
 	gone   chan struct{} // closed with the connection
 	inbox  chan []byte   // calls that wait to be executed; closed by readLoop
@@ -40,7 +41,7 @@ type waiting struct {
 }
 
 func newConn(s *Server, prog uint32, socket *net.TCPConn, number int) *conn {
-	c := &conn{server: s, prog: prog, number: number, socket: socket, gone: make(chan struct{}), inbox: make(chan []byte, inboxMax)}
+	c := &conn{server: s, prog: prog, number: number, life: s.crashes, socket: socket, gone: make(chan struct{}), inbox: make(chan []byte, inboxMax)}
 	c.more = sync.NewCond(&c.mu)
 	return c
 }

@@ -27,4 +27,9 @@
 // readLoop reads calls, executeLoop executes them one after the other, writeLoop sends replies. Replies that are delayed
 // wait in timers, those that the test holds in a holdLoop each. Close, which Start registers as the cleanup of the test,
 // ends all.
+//
+// # Ganesha
+//
+// StartGanesha starts nfs-ganesha, a server of others, by scripts/ganesha, for what only a real server shows. Its
+// answerLoop ends with the script.
 package nfstest

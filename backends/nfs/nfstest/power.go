@@ -16,6 +16,7 @@ func (s *Server) Crash(loss Loss) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.up = false
+	s.crashes++
 	for _, svc := range s.services {
 		svc.shut()
 	}

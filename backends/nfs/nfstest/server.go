@@ -80,6 +80,7 @@ type Server struct {
 	changed    *sync.Cond // a call was counted, a connection came or went
 	services   []*service
 	up         bool // not crashed
+	crashes    int
 	closed     bool
 	conns      map[*conn]bool
 	connsTotal int
