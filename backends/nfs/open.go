@@ -123,6 +123,9 @@ func (w *walker) open() (*File, error) {
 	if err := w.rights(found.Handle); err != nil {
 		return nil, err
 	}
+	if !w.o.ReadOnly {
+		w.o.warn("%s: no lock is taken at the NFS server; see to it that nobody else writes to the file", w.o.URL())
+	}
 	fd, err := w.nfs.take()
 	w.nfs = nil
 	if err != nil {

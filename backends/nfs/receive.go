@@ -1,7 +1,6 @@
 package nfs
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"unsafe"
@@ -266,8 +265,7 @@ func (c *conn) endRecord() error {
 	if k == nil {
 		return nil
 	}
-	var refused *wire.RefusedError
-	if errors.As(read.Err, &refused) {
+	if refused, ok := read.Err.(*wire.RefusedError); ok { // as it is set in parseHead
 		c.answered()
 		c.f.finish(k, refused)
 		return nil
