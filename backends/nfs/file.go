@@ -24,7 +24,6 @@ type File struct {
 	readMax  int
 	writeMax int
 	fileMax  int64
-	timeout  time.Duration
 	readOnly bool
 	onHealth func(Health)
 	noFlush  bool
@@ -35,6 +34,7 @@ type File struct {
 	// Owned by the context.
 	ctx        *blockcore.AioContext // nil = on none at the moment
 	node       *blockcore.Node       // nil = in no graph
+	timeout    time.Duration         // of a call; 0 = none
 	conns      []*conn
 	calls      callTable
 	largeReads int // calls that bring much data

@@ -161,8 +161,22 @@ func TestMonitorOnNFS(t *testing.T) {
 	s.eventually("ill", func() bool {
 		return strings.Contains(s.rawNodes(), `"x-health":{"incidents":{`) && strings.Contains(s.rawNodes(), `"ok":false`)
 	})
+	// An export whose requests wait for ever goes when somebody decides that they do not.
+	s.ok(`block-export-add {"type":"nbd","id":"e2","node-name":"top","name":"e2"}`)
+	stuck := exec.CommandContext(t.Context(), "qemu-io", "-r", "-f", "raw", "-c", "read 512k 64k", "nbd+unix:///e2?socket="+filepath.Join(s.dir, "s"))
+	require.NoError(t, stuck.Start())
+	s.eventually("in flight", func() bool { return strings.Contains(s.rawNodes(), `"x-in-flight":2`) })
+	s.ok(`block-export-del {"id":"e2","mode":"hard"}`)
+	_ = stuck.Wait() // it was cut off
+	s.ok(fmt.Sprintf(`blockdev-reopen {"options":[{"driver":"nfs","node-name":"base","timeout":1,%s}]}`, location("/export/base")))
+	require.Error(t, reading.Wait())
+	s.eventually("gone", func() bool { return !strings.Contains(s.do("query-block-exports"), `"e2"`) })
+	require.NotEmpty(t, s.do("query-version"))
+	s.events = nil // of what failed, and of the export
+	s.ok(fmt.Sprintf(`blockdev-reopen {"options":[{"driver":"nfs","node-name":"base",%s}]}`, location("/export/base")))
+	require.Contains(t, s.do(fmt.Sprintf(`blockdev-reopen {"options":[{"driver":"nfs","node-name":"base",%s}]}`, location("/export/top"))), "Cannot change the option 'path'")
 	server.Speak()
-	require.NoError(t, reading.Wait())
+	qemuIO(t, filepath.Join(s.dir, "s"), "read -P 0 256k 64k")
 	s.eventually("well", func() bool { return !strings.Contains(s.rawNodes(), `"ok":false`) })
 	s.ok(`block-export-del {"id":"e"}`)
 	s.await("BLOCK_EXPORT_DELETED")

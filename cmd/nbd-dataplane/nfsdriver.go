@@ -135,6 +135,33 @@ func (d nfsDriver) open(o *control.Opening) (blockcore.Driver, error) {
 	return f, nil
 }
 
+// fixedOfNFS are the options that cannot be changed: all but timeout.
+var fixedOfNFS = []string{
+	"server", "path", "user", "group", "tcp-syn-count", "readahead-size", "page-cache-size", "debug", "connections", "nfsport", "mountport",
+}
+
+// reopenNFS reads the options of a node that is there.
+func reopenNFS(o *control.Opening) (any, error) {
+	var n nfsNode
+	if err := o.Decode(&n); err != nil {
+		return nil, err
+	}
+	options, _, err := n.options()
+	if err != nil {
+		return nil, err
+	}
+	if f := o.Reopens().Driver().(*nfs.File); f.Features().ReadOnly != o.ReadOnly && !o.AutoReadOnly {
+		return nil, qmp.Errorf("Cannot change the option 'read-only'")
+	}
+	return nfs.Changes{Timeout: options.Timeout}, nil
+}
+
+// changeNFS has a file take over what reopenNFS has read. It needs no drain, which would wait for requests that wait for the server.
+func changeNFS(d blockcore.Driver, options any) error {
+	d.(*nfs.File).Change(options.(nfs.Changes))
+	return nil
+}
+
 func storageHealth(h nfs.Health) control.StorageHealth {
 	return control.StorageHealth{Node: h.Node, File: h.URL, OK: h.OK, Why: h.Why, Lasted: h.Lasted}
 }
