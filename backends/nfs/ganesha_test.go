@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -121,4 +122,33 @@ func (r *rig) work(path string, base int64, length int, seed uint64, stop chan s
 			return err
 		}
 	}
+}
+
+// Goal: QEMU's driver and ours mean the same file by the same URL. Method: each reads what the other has written and flushed, on nfs-ganesha.
+func TestSameFileAsQEMU(t *testing.T) {
+	g := nfstest.StartGanesha(t, t.TempDir())
+	require.NoError(t, os.WriteFile(g.Path("disk"), make([]byte, diskBytes), 0o600))
+	r := &rig{t: t, health: make(chan Health, 10), ctx: contextOf(t)}
+	o, _, err := ParseURL(g.StockURL("disk"))
+	require.NoError(t, err)
+	r.file, err = Open(o)
+	require.NoError(t, err)
+	t.Cleanup(r.close)
+	qemuIO := func(commands ...string) {
+		args := []string{"-f", "raw"}
+		for _, c := range commands {
+			args = append(args, "-c", c)
+		}
+		out, err := exec.CommandContext(t.Context(), "qemu-io", append(args, g.StockURL("disk"))...).CombinedOutput()
+		require.NoError(t, err, string(out))
+		require.NotContains(t, string(out), "failed")
+	}
+	r.write(1000, bytes.Repeat([]byte{0x5a}, 100000), 0)
+	require.NoError(t, r.flush())
+	r.write(200000, bytes.Repeat([]byte{0x33}, 4096), blockcore.WriteFUA)
+	qemuIO("read -P 0x5a 1000 100000", "read -P 0x33 200000 4096", "read -P 0 150000 1000", "write -P 0x77 50000 70000", "flush")
+	r.check(50000, bytes.Repeat([]byte{0x77}, 70000))
+	require.NoError(t, r.do(func(t *blockcore.Task) error { return r.file.Resize(t, 2*diskBytes) }))
+	qemuIO(fmt.Sprintf("write -P 0x11 %d 4096", 2*diskBytes-4096))
+	r.check(2*diskBytes-4096, bytes.Repeat([]byte{0x11}, 4096))
 }
