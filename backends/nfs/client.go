@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,12 +32,16 @@ const (
 	portTries = 4
 )
 
-// dialer knows how to reach a server. Immutable. It blocks, and is used off the loop.
+// dialer knows how to reach a server. It blocks, and is used off the loop.
 type dialer struct {
+	// Immutable.
 	host               string
 	nfsPort, mountPort int
 	synCount           int
 	cred               []byte
+
+	// Safe from anywhere.
+	lastPort atomic.Int32 // of the NFS program, when it was last reached; 0 = never
 }
 
 func newDialer(o *Options) *dialer {
@@ -99,19 +105,30 @@ func (d *dialer) port(ctx context.Context, p wire.Program) (int, error) {
 	return int(port), err
 }
 
-// connectNFS connects to the NFS program: where the options say, or else the port mapper, or, without one, where it usually is.
+// connectNFS connects to the NFS program: where the options say, or where it was before, or else where the port mapper says, or, without one,
+// where it usually is.
 func (d *dialer) connectNFS(ctx context.Context) (net.Conn, error) {
-	port := d.nfsPort
-	if port == 0 {
-		var err error
-		if port, err = d.port(ctx, wire.ProgramNFS); err != nil {
-			if ctx.Err() != nil {
-				return nil, err
-			}
-			port = wire.PortNFS
+	if d.nfsPort != 0 {
+		return d.connect(ctx, d.nfsPort)
+	}
+	last := int(d.lastPort.Load())
+	if last != 0 {
+		if conn, err := d.connect(ctx, last); err == nil || ctx.Err() != nil {
+			return conn, err
 		}
 	}
-	return d.connect(ctx, port)
+	port, err := d.port(ctx, wire.ProgramNFS)
+	if err != nil && ctx.Err() != nil {
+		return nil, err
+	}
+	if err != nil {
+		port = cmp.Or(last, wire.PortNFS)
+	}
+	conn, err := d.connect(ctx, port)
+	if err == nil {
+		d.lastPort.Store(int32(port))
+	}
+	return conn, err
 }
 
 // connectMount connects to the MOUNT program.
