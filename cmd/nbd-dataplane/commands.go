@@ -57,8 +57,9 @@ func newServe(c console) *cobra.Command {
 		Use:                   "serve [OPTION]... FILE|NAME=FILE...",
 		DisableFlagsInUseLine: true,
 		Short:                 "Serve images and block devices",
-		Long: "Serves each FILE as an NBD export. FILE is an image, a block device, null-co://[?size=SIZE], json:{...}, or with\n" +
-			"--image-opts a list of options. NAME=FILE gives the export a name; several files need several names.\n\n" +
+		Long: "Serves each FILE as an NBD export. FILE is an image, a block device, nfs://HOST/EXPORT/FILE, null-co://[?size=SIZE],\n" +
+			"json:{...}, or with --image-opts a list of options. NAME=FILE gives the export a name; several files need several\n" +
+			"names.\n\n" +
 			"The options are qemu-nbd's, with three differences: the server listens on the loopback address unless -b says\n" +
 			"otherwise, it stays after its last client unless --exit-last is given, and it serves several files at once.",
 		Example: "  nbd-dataplane serve disk.img\n" +

@@ -15,7 +15,7 @@ import (
 
 // creators are the drivers that blockdev-create knows.
 func creators() map[string]control.Creator {
-	return map[string]control.Creator{"file": readFileCreation, formatQcow2: readQcow2Creation}
+	return map[string]control.Creator{"file": readFileCreation, driverNFS: readNFSCreation, formatQcow2: readQcow2Creation}
 }
 
 // sector is what sizes are rounded up to.

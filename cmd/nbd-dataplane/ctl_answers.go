@@ -33,6 +33,19 @@ type nodeAnswer struct {
 	ReadOnly bool        `json:"ro"`
 	Driver   string      `json:"drv"`
 	Image    imageAnswer `json:"image"`
+	// Health is of storage that may be out of reach; nil = of other.
+	Health *healthAnswer `json:"x-health"`
+}
+
+type healthAnswer struct {
+	OK        bool   `json:"ok"`
+	Reason    string `json:"reason"`
+	SinceMS   int64  `json:"since-ms"`
+	Incidents struct {
+		Reconnects uint64 `json:"reconnects"`
+		Repeats    uint64 `json:"repeated-calls"`
+		Replays    uint64 `json:"replays"`
+	} `json:"incidents"`
 }
 
 type imageAnswer struct {

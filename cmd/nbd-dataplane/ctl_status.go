@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -13,7 +14,7 @@ func (t *ctl) newStatus() *cobra.Command {
 		Short: "Show the exports and how they are doing",
 		Long: "Shows the server's version and its exports: the node that each one offers, its size, whether clients may write, how many\n" +
 			"there are, requests in flight, whether it runs, is being drained or is held still, and by which drained sections, its\n" +
-			"throttle group and its event loop.",
+			"throttle group and its event loop. Below them, of each file on an NFS server, whether the server answers.",
 		Example: "  nbd-dataplane ctl status\n  nbd-dataplane ctl status --json | jq '.exports[].\"x-clients\"'",
 		Args:    t.args(0, 0, ""),
 		RunE:    t.run(t.status),
@@ -26,13 +27,53 @@ func (t *ctl) status(m *monitor, _ []string) error {
 	if err != nil {
 		return err
 	}
+	var nodes []nodeAnswer
+	if _, err := m.query("query-named-block-nodes", map[string]any{"flat": true}, &nodes); err != nil {
+		return err
+	}
+	remote := remoteStorage(nodes)
 	version := m.Greeting().Version
 	if t.asJSON {
-		return t.printJSON(map[string]any{"version": version, "control": m.path, "exports": raw})
+		all := map[string]any{"version": version, "control": m.path, "exports": raw}
+		if len(remote) > 0 {
+			all["storage"] = remote
+		}
+		return t.printJSON(all)
 	}
 	fmt.Fprintf(t.c.out, "%s at %s\n", printable(version.Package), m.path)
 	t.printExportTable(exports)
+	for i := range remote {
+		fmt.Fprintf(t.c.out, "storage %s (%s): %s\n", printable(remote[i].Name), printable(remote[i].File), remote[i].Health)
+	}
 	return nil
+}
+
+// storageAnswer is a node whose storage may be out of reach.
+type storageAnswer struct {
+	Name   string        `json:"node-name"`
+	File   string        `json:"file"`
+	Health *healthAnswer `json:"x-health"`
+}
+
+func remoteStorage(nodes []nodeAnswer) (all []storageAnswer) {
+	for i := range nodes {
+		if n := &nodes[i]; n.Health != nil {
+			all = append(all, storageAnswer{n.Name, n.File, n.Health})
+		}
+	}
+	return all
+}
+
+// String is how storage is doing, for people.
+func (h *healthAnswer) String() string {
+	text := "answers"
+	if !h.OK {
+		text = fmt.Sprintf("does not answer for %s: %s", time.Duration(h.SinceMS*int64(time.Millisecond)).Round(time.Second), printable(h.Reason))
+	}
+	if n := h.Incidents.Reconnects; n > 0 {
+		text += fmt.Sprintf("; reconnects: %d, calls repeated: %d, lost data written again: %d", n, h.Incidents.Repeats, h.Incidents.Replays)
+	}
+	return text
 }
 
 func (t *ctl) printExportTable(exports []exportAnswer) {

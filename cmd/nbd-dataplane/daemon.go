@@ -129,7 +129,7 @@ func (s *daemon) start() (err error) {
 	if s.offers, err = rememberedIn(s.o.remember, s.journal.warn); err != nil {
 		return err
 	}
-	s.plane = newPlane(control.Options{Graph: s.graph, Main: s.main, Quit: s.end, OnEvent: s.onEvent, Offers: s.offers}, s.journal)
+	s.plane = newPlane(control.Options{Graph: s.graph, Main: s.main, Quit: s.end, OnEvent: s.onEvent, OnStorage: func(e control.StorageHealth) { s.events.put(e) }, Offers: s.offers}, s.journal)
 	for _, step := range s.o.steps {
 		if err := s.do(step); err != nil {
 			return wrong(step.words+": "+ownText(err), step.words+": "+qemuText(err)+hintOf(err))

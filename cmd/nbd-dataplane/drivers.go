@@ -22,6 +22,7 @@ func drivers(j *journal) map[string]control.Driver {
 		"file":        {Open: file.open, Reopen: reopened(file.options), Fixed: fixedOfFiles},
 		"host_device": {Open: file.openDevice, Reopen: reopened(file.options), Fixed: fixedOfFiles},
 		"qcow2":       {Open: image.open, Reopen: image.reopen},
+		driverNFS:     {Open: nfsDriver{j.warn}.open, Reopen: reopenNFS, Fixed: fixedOfNFS, Live: changeNFS},
 		"null-co":     {Open: openNullNode},
 		"null-aio":    {Open: openNullNode},
 	}

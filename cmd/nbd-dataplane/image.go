@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/backends/null"
 	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/blockcore"
@@ -22,7 +23,11 @@ type image struct {
 	isNull  bool
 	raw     raw.Options
 	null    null.Options
-	node    *keyval.Set // of a format that the control plane opens: its options; nil = it is raw, or null
+	nfs     *nfs.Options // of a file on an NFS server without a format; nil = it is none
+	ignored []string     // options of that file that change nothing
+	node    *keyval.Set  // of a format that the control plane opens: its options; nil = it is raw, or null
+	// nodeKind is the driver of node; "" = qcow2.
+	nodeKind string
 }
 
 // imageOf reads one FILE of the command line: a path, null-co://, json:{...}, or with --image-opts a list of options.
@@ -39,6 +44,8 @@ func (o *options) imageOf(arg string) (image, error) {
 		if img.null, err = null.ParseURL(arg); err == nil && o.format != "" {
 			err = checkFormat(arg, o.format)
 		}
+	case nfs.IsURL(arg):
+		err = img.readNFS(arg, o)
 	default:
 		err = img.readPath(arg, o)
 	}
@@ -61,7 +68,7 @@ func (o *options) rawOptions() raw.Options {
 func (img *image) readPath(arg string, o *options) error {
 	path, hasPrefix := strings.CutPrefix(arg, "file:")
 	if protocol, isURL := protocolOf(path); isURL && !hasPrefix {
-		return wrong(fmt.Sprintf("%s: there is no protocol '%s'; name a file, a block device or null-co:// (a file with ':' in its name: ./%s)", arg, protocol, arg),
+		return wrong(fmt.Sprintf("%s: there is no protocol '%s'; name a file, a block device, nfs:// or null-co:// (a file with ':' in its name: ./%s)", arg, protocol, arg),
 			fmt.Sprintf("Unknown protocol '%s'", protocol))
 	}
 	img.raw.Path = path
@@ -158,7 +165,7 @@ func couldNotOpen(o *raw.Options, err error) error {
 // creates says that opening will make the file.
 func (img *image) creates() bool {
 	_, err := os.Stat(img.raw.Path)
-	return !img.isNull && img.raw.CreateBytes > 0 && errors.Is(err, fs.ErrNotExist)
+	return !img.isNull && img.nfs == nil && img.raw.CreateBytes > 0 && errors.Is(err, fs.ErrNotExist)
 }
 
 // probingWarning is what QEMU says when it had to guess and the guest could make it guess otherwise next time.

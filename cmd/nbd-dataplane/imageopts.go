@@ -46,6 +46,8 @@ func (img *image) readSet(set *keyval.Set, format string) error {
 		return img.readFile(set, driver)
 	case "null-co", "null-aio":
 		return img.readNull(set, driver)
+	case driverNFS:
+		return img.readNFSKeys(set)
 	case "raw", "":
 		if kind := file.TakeOr("driver", ""); kind == formatQcow2 && given {
 			return img.readWindow(set, file)
@@ -82,9 +84,11 @@ func (img *image) readRaw(set, file *keyval.Set, probe bool) error {
 	switch kind {
 	case "null-co", "null-aio":
 		return img.readNull(file, kind)
+	case driverNFS:
+		return img.readNFSKeys(file)
 	case "file", "host_device":
 	default:
-		return wrong(fmt.Sprintf("%s: there is no driver '%s'; use file, host_device or null-co", img.display, kind), fmt.Sprintf("Unknown driver '%s'", kind))
+		return wrong(fmt.Sprintf("%s: there is no driver '%s'; use file, host_device, nfs or null-co", img.display, kind), fmt.Sprintf("Unknown driver '%s'", kind))
 	}
 	if err := img.readFile(file, kind); err != nil {
 		return err

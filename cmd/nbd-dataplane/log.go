@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/control"
 	"nbd-dataplane/nbd"
 )
 
@@ -119,6 +120,8 @@ func (j *journal) record(e any) {
 		j.serverEvent(e)
 	case blockcore.Event:
 		j.graphEvent(e)
+	case control.StorageHealth:
+		j.storageEvent(e)
 	}
 }
 
@@ -166,6 +169,18 @@ func (j *journal) graphEvent(e blockcore.Event) {
 		j.log.Warn().Str("why", e.Why).Err(e.Err).Msg("drain gave up")
 	case blockcore.GraphChanged:
 		j.log.Debug().Str("why", e.Why).Msg("graph changed")
+	}
+}
+
+// storageEvent writes down that a server below has gone, or come back.
+func (j *journal) storageEvent(e control.StorageHealth) {
+	switch {
+	case j.door == doorQEMU || j.door == doorQSD:
+		fmt.Fprintf(j.err, "%s\n", e)
+	case e.OK:
+		j.log.Info().Str("node", e.Node).Str("file", e.File).Dur("lasted", e.Lasted).Msg("storage answers again")
+	default:
+		j.log.Warn().Str("node", e.Node).Str("file", e.File).Str("why", e.Why).Msg("storage does not answer, requests wait")
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 func (s *session) makeGraph() error {
 	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.contexts[0], OnEvent: s.onGraphEvent})
 	s.opener = newPlane(control.Options{
-		Graph: s.graph, Main: s.contexts[0], Quit: func() { s.end(nil) },
+		Graph: s.graph, Main: s.contexts[0], Quit: func() { s.end(nil) }, OnStorage: func(e control.StorageHealth) { s.events.put(e) },
 	}, s.journal)
 	if s.o.control == "" {
 		return nil
@@ -92,7 +92,10 @@ func (img *image) driver() string {
 	if img.isNull {
 		return "null-co"
 	}
-	if img.node != nil {
+	switch {
+	case img.nfs != nil:
+		return driverNFS
+	case img.node != nil:
 		return formatQcow2
 	}
 	return "file"

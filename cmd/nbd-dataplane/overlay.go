@@ -40,7 +40,7 @@ func (s *session) openOverlay(img *image, c *blockcore.AioContext, name string) 
 	if err != nil {
 		return nil, openError(img.display, imageError(err))
 	}
-	img.probe, img.isNull, img.node = false, false, &keyval.Set{}
+	img.probe, img.isNull, img.nfs, img.node, img.nodeKind = false, false, nil, &keyval.Set{}, ""
 	return n, nil
 }
 

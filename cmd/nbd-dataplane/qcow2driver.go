@@ -215,6 +215,9 @@ func (d qcow2Driver) describe(image, name, format string) (qmp.Value, error) {
 	if text, is := strings.CutPrefix(name, "json:"); is {
 		return qmp.ParseValue([]byte(text))
 	}
+	if isNFS(image, name) {
+		return describeNFS(image, name, format)
+	}
 	path, isFile := strings.CutPrefix(name, "file:")
 	if protocol, isURL := protocolOf(path); isURL && !isFile {
 		return qmp.Value{}, qmp.Errorf("Unknown protocol '%s'", protocol)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ func (img *image) nodeOptions(name string) (qmp.Value, error) {
 		set.Put("offset", strconv.FormatInt(img.raw.Offset, 10))
 	}
 	set.Put("node-name", name)
-	set.Put(prefix+"driver", formatQcow2)
+	set.Put(prefix+"driver", cmp.Or(img.nodeKind, formatQcow2))
 	for key, value := range img.node.All() {
 		set.Put(prefix+key, value)
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
 	"nbd-dataplane/nbd"
@@ -28,7 +29,8 @@ type session struct {
 	contexts   []*blockcore.AioContext
 	graph      *blockcore.Graph
 	nodes      []*blockcore.Node
-	made       []string   // files made by --create
+	made       []string // files made by --create
+	madeNFS    []nfs.Options
 	temporary  []*os.File // what -s writes to
 	server     *nbd.Server
 	plane      *control.Plane // nil without --control
@@ -178,11 +180,14 @@ func (s *session) openImage(img *image, c *blockcore.AioContext, name string) (*
 	if err := s.create(img); err != nil {
 		return nil, err
 	}
+	if err := s.createNFS(img); err != nil {
+		return nil, err
+	}
 	if img.node != nil {
 		return img.openNode(s.opener, name, c)
 	}
 	creates := img.creates()
-	driver, err := img.open(s.journal.warn)
+	driver, err := s.openDriver(img)
 	if err != nil {
 		return nil, err
 	}
@@ -194,6 +199,13 @@ func (s *session) openImage(img *image, c *blockcore.AioContext, name string) (*
 		return nil, openError(img.display, errors.Join(err, c.Do(driver.Close)))
 	}
 	return node, nil
+}
+
+func (s *session) openDriver(img *image) (blockcore.Driver, error) {
+	if img.nfs != nil {
+		return img.openNFS(s.journal.warn, func(h nfs.Health) { s.opener.TellStorage(storageHealth(h)) })
+	}
+	return img.open(s.journal.warn)
 }
 
 func (s *session) addExport(name string, img *image, c *blockcore.AioContext, n int) error {
@@ -330,6 +342,7 @@ func (s *session) unmake() {
 	for _, path := range s.made {
 		os.Remove(path)
 	}
+	s.unmakeNFS()
 	if s.pid != nil && s.o.door == doorQEMU {
 		s.pid.remove()
 	}

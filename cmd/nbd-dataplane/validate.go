@@ -60,7 +60,7 @@ func (o *options) checkFiles() error {
 	case o.door == doorQEMU && len(o.files) != 1:
 		return wrong("", "Invalid number of arguments\n"+o.tryHelp())
 	case len(o.files) == 0:
-		return &usageError{own: "no file to serve; name an image, a block device or null-co://", see: true}
+		return &usageError{own: "no file to serve; name an image, a block device, nfs:// or null-co://", see: true}
 	case len(o.files) > 1 && o.given["export-name"]:
 		return wrong("-x/--export-name names one export and there are several files; write NAME=FILE for each", "")
 	case len(o.files) > 1 && o.imageOpts:

@@ -2,7 +2,9 @@ package control
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"time"
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/nbd"
@@ -63,6 +65,38 @@ func (o *Opening) Corrupted(c Corruption) {
 	}
 	o.plane.monitor.Broadcast("BLOCK_IMAGE_CORRUPTED", data)
 }
+
+// StorageHealth says that storage is out of reach, or within reach again.
+type StorageHealth struct {
+	Node   string // "" = it is in no graph yet
+	File   string
+	OK     bool
+	Why    string
+	Lasted time.Duration // how long it was away, when it is back
+}
+
+// String is one line for people.
+func (h StorageHealth) String() string {
+	if h.OK {
+		return fmt.Sprintf("%s answers again after %v", h.File, h.Lasted.Round(time.Millisecond))
+	}
+	return fmt.Sprintf("%s does not answer, requests wait: %s", h.File, h.Why)
+}
+
+// TellStorage tells monitors, and who else wants to know, how storage is doing. It does not wait. Safe from anywhere.
+func (p *Plane) TellStorage(h StorageHealth) {
+	if p.options.OnStorage != nil {
+		p.options.OnStorage(h)
+	}
+	data := map[string]any{"node-name": h.Node, "file": h.File, "ok": h.OK, "reason": h.Why}
+	if h.OK {
+		data["lasted-ms"] = h.Lasted.Milliseconds()
+	}
+	p.monitor.Broadcast("X_STORAGE_HEALTH", data)
+}
+
+// TellStorage is for the driver that is being opened. Safe from anywhere.
+func (o *Opening) TellStorage(h StorageHealth) { o.plane.TellStorage(h) }
 
 // operation is QEMU's name of what failed.
 func operation(c nbd.Command) string {

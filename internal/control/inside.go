@@ -79,6 +79,9 @@ func (o *Opening) Filename(n *blockcore.Node) string {
 			_ = v.Decode(&name)
 			return name
 		}
+		if f, ok := n.Driver().(filenamer); ok {
+			return f.Path()
+		}
 	}
 	return ""
 }

@@ -35,6 +35,8 @@ type Options struct {
 	Quit func()
 	// OnEvent receives what happens at the NBD server, besides the monitors; may be nil.
 	OnEvent func(nbd.Event)
+	// OnStorage receives how storage is doing that may be out of reach, besides the monitors; may be nil. It does not block.
+	OnStorage func(StorageHealth)
 	// DrainMax bounds each wait for requests in flight; 0 takes blockcore.DrainMaxDefault.
 	DrainMax time.Duration
 	Version  string

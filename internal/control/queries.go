@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"slices"
+	"time"
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/qmp"
@@ -60,6 +61,31 @@ type nodeInfo struct {
 	Context  string `json:"x-iothread"`
 	Implicit bool   `json:"x-implicit"`
 	Path     string `json:"x-path"`
+	// Health is of storage that may be out of reach.
+	Health *healthInfo `json:"x-health,omitempty"`
+}
+
+// healthInfo is how storage is doing that may be out of reach.
+type healthInfo struct {
+	OK        bool   `json:"ok"`
+	Reason    string `json:"reason,omitempty"`
+	SinceMS   int64  `json:"since-ms"` // how long it has been so
+	Incidents any    `json:"incidents"`
+}
+
+// conditioned is a driver of such storage.
+type conditioned interface {
+	Condition() (ok bool, why string, since time.Time)
+	Incidents() any
+}
+
+func healthOf(n *blockcore.Node) *healthInfo {
+	d, ok := n.Driver().(conditioned)
+	if !ok {
+		return nil
+	}
+	well, why, since := d.Condition()
+	return &healthInfo{OK: well, Reason: why, SinceMS: time.Since(since).Milliseconds(), Incidents: d.Incidents()}
 }
 
 type flatArgs struct {
@@ -74,7 +100,7 @@ func (p *Plane) queryNamedBlockNodes(_ context.Context, _ *qmp.Call, a *flatArgs
 			File: p.fileOf(n), NodeName: n.Name(), ReadOnly: !n.Writable(), Driver: driver, DetectZeroes: orOff(o.DetectZeroes),
 			Image: p.image(n, a.Flat), Cache: cacheInfo{true, o.Cache.Direct, o.Cache.NoFlush},
 			InFlight: n.InFlight(), Quiesced: n.Quiesced(), Context: n.Context().Name(), Implicit: n.Implicit(), Path: p.wholeFileOf(n),
-			Bitmaps: bitmapsOf(n),
+			Bitmaps: bitmapsOf(n), Health: healthOf(n),
 		}
 		for below := childOf(n, blockcore.RoleBacking); below != nil; below = childOf(below, blockcore.RoleBacking) {
 			info.BackingDepth++

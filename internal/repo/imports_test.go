@@ -31,6 +31,8 @@ var mayImport = map[string][]string{
 	"blockcore":              leaves,
 	"blockcore/blocktest":    with(leaves, "blockcore"),
 	"backends/filters":       with(leaves, "blockcore"),
+	"backends/nfs":           with(leaves, "blockcore", "backends/nfs/wire"),
+	"backends/nfs/wire":      leaves,
 	"backends/null":          with(leaves, "blockcore"),
 	"backends/qcow2":         with(leaves, "blockcore", "backends/qcow2/format"),
 	"backends/qcow2/format":  leaves,
@@ -41,6 +43,9 @@ var mayImport = map[string][]string{
 
 	// Images made by others, for tests; it must not know how ours are read.
 	"backends/qcow2/qcowtest": nil,
+
+	// An NFS server for tests; it must not know how our client talks.
+	"backends/nfs/nfstest": nil,
 
 	// A world for the block layer, in which nothing is left to chance.
 	"internal/sim": with(leaves, "blockcore", "backends/filters", "backends/qcow2", "backends/qcow2/offline"),
@@ -65,7 +70,7 @@ var mayImport = map[string][]string{
 
 // testsMayImport is what any test may import besides: the conformance suite, the driver that stores nothing, qcow2
 // images of others, and the program as a process.
-var testsMayImport = []string{"blockcore", "blockcore/blocktest", "backends/null", "backends/qcow2/qcowtest", "interop/subject", "interop/verifier"}
+var testsMayImport = []string{"blockcore", "blockcore/blocktest", "backends/null", "backends/qcow2/qcowtest", "backends/nfs/nfstest", "interop/subject", "interop/verifier"}
 
 // testsOfMayImport is what the tests of one package may import besides, each for the reason given.
 var testsOfMayImport = map[string][]string{

@@ -1,0 +1,111 @@
+package nfs
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
+)
+
+// attempt is one attempt to connect. It is made by a goroutine of its own, since it looks up names and asks the port mapper, and may take long.
+type attempt struct {
+	// Immutable.
+	conn   *conn
+	ctx    *blockcore.AioContext
+	cancel context.CancelFunc
+
+	// Owned by the context.
+	abandoned bool // nobody wants the socket any more; conn may be on another loop
+}
+
+// dialSoon begins an attempt, unless one is under way or planned.
+func (c *conn) dialSoon() {
+	if c.attempt != nil || c.retry != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openMax)
+	c.attempt = &attempt{conn: c, ctx: c.f.ctx, cancel: cancel}
+	c.f.dialing.Add(1)
+	go c.attempt.dialLoop(ctx, c.f)
+}
+
+// dialLoop connects, and gives the socket to the loop that has asked for it.
+func (a *attempt) dialLoop(ctx context.Context, f *File) {
+	defer f.dialing.Done()
+	defer a.cancel()
+	fd, err := f.dialer.socket(ctx)
+	if !a.ctx.Post(func() { a.done(fd, err) }) && fd >= 0 {
+		unix.Close(fd)
+	}
+}
+
+// socket makes a connection to the NFS program that no goroutine waits for.
+func (d *dialer) socket(ctx context.Context) (fd int, err error) {
+	conn, err := d.connectNFS(ctx)
+	if err != nil {
+		return -1, err
+	}
+	return newClient(ctx, conn, nil).take()
+}
+
+// done takes the result. On the loop.
+func (a *attempt) done(fd int, err error) {
+	c := a.conn
+	switch {
+	case a.abandoned:
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return
+	case err != nil:
+		c.attempt = nil
+		c.f.trouble(fmt.Errorf("connect: %w", err))
+		c.later()
+		return
+	}
+	c.attempt = nil
+	c.f.counters.connects.Add(1)
+	c.connected(fd)
+}
+
+// later makes another attempt after a while, longer each time, if there is still something to send then.
+func (c *conn) later() {
+	wait := max(c.backoff, backoffLeast)
+	c.backoff = min(2*wait, backoffMost)
+	c.retry = c.f.ctx.After(wait, func() {
+		c.retry = nil
+		if c.outstanding > 0 {
+			c.dialSoon()
+		}
+	})
+}
+
+// leave ends what is under way on the loop that c is on; its socket stays.
+func (c *conn) leave() {
+	if c.attempt != nil {
+		c.attempt.abandoned = true
+		c.attempt.cancel()
+		c.attempt = nil
+	}
+	if c.retry != nil {
+		c.retry.Stop()
+		c.retry = nil
+	}
+	if c.watcher != nil {
+		c.watcher.Close()
+		c.watcher = nil
+	}
+	c.blocked = false
+	if c.queued && c.f.ctx.NotAtTurnEnd(c) {
+		c.queued = false
+	}
+}
+
+// arrive takes up what leave has left, on another loop.
+func (c *conn) arrive() {
+	if c.fd >= 0 && c.watcher == nil {
+		c.watcher = c.f.ctx.Watch(c.fd, c)
+	}
+}

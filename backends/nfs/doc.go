@@ -1,0 +1,36 @@
+// Package nfs is the Driver for files on an NFS server. It speaks NFS version 3 over TCP itself: no kernel mount, no root.
+//
+// # A request
+//
+//	ReadAt, WriteAt -> pieces of rtmax, wtmax -> callTable -> conn: one sendmsg a turn -> server
+//	                                                            |
+//	ReadAt, WriteAt <- group: the last one wakes the Task <- parser: data straight into its place
+//
+// A call keeps its place in the table until its reply has been read, over as many connections as that takes. When a socket is lost its calls are
+// sent again over the next one with the same transaction id; READ, WRITE, COMMIT and SETATTR of a size may be executed twice. Replies for
+// ids that nobody has are passed over, and a reply that cannot be ends its socket.
+//
+// # Durability
+//
+// A WRITE is UNSTABLE: the server may have it in memory only, and lose it when it is restarted. So a copy is held (held.go) until a COMMIT
+// has confirmed it. Server and client tell runs of the server apart by its verifier: when the one in a COMMIT's reply is not that of a WRITE, what that one wrote
+// is written again, and then committed, before the FLUSH is answered (settle.go). Reads look into what is held, so a client reads what it wrote even
+// from a server that has lost it. A write with FUA is FILE_SYNC.
+//
+// An error of a COMMIT, or of a WRITE that is repeated, goes to the FLUSH. Everything is still held then, and is written again before a later FLUSH
+// succeeds: the error stays as long as its cause, and no FLUSH after it says more than is true. Unlike with a file of the
+// kernel's nothing is lost by it. What is held is bounded: when there is no room, writes wait for a COMMIT, and fail with its error.
+//
+// Writes to one place are never under way at once. Otherwise the server might end up with one of them and the held copy with another.
+//
+// # Outages
+//
+// Calls wait for the server, for ever or, with a timeout, that long; then they fail with ETIMEDOUT. What they wrote in part may still come to the file. Only
+// attempts to connect, which look up names and ask the port mapper, leave the loop. While calls are in flight a timer looks at them: a server that has been
+// silent for long is told of (Health), and its connection made anew.
+//
+// # Goroutines
+//
+//   - attempt.dialLoop: one for each attempt to connect. It ends when there is a socket, or an error; Close and a move to another loop cancel it,
+//     and Close waits for it.
+package nfs

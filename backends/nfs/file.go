@@ -1,0 +1,162 @@
+package nfs
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/blockcore"
+)
+
+// sectorBytes is the unit that sizes are rounded up to, as qemu-nbd does. What lies behind the end of the file reads as zeroes.
+const sectorBytes = 512
+
+// File is a file on an NFS server.
+//
+// Analogous to QEMU's nfs driver.
+type File struct {
+	// Immutable.
+	url      string
+	dialer   *dialer
+	handle   wire.Handle
+	readMax  int
+	writeMax int
+	fileMax  int64
+	readOnly bool
+	onHealth func(Health)
+	noFlush  bool
+	through  bool // every write has FUA
+	guard    func(block0 []byte) error
+	align    int64
+
+	// Owned by the context.
+	ctx        *blockcore.AioContext // nil = on none at the moment
+	node       *blockcore.Node       // nil = in no graph
+	timeout    time.Duration         // of a call; 0 = none
+	conns      []*conn
+	calls      callTable
+	largeReads int // calls that bring much data
+	watch      *blockcore.Timer
+	sick       bool
+	eof        int64 // the file's length; Size is rounded up
+	locks      blockcore.RangeLocks
+	held       held
+	durable    uint64              // all that was held up to here is on stable storage
+	committing bool                // a COMMIT, or what goes before it, is under way
+	unsettled  bool                // the last one failed
+	ahead      bool                // one is being made before anybody has asked
+	settlers   blockcore.WaitQueue // wait for the end of a COMMIT
+	reserved   int64               // bytes that will be held when the WRITEs in flight are answered
+	roomers    blockcore.WaitQueue // wait for some of them
+	replays    uint64              // times that lost data was written again
+	extending  bool
+	extenders  blockcore.WaitQueue
+
+	// Safe from anywhere.
+	size     atomic.Int64
+	health   atomic.Pointer[Health]
+	counters counters
+	dialing  sync.WaitGroup // goroutines that connect
+}
+
+// The abilities of a File. There is no map: NFS version 3 cannot tell holes from data.
+var (
+	_ blockcore.Driver          = (*File)(nil)
+	_ blockcore.Writer          = (*File)(nil)
+	_ blockcore.Flusher         = (*File)(nil)
+	_ blockcore.Zeroer          = (*File)(nil)
+	_ blockcore.Resizer         = (*File)(nil)
+	_ blockcore.Extender        = (*File)(nil)
+	_ blockcore.Limiter         = (*File)(nil)
+	_ blockcore.Featurer        = (*File)(nil)
+	_ blockcore.Adopter         = (*File)(nil)
+	_ blockcore.ContextFollower = (*File)(nil)
+)
+
+// newFile makes a File of what was found out, with a socket that is connected.
+func newFile(o *Options, d *dialer, found wire.Found, sizes wire.Sizes, fd int) *File {
+	f := &File{
+		url: o.URL(), dialer: d, handle: found.Handle, readMax: int(sizes.ReadMax), writeMax: int(sizes.WriteMax),
+		fileMax: int64(min(sizes.FileMax, 1<<63-1)), timeout: o.Timeout, readOnly: o.ReadOnly, onHealth: o.OnHealth,
+		noFlush: o.NoFlush, through: o.Writethrough, guard: o.Guard, align: 1,
+		eof: int64(found.Attributes.SizeBytes),
+	}
+	if f.guard != nil {
+		f.align = sectorBytes
+	}
+	f.size.Store(roundUp(f.eof))
+	f.health.Store(&Health{URL: f.url, OK: true, Since: time.Now()})
+	for range max(o.Connections, 1) {
+		c := &conn{f: f, fd: -1, silence: silenceLeast}
+		c.parser.reset()
+		f.conns = append(f.conns, c)
+	}
+	f.conns[0].fd, f.conns[0].proven = fd, true
+	return f
+}
+
+func roundUp(n int64) int64 { return (n + sectorBytes - 1) &^ (sectorBytes - 1) }
+
+// Size returns the length. Safe from anywhere.
+func (f *File) Size() int64 { return f.size.Load() }
+
+// Path returns the name by which the file can be opened again. Safe from anywhere.
+func (f *File) Path() string { return f.url }
+
+// Limits returns that anything goes, unless the first sector is guarded. Safe from anywhere.
+func (f *File) Limits() blockcore.Limits {
+	return blockcore.Limits{Align: f.align, Preferred: pageBytes}
+}
+
+// Features returns whether the file can be written. Zeroing is not fast. Safe from anywhere.
+func (f *File) Features() blockcore.Features { return blockcore.Features{ReadOnly: f.readOnly} }
+
+// SetNode takes the node that the file has become.
+func (f *File) SetNode(n *blockcore.Node) { f.node = n }
+
+// enter sees to it that everything is on the loop of t.
+func (f *File) enter(t *blockcore.Task) {
+	if f.ctx == t.Context() {
+		return
+	}
+	f.ctx = t.Context()
+	for _, c := range f.conns {
+		c.arrive()
+	}
+}
+
+// Detach leaves the loop. The node is drained, so no call is in flight.
+func (f *File) Detach() {
+	if f.ctx == nil {
+		return
+	}
+	if f.watch != nil {
+		f.watch.Stop()
+		f.watch = nil
+	}
+	for _, c := range f.conns {
+		c.leave()
+	}
+	f.ctx = nil
+}
+
+// Attach does nothing: the first request on the new loop takes up what is needed.
+func (f *File) Attach(*blockcore.AioContext) {}
+
+// Close closes the connections, whatever the server is doing. What was not flushed may be lost with it.
+func (f *File) Close(t *blockcore.Task) error {
+	f.enter(t)
+	f.held.dropAll(t.Buffers())
+	f.Detach()
+	for _, c := range f.conns {
+		c.shut()
+	}
+	return t.Block(func() error { f.dialing.Wait(); return nil })
+}
+
+// fail adds to an error what was being done, and where.
+func (f *File) fail(doing string, off int64, err error) error {
+	return fmt.Errorf("%s %s at %#x: %w", doing, f.url, off, err)
+}

@@ -1,0 +1,341 @@
+package nfs
+
+import (
+	"math/bits"
+	"slices"
+
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/membuf"
+)
+
+// pageBytes is the unit in which data is held.
+const pageBytes = 4096
+
+// page is held data: what a server has acknowledged and may still lose, when it is restarted before a COMMIT. Owned by the context.
+type page struct {
+	index    int64 // of the page in the file
+	data     []byte
+	mask     *[pageBytes / 64]uint64 // which bytes are held; nil = all
+	verifier uint64                  // of the run of the server that has them all
+	stale    bool                    // there is none: they have to be written again
+	seq      uint64                  // of the last write
+	next     *page                   // in the order of seq
+	prev     *page
+}
+
+// held is a copy of all that a restart of the server would lose, the newest of each byte. Reads look into it first, so that
+// what was written is read even if the server has lost it.
+//
+// INVARIANT: a byte that was acknowledged by a WRITE and is on no stable storage is held. Owned by the context.
+type held struct {
+	pages map[int64]*page
+	first *page // the oldest
+	last  *page
+	seq   uint64 // of the newest write
+	stale int    // pages that have to be written again
+	free  []*page
+}
+
+// bytes is how much memory the data takes.
+func (h *held) bytes() int64 { return int64(len(h.pages)) * pageBytes }
+
+// pagesOf is how many pages a range touches.
+func pagesOf(off, length int64) int64 {
+	if length == 0 {
+		return 0
+	}
+	return (off+length-1)/pageBytes - off/pageBytes + 1
+}
+
+// pieces calls do for each page that p touches: at is where in the page the piece begins.
+func pieces(off int64, p []byte, do func(index int64, at int, piece []byte)) {
+	for len(p) > 0 {
+		at := int(off % pageBytes)
+		n := min(pageBytes-at, len(p))
+		do(off/pageBytes, at, p[:n])
+		p, off = p[n:], off+int64(n)
+	}
+}
+
+// put holds what was just written, by a server in that run.
+func (h *held) put(buffers *membuf.Cache, off int64, p []byte, verifier uint64) {
+	h.seq++
+	if h.pages == nil {
+		h.pages = map[int64]*page{}
+	}
+	for len(p) > 0 {
+		at := int(off % pageBytes)
+		n := min(pageBytes-at, len(p))
+		h.putPiece(buffers, off/pageBytes, at, p[:n], verifier)
+		p, off = p[n:], off+int64(n)
+	}
+}
+
+func (h *held) putPiece(buffers *membuf.Cache, index int64, at int, p []byte, verifier uint64) {
+	g := h.pages[index]
+	if g == nil {
+		g = h.newPage(buffers, index)
+		g.verifier = verifier
+		if len(p) < pageBytes {
+			g.mask = new([pageBytes / 64]uint64)
+		}
+	} else {
+		h.unlink(g)
+	}
+	copy(g.data[at:], p)
+	switch {
+	case len(p) == pageBytes:
+		g.mask, g.verifier = nil, verifier
+		h.setStale(g, false)
+	case g.verifier != verifier:
+		h.setStale(g, true) // no run of the server has all of it
+		g.cover(at, len(p))
+	default:
+		g.cover(at, len(p))
+	}
+	g.seq = h.seq
+	h.link(g)
+}
+
+func (h *held) newPage(buffers *membuf.Cache, index int64) *page {
+	var g *page
+	if last := len(h.free) - 1; last >= 0 {
+		g = h.free[last]
+		h.free = h.free[:last]
+	} else {
+		g = &page{}
+	}
+	g.index, g.data = index, buffers.Get(pageBytes)
+	h.pages[index] = g
+	return g
+}
+
+// pagesKeptMax bounds the pages without data that are kept for the next ones.
+const pagesKeptMax = 1024
+
+// drop gives a page up, which was unlinked.
+func (h *held) drop(buffers *membuf.Cache, g *page) {
+	h.setStale(g, false)
+	delete(h.pages, g.index)
+	buffers.Put(g.data)
+	*g = page{}
+	if len(h.free) < pagesKeptMax {
+		h.free = append(h.free, g)
+	}
+}
+
+// remove is drop for a page that is linked.
+func (h *held) remove(buffers *membuf.Cache, g *page) {
+	h.unlink(g)
+	h.drop(buffers, g)
+}
+
+func (h *held) setStale(g *page, stale bool) {
+	if g.stale == stale {
+		return
+	}
+	g.stale = stale
+	if stale {
+		h.stale++
+	} else {
+		h.stale--
+	}
+}
+
+func (h *held) link(g *page) {
+	g.prev, g.next = h.last, nil
+	if h.last == nil {
+		h.first = g
+	} else {
+		h.last.next = g
+	}
+	h.last = g
+}
+
+func (h *held) unlink(g *page) {
+	if g.prev == nil {
+		h.first = g.next
+	} else {
+		g.prev.next = g.next
+	}
+	if g.next == nil {
+		h.last = g.prev
+	} else {
+		g.next.prev = g.prev
+	}
+	g.prev, g.next = nil, nil
+}
+
+// overwrite takes over what has gone to stable storage: where older data is held it must not come back.
+func (h *held) overwrite(buffers *membuf.Cache, off int64, p []byte) {
+	if len(h.pages) == 0 {
+		return
+	}
+	pieces(off, p, func(index int64, at int, piece []byte) {
+		g := h.pages[index]
+		switch {
+		case g == nil:
+		case len(piece) == pageBytes:
+			h.remove(buffers, g)
+		default:
+			g.each(at, at+len(piece), func(from, to int) { copy(g.data[from:to], piece[from-at:]) })
+		}
+	})
+}
+
+// overlay puts what is held over what was read.
+func (h *held) overlay(p []byte, off int64) {
+	if len(h.pages) == 0 {
+		return
+	}
+	pieces(off, p, func(index int64, at int, piece []byte) {
+		if g := h.pages[index]; g != nil {
+			g.each(at, at+len(piece), func(from, to int) { copy(piece[from-at:to-at], g.data[from:to]) })
+		}
+	})
+}
+
+// covers reports whether all of a range is held.
+func (h *held) covers(off, length int64) bool {
+	if len(h.pages) == 0 {
+		return length == 0
+	}
+	for length > 0 {
+		at := int(off % pageBytes)
+		n := int(min(pageBytes-int64(at), length))
+		if g := h.pages[off/pageBytes]; g == nil || !g.has(at, n) {
+			return false
+		}
+		off, length = off+int64(n), length-int64(n)
+	}
+	return true
+}
+
+// committed drops what a COMMIT has brought to stable storage: all that was written before it, up to upTo, by the run of the server that has answered it. What
+// another run had is stale.
+func (h *held) committed(buffers *membuf.Cache, upTo, verifier uint64) {
+	for g := h.first; g != nil && g.seq <= upTo; {
+		next := g.next
+		if g.stale || g.verifier != verifier {
+			h.setStale(g, true)
+		} else {
+			h.remove(buffers, g)
+		}
+		g = next
+	}
+}
+
+// doubt has everything written again: nobody knows what is on stable storage.
+func (h *held) doubt(upTo uint64) {
+	for g := h.first; g != nil && g.seq <= upTo; g = g.next {
+		h.setStale(g, true)
+	}
+}
+
+// dropAll gives everything up.
+func (h *held) dropAll(buffers *membuf.Cache) {
+	for h.first != nil {
+		h.remove(buffers, h.first)
+	}
+}
+
+// cut drops what is behind the end of a file.
+func (h *held) cut(buffers *membuf.Cache, sizeBytes int64) {
+	for g := h.first; g != nil; {
+		next := g.next
+		if g.index*pageBytes >= sizeBytes {
+			h.remove(buffers, g)
+		}
+		g = next
+	}
+}
+
+// staleRuns are the ranges of stale pages, neighbours together up to most bytes, in the order of the file.
+func (h *held) staleRuns(most int64) []blockcore.Range {
+	var all []int64
+	for g := h.first; g != nil; g = g.next {
+		if g.stale {
+			all = append(all, g.index)
+		}
+	}
+	slices.Sort(all)
+	var runs []blockcore.Range
+	for _, index := range all {
+		off := index * pageBytes
+		if last := len(runs) - 1; last >= 0 && runs[last].End() == off && runs[last].Length+pageBytes <= most {
+			runs[last].Length += pageBytes
+			continue
+		}
+		runs = append(runs, blockcore.Range{Offset: off, Length: pageBytes})
+	}
+	return runs
+}
+
+// cover adds bytes to those that are held.
+func (g *page) cover(at, n int) {
+	if g.mask == nil {
+		return
+	}
+	for i := at; i < at+n; {
+		word, bit := i/64, i%64
+		take := min(64-bit, at+n-i)
+		g.mask[word] |= (^uint64(0) >> (64 - take)) << bit
+		i += take
+	}
+	for _, word := range g.mask {
+		if word != ^uint64(0) {
+			return
+		}
+	}
+	g.mask = nil
+}
+
+// has reports whether bytes are held.
+func (g *page) has(at, n int) bool {
+	if g.mask == nil {
+		return true
+	}
+	for i := at; i < at+n; {
+		word, bit := i/64, i%64
+		take := min(64-bit, at+n-i)
+		want := (^uint64(0) >> (64 - take)) << bit
+		if g.mask[word]&want != want {
+			return false
+		}
+		i += take
+	}
+	return true
+}
+
+// each calls do for the runs of bytes between from and to that are held.
+func (g *page) each(from, to int, do func(from, to int)) {
+	if g.mask == nil {
+		do(from, to)
+		return
+	}
+	for from < to {
+		from = g.seek(from, to, true)
+		if from == to {
+			return
+		}
+		end := g.seek(from, to, false)
+		do(from, end)
+		from = end
+	}
+}
+
+// seek returns the first byte from at on, before end, that is held, or is not.
+func (g *page) seek(at, end int, isHeld bool) int {
+	for at < end {
+		word := g.mask[at/64]
+		if !isHeld {
+			word = ^word
+		}
+		word >>= at % 64
+		if word != 0 {
+			return min(at+bits.TrailingZeros64(word), end)
+		}
+		at += 64 - at%64
+	}
+	return end
+}

@@ -1,0 +1,54 @@
+package nfs
+
+import (
+	"time"
+
+	"nbd-dataplane/blockcore"
+)
+
+// Changes are the options that a file which is open takes over.
+type Changes struct {
+	// Timeout is Options.Timeout.
+	Timeout time.Duration
+}
+
+var _ blockcore.Reopener = (*File)(nil)
+
+// PrepareReopen takes Changes over.
+func (f *File) PrepareReopen(t *blockcore.Task, options any) (commit, abort func(t *blockcore.Task), err error) {
+	o := options.(Changes)
+	f.enter(t)
+	return func(*blockcore.Task) { f.setTimeout(o.Timeout) }, func(*blockcore.Task) {}, nil
+}
+
+// Change takes Changes over at any moment, also for the calls that are in flight: those that have waited longer fail, which is how requests are
+// got rid of that wait for a server that will not come back. No drain is needed, which would wait for them. The file is in a graph. Safe from anywhere.
+func (f *File) Change(o Changes) {
+	loop := f.node.Context()
+	loop.Post(func() {
+		if f.node.Context() != loop {
+			f.Change(o) // it has moved meanwhile
+			return
+		}
+		f.setTimeout(o.Timeout)
+	})
+}
+
+// setTimeout is on the loop.
+func (f *File) setTimeout(d time.Duration) {
+	f.timeout = d
+	for _, k := range f.calls.all {
+		switch {
+		case k.state == callFree:
+		case d == 0:
+			k.deadline = 0
+		default:
+			k.deadline = k.since + d
+		}
+	}
+	if f.watch != nil {
+		f.watch.Stop()
+		f.watch = nil
+		f.keepWatch()
+	}
+}

@@ -1,0 +1,87 @@
+package nfs
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/blockcore"
+)
+
+// Resize has the file end where the disk is to end. The node is drained.
+func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
+	f.enter(t)
+	if f.readOnly {
+		return fmt.Errorf("resize %s: Image is read-only: %w", f.url, syscall.EACCES)
+	}
+	// What is held must not be written again behind the new end.
+	err := f.settle(t, f.held.seq)
+	if err == nil {
+		err = f.setSize(t, sizeBytes)
+	}
+	if err != nil {
+		return fmt.Errorf("resize %s: %w", f.url, err)
+	}
+	f.held.cut(t.Buffers(), sizeBytes)
+	return nil
+}
+
+// Extend makes the file longer while it is in use: what is new reads as zeroes.
+func (f *File) Extend(t *blockcore.Task, toBytes int64) error {
+	f.enter(t)
+	for f.extending {
+		t.Wait(&f.extenders)
+	}
+	switch {
+	case toBytes <= f.Size():
+		return nil
+	case f.readOnly:
+		return fmt.Errorf("extend %s: it ends at %d bytes: %w", f.url, f.Size(), syscall.ENOSPC)
+	}
+	f.extending = true
+	defer func() {
+		f.extending = false
+		f.extenders.WakeAll()
+	}()
+	// Somebody else may have made it longer still, and nothing is to be cut off.
+	g, err := f.one(t, wire.ProcGetattr, 0)
+	end := g.attributes.SizeBytes
+	f.calls.giveGroup(g)
+	switch {
+	case err != nil:
+	case end < uint64(toBytes):
+		err = f.setSize(t, toBytes)
+	case end <= 1<<62:
+		f.sized(int64(end))
+	default:
+		err = syscall.EFBIG
+	}
+	if err != nil {
+		return fmt.Errorf("extend %s: %w", f.url, err)
+	}
+	return nil
+}
+
+// setSize changes the file's length, which a server makes durable before it answers (RFC 1813 3.3.2).
+func (f *File) setSize(t *blockcore.Task, sizeBytes int64) error {
+	if f.fileMax > 0 && sizeBytes > f.fileMax {
+		return fmt.Errorf("the server takes files of %d bytes: %w", f.fileMax, syscall.EFBIG)
+	}
+	g, err := f.one(t, wire.ProcSetattr, sizeBytes)
+	f.calls.giveGroup(g)
+	if errors.Is(err, syscall.EFBIG) {
+		return fmt.Errorf("the server does not take a file of %d bytes: %w", sizeBytes, err)
+	}
+	if err != nil {
+		return err
+	}
+	f.sized(sizeBytes)
+	return nil
+}
+
+// sized takes over the file's length.
+func (f *File) sized(sizeBytes int64) {
+	f.eof = sizeBytes
+	f.size.Store(roundUp(sizeBytes))
+}
