@@ -146,17 +146,28 @@ func TestNFSKills(t *testing.T) {
 }
 
 // Goal: the power of the NFS server can go under load: what it had in memory only is gone, and still no client sees an error or a wrong byte, and nothing that was
-// flushed is lost. Method: as above, with the scripted server, which loses all or some of what is not committed; at the end it and our server go at once, and
-// what is on stable storage is held against the ledger.
+// flushed is lost. Method: as above, with the scripted server, which loses all or some of what is not committed. At the end of each round it and our server go at
+// once: what is on stable storage then is held against the ledger, and the next round begins with it.
 func TestNFSPowerCuts(t *testing.T) {
 	cuts := envNumber(t, nfsKillsEnv, nfsKillsDefault)
 	seed := nfsSeed(t)
 	nas := nfstest.Start(t, nfstest.Options{OwnAddress: true, Seed: seed, WriteBytesMax: 64 << 10, ReadBytesMax: 64 << 10})
 	nas.Put("/export/disk.img", nfstest.File{SizeBytes: nfsDiskBytes})
-	server := onNFS(t, nas.StockURL("/export/disk.img"))
 	ledger := verifier.NewVolatileLedger(nfsDiskBytes)
+	var total verifier.Tally
+	for round := range cuts {
+		found := powerCuts(t, nas, ledger, seed+uint64(round))
+		total.Kept, total.Lost = total.Kept+found.Kept, total.Lost+found.Lost
+	}
+	t.Logf("%d rounds of power cuts under %d requests: %+v", cuts, ledger.Answers(), total)
+}
+
+// powerCuts is one round.
+func powerCuts(t *testing.T, nas *nfstest.Server, ledger *verifier.Ledger, seed uint64) verifier.Tally {
+	t.Helper()
+	server := onNFS(t, nas.StockURL("/export/disk.img"))
 	load := newNFSLoad(t, server, ledger, seed)
-	for range 3 * cuts {
+	for range load.random.IntN(4) {
 		load.goOn()
 		switch load.random.IntN(4) {
 		case 0:
@@ -173,9 +184,10 @@ func TestNFSPowerCuts(t *testing.T) {
 	nas.Crash(nfstest.LoseAll)
 	server.Kill(t)
 	load.over()
+	nas.Restart()
 	tally, err := ledger.Settle(nas.Stable("/export/disk.img"))
 	require.NoError(t, err)
-	t.Logf("%d power cuts under %d requests: %+v", 3*cuts, ledger.Answers(), tally)
+	return tally
 }
 
 // nfsFaults are what may happen to any call without a client noticing.
