@@ -11,6 +11,7 @@ TEST_FLAGS ?= -count=1 -timeout=20m
 FUZZ_SECONDS ?= 20
 SOAK_MINUTES ?= 30
 KILLS ?= 40
+NFS_KILLS ?= 100
 SIM_SEEDS ?= 100000
 SIM_FIRST ?= 1
 BENCH ?=
@@ -81,6 +82,10 @@ soak: deps ## kills, then the tests again and again in random order, race detect
 .PHONY: kills
 kills: deps ## kill -9 the server under load, KILLS (40) times on each of nine kinds of qcow2 images, and look at what is left
 	KILLS=$(KILLS) $(GO) test -count=1 -timeout=0 -v -run '^TestKills$$' ./interop
+
+.PHONY: nfs-kills
+nfs-kills: deps ## kill -9 an NFS server below us NFS_KILLS (100) times, cut the power of another one, and look for what was flushed
+	NFS_KILLS=$(NFS_KILLS) $(GO) test -count=1 -timeout=0 -v -run '^TestNFS(Kills|PowerCuts)$$' ./interop
 
 .PHONY: churn
 churn: ## drain, move, filter, resize and disconnect a disk 1,600 times under clients that verify

@@ -13,5 +13,6 @@
 //
 // The last line is by granule, the unit that the image maps: a cluster or subcluster. A granule has a lasting place once a write into it was answered and a
 // flush after that; it loses the place when zeroing or a trim of a part of it begins, or when a snapshot is taken. What is overwritten in its place is
-// gone whatever becomes of the metadata. Lasting here means that the kernel has it: a kill is no power cut.
+// gone whatever becomes of the metadata. Lasting here means that the kernel has it: a kill is no power cut. A volatile Ledger is for what is one: it goes by the
+// first three lines alone.
 package verifier

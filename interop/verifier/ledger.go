@@ -10,6 +10,7 @@ import (
 type Ledger struct {
 	// Immutable.
 	granuleSectors int64
+	isVolatile     bool // no place is lasting
 
 	// Guarded by mu.
 	mu       sync.Mutex
@@ -45,6 +46,14 @@ func NewLedger(sizeBytes, granuleBytes int64, stamp uint64) *Ledger {
 	for k := range l.sectors {
 		l.sectors[k].entries = []entry{l.found(stamp)}
 	}
+	return l
+}
+
+// NewVolatileLedger returns the ledger of a disk of zeroes behind a cache that is lost with a crash: nothing is known to be there but what was flushed, or written
+// with FUA.
+func NewVolatileLedger(sizeBytes int64) *Ledger {
+	l := NewLedger(sizeBytes, sizeBytes, zeroStamp)
+	l.isVolatile = true
 	return l
 }
 
@@ -165,6 +174,9 @@ func (l *Ledger) end(r *request, data []byte) error {
 
 // wrote gives the granules of a write their places.
 func (l *Ledger) wrote(r *request) {
+	if l.isVolatile {
+		return
+	}
 	for k := range r.count {
 		g := l.granuleOf(r.first + k)
 		if e := l.sectors[r.first+k].last(); g.era != e.era || g.changing > 0 {

@@ -156,12 +156,16 @@ func Start(t testing.TB, options Options) *Server {
 		s.exports = append(s.exports, out)
 	}
 	t.Cleanup(s.Close)
-	s.openPorts(t)
+	if err := s.openPorts(); err != nil {
+		t.Fatalf("nfstest: %v", err)
+	}
 	return s
 }
 
-func (s *Server) openPorts(t testing.TB) {
-	t.Helper()
+// openPorts has all ports listen. Whoever connects meanwhile waits for it.
+func (s *Server) openPorts() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	o := s.options
 	for _, want := range []struct {
 		prog uint32
@@ -173,9 +177,10 @@ func (s *Server) openPorts(t testing.TB) {
 			err = svc.listen()
 		}
 		if err != nil {
-			t.Fatalf("nfstest: port %d: %v", want.port, err)
+			return fmt.Errorf("port %d: %w", want.port, err)
 		}
 	}
+	return nil
 }
 
 // Close ends the server and waits for its goroutines.

@@ -65,7 +65,7 @@ func (svc *service) release() {
 	}
 }
 
-// listen has connections accepted. The caller holds Server.mu, or is Start.
+// listen has connections accepted. The caller holds Server.mu.
 func (svc *service) listen() error {
 	if svc.listener != nil {
 		return nil

@@ -66,7 +66,7 @@ func (im *image) prepare(storage server.Storage) error {
 	}
 	defer f.Close()
 	switch storage {
-	case server.Cached:
+	case server.Cached, server.NFS:
 		err = warm(f)
 	case server.Direct:
 		err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)

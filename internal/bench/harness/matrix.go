@@ -25,6 +25,7 @@ func Matrix() []Workload {
 		}
 	}
 	all = append(all, qcow2Matrix()...)
+	all = append(all, nfsMatrix()...)
 	all = append(all, random(Fio, server.Cached, 1, allModes, 1, 4, 32)...)
 	return append(all, sequential(Fio, server.Cached, 1, 256<<10, 1<<20)...)
 }

@@ -47,7 +47,7 @@ func (m measurement) load() (report.Sample, error) {
 	l, err := loadgen.Open(loadgen.Spec{
 		URI: m.server.URI, Mode: w.Mode, ReadPercent: readPercent, Sequential: w.Sequential,
 		BlockBytes: w.BlockBytes, Depth: w.Depth, Conns: w.Conns, RangeBytes: m.rangeBytes, Seed: m.seed,
-		StepBytes: w.rule().stepBytes,
+		StepBytes: w.rule().stepBytes, FlushEvery: w.FlushEvery,
 	})
 	if err != nil {
 		return report.Sample{}, err

@@ -24,7 +24,8 @@ type runner struct {
 	dir   string
 	image *image
 
-	disks disks // qcow2 images of the layout at hand; replaced when that is another
+	ganesha *ganesha // serves dir; started for the first workload on NFS
+	disks   disks    // qcow2 images of the layout at hand; replaced when that is another
 }
 
 // Run measures every workload, printing a table as each is done and the targets at the
@@ -37,7 +38,7 @@ func Run(ctx context.Context, o Options) (all []Comparison, err error) {
 	if r.dir, err = os.MkdirTemp(o.Dir, "nbd-bench-"); err != nil {
 		return nil, fmt.Errorf("making a directory: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
+	defer func() { err = errors.Join(err, r.ganesha.stop(), os.RemoveAll(r.dir)) }()
 	fmt.Fprintf(o.Progress, "writing %d MiB to %s\n", o.FileBytes>>20, r.dir)
 	if r.image, err = createImage(filepath.Join(r.dir, "disk.img"), o.FileBytes); err != nil {
 		return nil, err
@@ -133,6 +134,11 @@ func (r *runner) sample(ctx context.Context, w Workload, k server.Kind, round in
 
 // prepare has what is to be served be there, in the state that the workload wants.
 func (r *runner) prepare(ctx context.Context, w Workload, kinds []server.Kind) error {
+	if w.Storage == server.NFS {
+		if err := r.share(ctx); err != nil {
+			return err
+		}
+	}
 	if w.Storage != server.Qcow2 {
 		return r.image.prepare(w.Storage)
 	}
@@ -152,6 +158,9 @@ func (r *runner) prepare(ctx context.Context, w Workload, kinds []server.Kind) e
 // setup is what a server is to serve in one sample.
 func (r *runner) setup(ctx context.Context, w Workload, k server.Kind, dir string) (server.Setup, error) {
 	s := server.Setup{Storage: w.Storage, File: r.image.path, SizeBytes: r.image.sizeBytes, Dir: dir, Programs: r.o.Programs}
+	if w.Storage == server.NFS {
+		s.File = r.ganesha.url(r.image.path)
+	}
 	if w.Storage != server.Qcow2 {
 		return s, nil
 	}
@@ -163,6 +172,9 @@ func (r *runner) setup(ctx context.Context, w Workload, k server.Kind, dir strin
 func (r *runner) settle(w Workload, file string) error {
 	if !w.writes() || w.Storage == server.Null {
 		return nil
+	}
+	if w.Storage == server.NFS {
+		file = r.image.path
 	}
 	return settle(file)
 }

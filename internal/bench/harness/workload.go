@@ -29,6 +29,7 @@ type Workload struct {
 	Depth      int
 	Conns      int
 	Layout     Layout // of Qcow2
+	FlushEvery int    // a FLUSH after so many writes; 0 = never
 }
 
 // Name names the workload, for tables and for choosing: load/cached/4k-randread-d32-c1.
@@ -37,7 +38,11 @@ func (w Workload) Name() string {
 	if w.Storage == server.Qcow2 {
 		storage += "-" + string(w.Layout)
 	}
-	return fmt.Sprintf("%s/%s/%s-%s-d%d-c%d", w.Client, storage, size(w.BlockBytes), w.pattern(), w.Depth, w.Conns)
+	pattern := w.pattern()
+	if w.FlushEvery > 0 {
+		pattern += fmt.Sprintf("-flush%d", w.FlushEvery)
+	}
+	return fmt.Sprintf("%s/%s/%s-%s-d%d-c%d", w.Client, storage, size(w.BlockBytes), pattern, w.Depth, w.Conns)
 }
 
 // pattern is the kind of requests, spelled as fio does except for mixed.
@@ -75,6 +80,8 @@ func (w Workload) Target() report.Target {
 	switch {
 	case w.Storage == server.Qcow2:
 		return w.targetQcow2()
+	case w.Storage == server.NFS:
+		return w.targetNFS()
 	case w.Client == Fio:
 		return report.Target{IOPSRatioMin: 1}
 	case w.Sequential:

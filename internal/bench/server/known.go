@@ -16,12 +16,13 @@ const (
 	Direct Storage = "direct" // the same file with O_DIRECT
 	Null   Storage = "null"   // nothing: reads are zeroes, writes are gone
 	Qcow2  Storage = "qcow2"  // a qcow2 image through the page cache
+	NFS    Storage = "nfs"    // the file of Cached, by way of an NFS server on this machine
 )
 
 // Setup is what a server is to serve.
 type Setup struct {
 	Storage   Storage
-	File      string // of all but Null
+	File      string // of all but Null; a URL for NFS
 	SizeBytes int64
 	Dir       string // for the socket, the log and what else the server needs
 	Programs  Programs
@@ -73,7 +74,8 @@ func (k Kind) Serves(storage Storage) bool {
 const exportOfNBDServer = "bench" // nbd-server has no default export
 
 var (
-	everything = []Storage{Cached, Direct, Null, Qcow2}
+	everything = []Storage{Cached, Direct, Null, Qcow2, NFS}
+	local      = []Storage{Cached, Direct, Null, Qcow2}
 	pageCache  = []Storage{Cached}       // no O_DIRECT, no null backend
 	noDirect   = []Storage{Cached, Null} // no O_DIRECT
 )
@@ -82,7 +84,7 @@ var (
 func Known() []Kind {
 	return []Kind{
 		{Name: "nbd-dataplane", Ours: true, Default: true, storages: everything, commandLine: ours("io_uring")},
-		{Name: "nbd-dataplane-threads", Ours: true, storages: everything, commandLine: ours("threads")},
+		{Name: "nbd-dataplane-threads", Ours: true, storages: local, commandLine: ours("threads")},
 		{Name: "qemu-nbd", Program: "qemu-nbd", Version: []string{"qemu-nbd", "--version"}, Peer: true, Default: true, storages: everything, commandLine: qemu("io_uring")},
 		{Name: "qemu-nbd-threads", Program: "qemu-nbd", Peer: true, Default: true, storages: []Storage{Cached, Direct, Qcow2}, commandLine: qemu("threads")},
 		{Name: "qemu-storage-daemon", Program: "qemu-storage-daemon", Version: []string{"qemu-storage-daemon", "--version"}, Peer: true, Default: true, storages: []Storage{Qcow2}, commandLine: storageDaemon, export: nodeOfStorageDaemon},
@@ -107,6 +109,9 @@ func ours(aio string) func(Setup) ([]string, error) {
 			return []string{s.Programs.Ours, "serve", "-t", "-e", "0", "-k", s.socket(), "--image-opts", s.imageOptions(aio)}, nil
 		}
 		file := s.File
+		if s.Storage == NFS {
+			return []string{s.Programs.Ours, "serve", "-f", "raw", "-t", "-e", "0", "-k", s.socket(), file}, nil
+		}
 		if s.Storage == Null {
 			file = "null-co://?size=" + s.size()
 		}
@@ -123,6 +128,9 @@ func qemu(aio string) func(Setup) ([]string, error) {
 		}
 		if s.Storage == Qcow2 {
 			return append(argv, "--image-opts", s.imageOptions(aio)), nil
+		}
+		if s.Storage == NFS {
+			return append(argv, "-f", "raw", s.File), nil
 		}
 		return append(argv, "-f", "raw", "--cache", cacheMode(s), "--aio", aio, s.File), nil
 	}
