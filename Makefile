@@ -83,9 +83,14 @@ soak: deps ## kills, then the tests again and again in random order, race detect
 kills: deps ## kill -9 the server under load, KILLS (40) times on each of nine kinds of qcow2 images, and look at what is left
 	KILLS=$(KILLS) $(GO) test -count=1 -timeout=0 -v -run '^TestKills$$' ./interop
 
+.PHONY: test-ganesha
+test-ganesha: deps build ## the tests against nfs-ganesha, which needs root, and a TMPDIR that is not on overlayfs
+	$(GO) test -tags ganesha $(TEST_FLAGS) ./backends/nfs/... ./internal/bench/harness
+	$(GO) test -tags ganesha $(TEST_FLAGS) -run '^TestNFS' ./interop
+
 .PHONY: nfs-kills
 nfs-kills: deps ## kill -9 an NFS server below us NFS_KILLS (100) times, cut the power of another one, and look for what was flushed
-	NFS_KILLS=$(NFS_KILLS) $(GO) test -count=1 -timeout=0 -v -run '^TestNFS(Kills|PowerCuts)$$' ./interop
+	NFS_KILLS=$(NFS_KILLS) $(GO) test -tags ganesha -count=1 -timeout=0 -v -run '^TestNFS(Kills|PowerCuts)$$' ./interop
 
 .PHONY: churn
 churn: ## drain, move, filter, resize and disconnect a disk 1,600 times under clients that verify
