@@ -52,8 +52,24 @@ func (i *Image) Resize(t *blockcore.Task, sizeBytes int64) error {
 	}
 	if sizeBytes < old {
 		i.shrinkFile(t)
+		i.cutData(t, sizeBytes)
 	}
 	return nil
+}
+
+// cutData cuts an external data file off with the disk. If that cannot be done now it is too long, and what is there is zeroed when the disk becomes longer.
+func (i *Image) cutData(t *blockcore.Task, sizeBytes int64) {
+	if !i.external {
+		return
+	}
+	e := i.data.Load()
+	end := blockcore.Range{Length: sizeBytes}.Widen(e.Node().Limits().Align).Length
+	if end >= e.Node().Size() {
+		return
+	}
+	if err := e.Resize(t, end); err != nil {
+		i.warn("qcow2: Failed to truncate the external data file: " + err.Error())
+	}
 }
 
 func (i *Image) mayResize(sizeBytes int64) error {
@@ -80,6 +96,11 @@ func (i *Image) grow(t *blockcore.Task, sizeBytes int64) error {
 		return err
 	}
 	if i.externRaw {
+		if there := min(i.data.Load().Node().Size(), sizeBytes); there > old {
+			if err := i.zeroData(t, format.Host(old), there-old); err != nil {
+				return err
+			}
+		}
 		if err := reach(t, i.data.Load(), sizeBytes, 0); err != nil {
 			return err
 		}

@@ -41,3 +41,32 @@ func TestShrinkOfAFileThatStays(t *testing.T) {
 	clear(got[4096:4608])
 	requireSame(t, make([]byte, 64<<10), got, "what is around it")
 }
+
+// Goal: an external data file is cut off with the disk, and nothing of what was cut off comes back. Method: a disk that is raw and one that is not are shrunk and
+// grown; the data file has the size of the shrunken disk, and what is new reads as zeroes, to qemu-io too.
+func TestExternalDataFollowsTheSize(t *testing.T) {
+	for _, raw := range []string{"off", "on"} {
+		t.Run("data_file_raw="+raw, func(t *testing.T) {
+			dir := scratch(t)
+			path, data := filepath.Join(dir, "image"), filepath.Join(dir, "data")
+			create(t, path, "4M", "data_file="+data+",data_file_raw="+raw)
+			tool(t, "qemu-io", "-f", "qcow2", "-c", "write -P 7 0 4M", path)
+			r := newRig(t)
+			r.use(r.add(path, Options{}, blockcore.ChildOptions{Role: blockcore.RoleData, Node: r.file(data, false)}))
+			resize := func(sizeBytes int64) {
+				require.NoError(t, r.alter(func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error {
+					return tx.Resize(d, n, sizeBytes)
+				}))
+			}
+			resize(2 << 20)
+			st, err := os.Stat(data)
+			require.NoError(t, err)
+			require.EqualValues(t, 2<<20, st.Size())
+			resize(4 << 20)
+			require.Equal(t, make([]byte, 2<<20), r.read(2<<20, 2<<20))
+			r.close()
+			checkImage(t, path)
+			tool(t, "qemu-io", "-f", "qcow2", "-c", "read -P 7 0 2M", "-c", "read -P 0 2M 2M", path)
+		})
+	}
+}
