@@ -10,9 +10,39 @@ import (
 // are added.
 func (o *Opening) checkNames(v qmp.Value) error {
 	if o.Name == nil {
-		return qmp.Errorf("'node-name' must be specified for the root node")
+		if o.plane.broken(v, 0) {
+			return nil // whoever opens it says what is wrong, and gets to no file
+		}
+		return errNameless
 	}
 	return o.plane.checkNamesIn(v, map[string]bool{}, 0)
+}
+
+// errNameless is QEMU's answer to a description that is right but for that.
+var errNameless = qmp.Errorf("'node-name' must be specified for the root node")
+
+// broken reports whether a description has no driver that there is, or something inside of it that can be no node. QEMU says so before it misses a name.
+func (p *Plane) broken(v qmp.Value, depth int) bool {
+	var name string
+	if v.Kind() != qmp.Object || depth > nestingMax || !v.Has("driver") || v.Member("driver").Decode(&name) != nil {
+		return true
+	}
+	if _, known := p.options.Drivers[name]; !known {
+		return true
+	}
+	for _, role := range []blockcore.Role{blockcore.RoleFile, blockcore.RoleBacking, blockcore.RoleData} {
+		if !v.Has(string(role)) {
+			continue
+		}
+		switch child := v.Member(string(role)); child.Kind() {
+		case qmp.String, qmp.Null: // another node, or none
+		default:
+			if p.broken(child, depth+1) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checkNamesIn goes through children first, as they are opened. What is no description of a node is left to those who read it.

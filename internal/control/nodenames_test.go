@@ -23,6 +23,9 @@ func TestNamesAreReadBeforeFilesAreOpened(t *testing.T) {
 	for options, message := range map[string]string{
 		`{"driver":"file"}`: "'node-name' must be specified for the root node",
 		`{"driver":"pass","file":{"driver":"file","node-name":"there"}}`:                   "'node-name' must be specified for the root node",
+		`{"driver":"pass","file":{"driver":"nosuch"}}`:                                     "Parameter 'driver' does not accept value 'nosuch'",
+		`{"driver":"pass","file":{}}`:                                                      "Parameter 'file.driver' is missing",
+		`{"driver":"pass","file":5}`:                                                       "Invalid parameter type for 'file', expected: BlockdevRef",
 		`{"driver":"pass","node-name":"there","file":{"driver":"file"}}`:                   "Duplicate nodes with node-name='there'",
 		`{"driver":"pass","node-name":"new","file":{"driver":"file","node-name":"there"}}`: "Duplicate nodes with node-name='there'",
 		`{"driver":"pass","node-name":"new","file":{"driver":"file","node-name":"new"}}`:   "Duplicate nodes with node-name='new'",

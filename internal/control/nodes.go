@@ -34,6 +34,9 @@ func (p *Plane) addNode(ctx context.Context, v qmp.Value, loop *blockcore.AioCon
 	if err != nil {
 		return nil, err
 	}
+	if m.opening.NodeName == "" { // its description was broken, and its driver did not mind
+		return nil, errors.Join(errNameless, m.close(p))
+	}
 	added := map[*blockcore.Node]*madeNode{}
 	var top *blockcore.Node
 	err = p.graph.Update(ctx, "blockdev-add "+m.opening.NodeName, func(tx *blockcore.Tx) (err error) {
