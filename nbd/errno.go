@@ -31,6 +31,10 @@ var wireErrors = map[syscall.Errno]Errno{
 	syscall.EREMOTEIO: EIO,
 	syscall.ESTALE:    EIO,
 	syscall.ETIMEDOUT: EIO,
+	// A server that storage lies on cannot be reached.
+	syscall.ECONNREFUSED: EIO,
+	syscall.EHOSTUNREACH: EIO,
+	syscall.ENETUNREACH:  EIO,
 }
 
 // wireErrno returns the number that tells a client of err. ENOTSUP is only for requests with FAST_ZERO, ENOMEM and

@@ -96,7 +96,8 @@ func TestErrnoTable(t *testing.T) {
 		unix.EOPNOTSUPP: {EInval, ENotSup}, // ENOTSUP is the same number
 		unix.ENOMEM:     {EIO, EIO}, unix.EOVERFLOW: {EIO, EIO}, unix.ESHUTDOWN: {EShutdown, EShutdown},
 		unix.ESTALE: {EIO, EIO}, unix.ETIMEDOUT: {EIO, EIO}, unix.EREMOTEIO: {EIO, EIO}, unix.EBADF: {EIO, EIO},
-		unix.ENODEV: {EIO, EIO}, unix.ENXIO: {EIO, EIO}, unix.ENOLCK: {EIO, EIO}, syscall.Errno(4000): {EIO, EIO},
+		unix.ENODEV: {EIO, EIO}, unix.ENXIO: {EIO, EIO}, unix.ENOLCK: {EIO, EIO},
+		unix.ECONNREFUSED: {EIO, EIO}, unix.EHOSTUNREACH: {EIO, EIO}, unix.ENETUNREACH: {EIO, EIO}, syscall.Errno(4000): {EIO, EIO},
 	} {
 		for _, err := range []error{errno, fmt.Errorf("node x: %w", fmt.Errorf("write: %w", errno))} {
 			require.Equal(t, want.plain, wireErrno(err, 0), "%v", errno)
@@ -115,6 +116,7 @@ func TestErrnosHaveRows(t *testing.T) {
 		"EEXIST": "at creating", "ENOENT": "at opening", "EISDIR": "at opening", "ELOOP": "at opening", "EMFILE": "at opening", "ENFILE": "at opening",
 		"ENOTTY": "asked whether a device can do something", "ENOSYS": "asked whether the kernel can do something",
 		"ECANCELED": "of operations the engine itself took back", "EBADFD": "of a ring that is not enabled", "ETIME": "of a wait that was bounded",
+		"EADDRINUSE": "another port of ours is tried", "EADDRNOTAVAIL": "another port of ours is tried", "EPROTONOSUPPORT": "at opening",
 	}
 	for _, dir := range []string{"../backends/*", "../blockcore"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
