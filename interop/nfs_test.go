@@ -2,6 +2,7 @@ package interop_test
 
 import (
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -22,6 +23,17 @@ const (
 	nfsSessions  = 3
 	nfsAnswers   = 3000 // at most, between two kills
 )
+
+// stockServer reports whether another server than ours is tried, which may be one that cannot be told ports: then the port mapper is at 111, which needs
+// root.
+func stockServer() bool { return os.Getenv("INTEROP_SERVER") != "" }
+
+func nasURL(nas *nfstest.Server) string {
+	if stockServer() {
+		return nas.StockURL("/export/disk.img")
+	}
+	return nas.URL("/export/disk.img")
+}
 
 // onNFS starts a server for a file of an NFS server, which a URL names.
 func onNFS(t *testing.T, url string, args ...string) *subject.Server {
@@ -89,7 +101,7 @@ func nfsSeed(t *testing.T) uint64 {
 func TestNFSPowerCuts(t *testing.T) {
 	cuts := envNumber(t, nfsKillsEnv, nfsKillsDefault)
 	seed := nfsSeed(t)
-	nas := nfstest.Start(t, nfstest.Options{OwnAddress: true, Seed: seed, WriteBytesMax: 64 << 10, ReadBytesMax: 64 << 10})
+	nas := nfstest.Start(t, nfstest.Options{OwnAddress: stockServer(), Seed: seed, WriteBytesMax: 64 << 10, ReadBytesMax: 64 << 10})
 	nas.Put("/export/disk.img", nfstest.File{SizeBytes: nfsDiskBytes})
 	ledger := verifier.NewVolatileLedger(nfsDiskBytes)
 	var total verifier.Tally
@@ -103,7 +115,7 @@ func TestNFSPowerCuts(t *testing.T) {
 // powerCuts is one round.
 func powerCuts(t *testing.T, nas *nfstest.Server, ledger *verifier.Ledger, seed uint64) verifier.Tally {
 	t.Helper()
-	server := onNFS(t, nas.StockURL("/export/disk.img"))
+	server := onNFS(t, nasURL(nas))
 	load := newNFSLoad(t, server, ledger, seed)
 	for range load.random.IntN(4) {
 		load.goOn()
@@ -141,9 +153,9 @@ var nfsFaults = []nfstest.Fault{
 // turn; at the end the disk is compared after an orderly stop, and after the NFS server's power is gone.
 func TestNFSFaultsUnderLoad(t *testing.T) {
 	seed := nfsSeed(t)
-	nas := nfstest.Start(t, nfstest.Options{OwnAddress: true, Seed: seed, WriteBytesMax: 32 << 10, ReadBytesMax: 32 << 10})
+	nas := nfstest.Start(t, nfstest.Options{OwnAddress: stockServer(), Seed: seed, WriteBytesMax: 32 << 10, ReadBytesMax: 32 << 10})
 	nas.Put("/export/disk.img", nfstest.File{SizeBytes: nfsDiskBytes})
-	server := onNFS(t, nas.StockURL("/export/disk.img"))
+	server := onNFS(t, nasURL(nas))
 	ledger := verifier.NewVolatileLedger(nfsDiskBytes)
 	load := newNFSLoad(t, server, ledger, seed)
 	for n, fault := range nfsFaults {

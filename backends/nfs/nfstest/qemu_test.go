@@ -1,3 +1,5 @@
+//go:build ganesha
+
 package nfstest
 
 import (
