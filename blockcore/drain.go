@@ -171,7 +171,8 @@ func (g *Graph) leave(d *Drained) {
 	delete(g.sections, d)
 }
 
-// forgetOver drops the sections that are over from the list: loops, which end them, do not take graph.mu. It is held.
+// forgetOver drops the sections that are over from the list: loops, which end them, take graph.mu for no more than a change that they make
+// themselves (atOnce). It is held.
 func (g *Graph) forgetOver() {
 	for d := range g.sections {
 		if d.isOver() {

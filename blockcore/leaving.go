@@ -19,7 +19,7 @@ func (g *Graph) Leaving() []*Node {
 	return slices.Collect(maps.Keys(g.leaving))
 }
 
-// forgetLeft drops the nodes that have left from the list: loops, which close them, do not take graph.mu. It is held.
+// forgetLeft drops the nodes that have left from the list: a loop that closes one does not take graph.mu for it. It is held.
 func (g *Graph) forgetLeft() {
 	for n, closes := range g.leaving {
 		if !closes.Load() && n.telling.Load() == 0 && n.InFlight() == 0 {
