@@ -37,6 +37,11 @@ func createImage(what control.NewImage) (undo func() error, err error) {
 	if sameFile(backing, what.Path) {
 		return nil, errors.New("Error: Trying to create an image with the same filename as the backing file")
 	}
+	for node, name := range what.InUse {
+		if nfs.IsURL(name) && sameFile(name, what.Path) { // a file of this machine is locked
+			return nil, fmt.Errorf("'%s' is the file of node '%s'; choose another name", what.Path, node)
+		}
+	}
 	file, err := (&imageCreate{exclusive: what.Exclusive}).createFile(patient(what.Path))
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("'%s' is there already; choose another name, or say the file to have it made anew", what.Path)

@@ -79,7 +79,7 @@ func sniffNFS(options nfs.Options, creates bool) string {
 	r, err := nfs.NewReader(options)
 	if err != nil {
 		if creates {
-			return formatByName(path.Base(options.Path))
+			return formatByName(options.URL())
 		}
 		return "raw" // opening it will say why
 	}

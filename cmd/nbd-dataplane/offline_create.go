@@ -96,6 +96,9 @@ func (t *imageCreate) run() error {
 
 // formatByName is the format that a new file of that name is to have.
 func formatByName(path string) string {
+	if options, _, err := nfs.ParseURL(path); err == nil {
+		path = options.Path
+	}
 	if strings.HasSuffix(path, ".qcow2") {
 		return "qcow2"
 	}

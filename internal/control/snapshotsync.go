@@ -16,6 +16,8 @@ type NewImage struct {
 	// Backing is the file below, and BackingFormat how it is to be read.
 	Backing, BackingFormat string
 	Exclusive              bool // no file is there
+	// InUse are the files that nodes have open, by the names of the nodes.
+	InUse map[string]string
 }
 
 type snapshotSyncArgs struct {
@@ -67,6 +69,17 @@ func (s *snapshotSyncAction) drained(ctx context.Context, p *Plane) (_ []*blockc
 	return []*blockcore.Node{s.node, s.above}, nil
 }
 
+// filesInUse are the files that nodes have open.
+func (p *Plane) filesInUse() map[string]string {
+	files := map[string]string{}
+	for _, n := range p.graph.Nodes() {
+		if f, ok := n.Driver().(filenamer); ok {
+			files[n.Name()] = f.Path()
+		}
+	}
+	return files
+}
+
 // formatOf is the format that a file below an image is said to have: what has none is raw.
 func (p *Plane) formatOf(n *blockcore.Node) string {
 	switch driver, _ := p.describe(n); driver {
@@ -87,6 +100,7 @@ func (s *snapshotSyncAction) make(p *Plane) (err error) {
 	below := keeperBelow(s.node).node
 	s.undo, err = p.options.CreateImage(NewImage{
 		Path: s.args.File, Format: s.args.Format, SizeBytes: s.node.Size(), Backing: p.wholeFileOf(below), BackingFormat: p.formatOf(below), Exclusive: s.args.Exclusive,
+		InUse: p.filesInUse(),
 	})
 	return err
 }
