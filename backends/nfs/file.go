@@ -24,6 +24,7 @@ type File struct {
 	readMax  int
 	writeMax int
 	fileMax  int64
+	used     int64 // space that it took when it was opened
 	readOnly bool
 	onHealth func(Health)
 	noFlush  bool
@@ -81,7 +82,7 @@ func newFile(o *Options, d *dialer, found wire.Found, sizes wire.Sizes, fd int) 
 		url: o.URL(), dialer: d, handle: found.Handle, readMax: int(sizes.ReadMax), writeMax: int(sizes.WriteMax),
 		fileMax: int64(min(sizes.FileMax, 1<<63-1)), timeout: o.Timeout, readOnly: o.ReadOnly, onHealth: o.OnHealth,
 		noFlush: o.NoFlush, through: o.Writethrough, guard: o.Guard, align: 1,
-		eof: int64(found.Attributes.SizeBytes),
+		eof: int64(found.Attributes.SizeBytes), used: int64(min(found.Attributes.UsedBytes, 1<<63-1)),
 	}
 	if f.guard != nil {
 		f.align = sectorBytes
@@ -101,6 +102,9 @@ func roundUp(n int64) int64 { return (n + sectorBytes - 1) &^ (sectorBytes - 1) 
 
 // Size returns the length. Safe from anywhere.
 func (f *File) Size() int64 { return f.size.Load() }
+
+// UsedBytes returns how much space the file took at the server when it was opened. Safe from anywhere.
+func (f *File) UsedBytes() int64 { return f.used }
 
 // Path returns the name by which the file can be opened again. Safe from anywhere.
 func (f *File) Path() string { return f.url }

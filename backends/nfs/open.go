@@ -134,6 +134,9 @@ func (w *walker) open() (*File, error) {
 	return newFile(w.o, w.dialer, found, sizes, fd), nil
 }
 
+// atDirectory begins what is being done when a directory above the file cannot be had.
+const atDirectory = "look up the directory "
+
 // directory mounts the directory of the file, or the nearest one above it that the server lets be mounted, goes down from there, and
 // leaves a connection to the NFS program.
 func (w *walker) directory() (dir wire.Handle, name string, err error) {
@@ -157,6 +160,7 @@ func (w *walker) directory() (dir wire.Handle, name string, err error) {
 	for _, step := range below {
 		found, err := w.lookup(dir, step)
 		if err != nil {
+			w.doing = atDirectory + step
 			return nil, "", err
 		}
 		dir = found.Handle
@@ -302,8 +306,11 @@ type OpenError struct {
 	Err                error
 }
 
-func (e *OpenError) Error() string {
-	text := fmt.Sprintf("%s: %s: %v", e.URL, e.Doing, e.Err)
+func (e *OpenError) Error() string { return e.URL + ": " + e.Why() }
+
+// Why is the error without the name of the file.
+func (e *OpenError) Why() string {
+	text := fmt.Sprintf("%s: %v", e.Doing, e.Err)
 	if e.Remedy != "" {
 		text += "; " + e.Remedy
 	}
@@ -348,6 +355,8 @@ func (w *walker) remedy(err error) string {
 		return "check what the server exports (showmount -e " + w.o.Host + ")"
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return "change the mode of the file or of its directory, or give another uid= and gid="
+	case errors.Is(err, syscall.ENOENT) && strings.HasPrefix(w.doing, atDirectory):
+		return "make the directory first"
 	case errors.Is(err, syscall.ENOENT):
 		return "create the file first, or let --create=SIZE make it"
 	case errors.Is(err, syscall.ESTALE):

@@ -57,12 +57,11 @@ func (o *fileCreation) make() error {
 		return err
 	}
 	defer file.Close()
-	disk := offline.Disk{File: file.File}
 	size := o.Size + (sector-o.Size%sector)%sector
-	if err := disk.Truncate(size); err != nil {
+	if err := file.Truncate(size); err != nil {
 		return fmt.Errorf("Could not resize file: %s", pathText(err))
 	}
-	if err := offline.Preallocate(disk, 0, size, how, nil); err != nil {
+	if err := offline.Preallocate(file.storage, 0, size, how, nil); err != nil {
 		return fmt.Errorf("Could not preallocate data for the new file: %s", pathText(err))
 	}
 	return nil

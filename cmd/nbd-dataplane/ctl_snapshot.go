@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"nbd-dataplane/backends/nfs"
 )
 
 func (t *ctl) newSnapshot() *cobra.Command {
@@ -177,6 +179,9 @@ var dated = regexp.MustCompile(`\.[0-9]{8}-[0-9]{6}(-[0-9]+)?$`)
 
 // overlay is the file for the overlay of a node: next to its image, if no other was said.
 func (o *snapshotOrder) overlay(m *monitor, node string) (string, error) {
+	if nfs.IsURL(o.file) {
+		return o.file, nil
+	}
 	if o.file != "" {
 		path, err := filepath.Abs(o.file) // the server has another working directory
 		if err != nil {
@@ -188,13 +193,30 @@ func (o *snapshotOrder) overlay(m *monitor, node string) (string, error) {
 	switch _, isURL := protocolOf(image.Path); {
 	case err != nil:
 		return "", err
+	case nfs.IsURL(image.Path):
+		return o.overlayOnNFS(image.Path)
 	case isURL || image.Path == "":
 		return "", usagef("node %s lies in no file, next to which the overlay could be; say --file PATH", printable(node))
 	case strings.HasPrefix(image.Path, "/dev/"):
 		return "", usagef("node %s is a device; say with --file PATH where the overlay is to be", printable(node))
 	}
-	base := strings.TrimSuffix(image.Path, filepath.Ext(image.Path))
-	return dated.ReplaceAllString(base, "") + "." + strings.ReplaceAll(o.name, "/", "-") + "." + o.format, nil
+	return o.overlayOf(image.Path), nil
+}
+
+// overlayOf is the name of an overlay next to an image.
+func (o *snapshotOrder) overlayOf(image string) string {
+	base := strings.TrimSuffix(image, filepath.Ext(image))
+	return dated.ReplaceAllString(base, "") + "." + strings.ReplaceAll(o.name, "/", "-") + "." + o.format
+}
+
+// overlayOnNFS is the URL of an overlay next to the image of a URL.
+func (o *snapshotOrder) overlayOnNFS(image string) (string, error) {
+	options, _, err := nfs.ParseURL(image)
+	if err != nil {
+		return "", err
+	}
+	options.Path = o.overlayOf(options.Path)
+	return options.URL(), nil
 }
 
 // nodeNamed finds a node.

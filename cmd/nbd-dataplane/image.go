@@ -23,7 +23,7 @@ type image struct {
 	isNull  bool
 	raw     raw.Options
 	null    null.Options
-	nfs     *nfs.Options // of a file on an NFS server without a format; nil = it is none
+	nfs     *nfs.Options // of a file on an NFS server; nil = it is none
 	ignored []string     // options of that file that change nothing
 	node    *keyval.Set  // of a format that the control plane opens: its options; nil = it is raw, or null
 	// nodeKind is the driver of node; "" = qcow2.
@@ -162,10 +162,13 @@ func couldNotOpen(o *raw.Options, err error) error {
 	return err
 }
 
-// creates says that opening will make the file.
+// creates says that the file is to be made. Whether one on an NFS server is there only making it will tell.
 func (img *image) creates() bool {
+	if img.isNull || img.raw.CreateBytes == 0 {
+		return false
+	}
 	_, err := os.Stat(img.raw.Path)
-	return !img.isNull && img.nfs == nil && img.raw.CreateBytes > 0 && errors.Is(err, fs.ErrNotExist)
+	return img.nfs != nil || errors.Is(err, fs.ErrNotExist)
 }
 
 // probingWarning is what QEMU says when it had to guess and the guest could make it guess otherwise next time.

@@ -19,6 +19,9 @@ type console struct {
 	out, err io.Writer
 }
 
+// warn tells of what is odd and no error.
+func (c console) warn(text string) { fmt.Fprintf(c.err, "%s: warning: %s\n", programName, text) }
+
 func main() {
 	c := console{out: os.Stdout, err: newPatientWriter(os.Stderr)}
 	switch filepath.Base(os.Args[0]) {

@@ -93,10 +93,10 @@ func (img *image) driver() string {
 		return "null-co"
 	}
 	switch {
-	case img.nfs != nil:
-		return driverNFS
 	case img.node != nil:
 		return formatQcow2
+	case img.nfs != nil:
+		return driverNFS
 	}
 	return "file"
 }

@@ -3,12 +3,26 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"time"
 
+	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/backends/qcow2/offline"
 	"nbd-dataplane/internal/control"
 )
+
+// creationMax is how long a monitor waits for an NFS server that does not answer while an image is made there.
+const creationMax = 30 * time.Second
+
+// patient is the name of a file for which nobody waits for ever.
+func patient(name string) string {
+	options, _, err := nfs.ParseURL(name)
+	if err != nil || options.Timeout != 0 {
+		return name
+	}
+	options.Timeout = creationMax
+	return options.URL()
+}
 
 // createImage makes an image above another one for a monitor, in QEMU's words. undo removes a file that was not there before.
 func createImage(what control.NewImage) (undo func() error, err error) {
@@ -20,34 +34,28 @@ func createImage(what control.NewImage) (undo func() error, err error) {
 		return nil, fmt.Errorf("Unknown file format '%s'", what.Format)
 	}
 	backing := what.Backing
-	if _, isURL := protocolOf(backing); !isURL && sameFile(backing, what.Path) {
+	if sameFile(backing, what.Path) {
 		return nil, errors.New("Error: Trying to create an image with the same filename as the backing file")
 	}
-	undo = func() error { return nil }
-	switch there := exists(what.Path); {
-	case there && what.Exclusive:
-		return nil, fmt.Errorf("'%s' is there already; choose another name, or say the file to have it made anew", what.Path)
-	case !there:
-		undo = func() error { return os.Remove(what.Path) }
+	for node, name := range what.InUse {
+		if nfs.IsURL(name) && sameFile(name, what.Path) { // a file of this machine is locked
+			return nil, fmt.Errorf("'%s' is the file of node '%s'; choose another name", what.Path, node)
+		}
 	}
-	file, err := (&imageCreate{}).createFile(what.Path)
+	file, err := (&imageCreate{exclusive: what.Exclusive}).createFile(patient(what.Path))
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("'%s' is there already; choose another name, or say the file to have it made anew", what.Path)
+	}
 	if err != nil {
 		return nil, err
 	}
-	err = offline.Create(offline.Disk{File: file.File}, nil,
-		offline.CreateOptions{SizeBytes: what.SizeBytes, Backing: backing, BackingFormat: what.BackingFormat}, nil)
+	undo = func() error { return nil }
+	if file.made {
+		undo = func() error { return removeStorage(what.Path) }
+	}
+	err = offline.Create(file.storage, nil, offline.CreateOptions{SizeBytes: what.SizeBytes, Backing: backing, BackingFormat: what.BackingFormat}, nil)
 	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, errors.Join(createError(err), undo())
 	}
 	return undo, nil
-}
-
-// sameFile reports whether two names are of one file.
-func sameFile(a, b string) bool {
-	one, err := os.Stat(a)
-	if err != nil {
-		return filepath.Clean(a) == filepath.Clean(b)
-	}
-	other, err := os.Stat(b)
-	return err == nil && os.SameFile(one, other)
 }

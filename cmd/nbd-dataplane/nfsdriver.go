@@ -83,27 +83,35 @@ func warnIgnored(warn func(string), keys []string) {
 	}
 }
 
-// putNFS writes options down as blockdev-add takes them.
+// nfsNumbers tells the options of a file that are numbers and were given, by the names of blockdev-add.
+func nfsNumbers(o *nfs.Options, put func(key string, v int64)) {
+	for key, id := range map[string]*uint32{"user": o.UID, "group": o.GID} {
+		if id != nil {
+			put(key, int64(*id))
+		}
+	}
+	for key, v := range map[string]int{
+		"tcp-syn-count": o.SynCount, "connections": o.Connections, "timeout": int(o.Timeout / time.Second), "nfsport": o.NFSPort, "mountport": o.MountPort,
+	} {
+		if v > 0 {
+			put(key, int64(v))
+		}
+	}
+}
+
+// putNFS writes options down as a command line has them.
 func putNFS(set *keyval.Set, prefix string, o *nfs.Options) {
 	set.Put(prefix+"server.type", "inet")
 	set.Put(prefix+"server.host", o.Host)
 	set.Put(prefix+"path", o.Path)
-	put := func(key string, v int64, has bool) {
-		if has {
-			set.Put(prefix+key, strconv.FormatInt(v, 10))
-		}
-	}
-	if o.UID != nil {
-		put("user", int64(*o.UID), true)
-	}
-	if o.GID != nil {
-		put("group", int64(*o.GID), true)
-	}
-	put("tcp-syn-count", int64(o.SynCount), o.SynCount > 0)
-	put("connections", int64(o.Connections), o.Connections > 0)
-	put("timeout", int64(o.Timeout/time.Second), o.Timeout > 0)
-	put("nfsport", int64(o.NFSPort), o.NFSPort > 0)
-	put("mountport", int64(o.MountPort), o.MountPort > 0)
+	nfsNumbers(o, func(key string, v int64) { set.Put(prefix+key, strconv.FormatInt(v, 10)) })
+}
+
+// nfsFields are options as blockdev-add takes them.
+func nfsFields(o *nfs.Options) map[string]any {
+	fields := map[string]any{"driver": driverNFS, "server": map[string]string{"type": "inet", "host": o.Host}, "path": o.Path}
+	nfsNumbers(o, func(key string, v int64) { fields[key] = v })
+	return fields
 }
 
 // nfsDriver opens files on NFS servers.

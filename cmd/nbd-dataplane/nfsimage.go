@@ -1,8 +1,8 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
-	"fmt"
 	"path"
 
 	"nbd-dataplane/backends/nfs"
@@ -57,19 +57,16 @@ func (img *image) takeNFS(options nfs.Options, format string) error {
 	if format == "" {
 		format = sniffNFS(options, img.raw.CreateBytes > 0)
 	}
+	img.nfs = &options
 	if format != formatQcow2 {
 		if err := checkFormat(img.display, format); err != nil {
 			return err
 		}
-		img.nfs = &options
 		if img.raw.Offset > 0 { // there is a window on it, which is another node
 			img.node, img.nodeKind = &keyval.Set{}, driverNFS
 			putNFS(img.node, "", &options)
 		}
 		return nil
-	}
-	if img.raw.CreateBytes > 0 {
-		return fmt.Errorf("%s: --create makes files without a format on NFS; make it with blockdev-create", img.display)
 	}
 	img.node = &keyval.Set{}
 	img.node.Put("file.driver", driverNFS)
@@ -82,7 +79,7 @@ func sniffNFS(options nfs.Options, creates bool) string {
 	r, err := nfs.NewReader(options)
 	if err != nil {
 		if creates {
-			return formatByName(path.Base(options.Path))
+			return formatByName(options.URL())
 		}
 		return "raw" // opening it will say why
 	}
@@ -106,31 +103,6 @@ func (img *image) openNFS(warn func(string), tell func(nfs.Health)) (blockcore.D
 	return f, nil
 }
 
-// createNFS makes the file for --create, unless it is there.
-func (s *session) createNFS(img *image) error {
-	if img.nfs == nil || img.raw.CreateBytes == 0 {
-		return nil
-	}
-	if len(s.o.createOptions) > 0 {
-		return openError(img.display, errors.New("--create-options: files on NFS are made without any; leave it out"))
-	}
-	made, err := nfs.Create(*img.nfs, img.raw.CreateBytes)
-	if err != nil {
-		return openError(img.display, err)
-	}
-	if made {
-		s.madeNFS = append(s.madeNFS, *img.nfs)
-	}
-	return nil
-}
-
-// unmakeNFS removes what createNFS has made.
-func (s *session) unmakeNFS() {
-	for _, options := range s.madeNFS {
-		_ = nfs.Remove(options) // the start has failed already, and said why
-	}
-}
-
 // nfsBeside is the file that an image on NFS calls name.
 func nfsBeside(image, name string) (nfs.Options, error) {
 	if nfs.IsURL(name) {
@@ -145,7 +117,10 @@ func nfsBeside(image, name string) (nfs.Options, error) {
 }
 
 // isNFS reports whether a file that an image names is on an NFS server: by its name, or since it lies beside the image.
-func isNFS(image, name string) bool { return nfs.IsURL(name) || nfs.IsURL(image) && !path.IsAbs(name) }
+func isNFS(image, name string) bool {
+	_, isURL := protocolOf(name)
+	return nfs.IsURL(name) || nfs.IsURL(image) && !path.IsAbs(name) && !isURL
+}
 
 // describeNFS returns the options of a file on an NFS server that an image names.
 func describeNFS(image, name, format string) (qmp.Value, error) {
@@ -156,14 +131,13 @@ func describeNFS(image, name, format string) (qmp.Value, error) {
 	if format == "" {
 		format = sniffNFS(options, false)
 	}
-	set := &keyval.Set{}
-	prefix := "file."
-	if format == "raw" || format == driverNFS || format == "file" {
-		prefix = ""
-	} else {
-		set.Put("driver", format)
+	v := nfsFields(&options)
+	if format != "raw" && format != driverNFS && format != "file" {
+		v = map[string]any{"driver": format, "file": v}
 	}
-	set.Put(prefix+"driver", driverNFS)
-	putNFS(set, prefix, &options)
-	return qmp.ParseOptions(set.All())
+	text, err := json.Marshal(v)
+	if err != nil {
+		return qmp.Value{}, err
+	}
+	return qmp.ParseValue(text)
 }

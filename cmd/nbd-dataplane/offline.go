@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/backends/qcow2/offline"
 	"nbd-dataplane/backends/raw"
@@ -60,9 +60,11 @@ type imageFlags struct {
 	output string
 	quiet  bool
 	share  bool // no locks, for reading what others write
+	warn   func(string)
 }
 
-func (f *imageFlags) add(cmd *cobra.Command, names string) {
+func (f *imageFlags) add(c console, cmd *cobra.Command, names string) {
+	f.warn = c.warn
 	flags := cmd.Flags()
 	for _, name := range strings.Fields(names) {
 		switch name {
@@ -99,29 +101,29 @@ func (f *imageFlags) json() (bool, error) {
 
 // imageFile is an image's file, opened and locked.
 type imageFile struct {
-	*os.File
+	storage
 	format string
-	lock   interface{ Close() error }
+	made   bool // it was not there before
 }
 
-func (f *imageFile) Close() error {
-	if f.lock != nil {
-		f.lock.Close()
+// closing closes a file at the end of what changes it: what could not be stored is an error.
+func (f *imageFile) closing(path string, err *error) {
+	if failure := f.Close(); failure != nil && *err == nil {
+		*err = failed(fmt.Errorf("Could not write to '%s': %s", path, pathText(failure)))
 	}
-	return f.File.Close()
 }
 
 // openFile opens and locks a file and finds out what format it has.
 func (f *imageFlags) openFile(path string, write bool) (*imageFile, error) {
-	how := os.O_RDONLY
-	if write {
-		how = os.O_RDWR
-	}
-	file, err := os.OpenFile(strings.TrimPrefix(path, "file:"), how, 0)
+	file, err := openStorage(path, write, f.warn)
 	if err != nil {
-		return nil, couldNot(path, fmt.Errorf("Could not open '%s': %s", path, pathText(err)))
+		text := openText(path, err)
+		if !nfs.IsURL(path) {
+			text = fmt.Sprintf("Could not open '%s': %s", path, text) // QEMU's driver says it as well
+		}
+		return nil, couldNot(path, errors.New(text))
 	}
-	opened := &imageFile{File: file, format: f.format}
+	opened := &imageFile{storage: file, format: f.format}
 	if err := opened.prepare(f, path, write); err != nil {
 		opened.Close()
 		return nil, couldNot(path, err)
@@ -130,37 +132,33 @@ func (f *imageFlags) openFile(path string, write bool) (*imageFile, error) {
 }
 
 func (f *imageFile) prepare(flags *imageFlags, path string, write bool) error {
-	if st, err := f.Stat(); err != nil || st.IsDir() {
-		return errors.New("The 'file' driver requires 'filename' to be a regular file")
+	err := f.hold(write, flags.share)
+	var conflict *raw.LockError
+	switch {
+	case errors.As(err, &conflict):
+		return fmt.Errorf("%s. Is another process using the image [%s]?", conflict.Message(), path)
+	case err != nil:
+		return err
 	}
 	if f.format == "" {
-		size, err := offline.Disk{File: f.File}.Size()
+		size, err := f.Size()
 		if err != nil {
 			return err
 		}
-		f.format = sniffIn(f.File, size)
+		f.format = sniffIn(f, size)
 	}
-	if f.format != "raw" && f.format != "qcow2" {
-		if otherFormats[f.format] {
-			return fmt.Errorf("the image format %s is not supported by this version", f.format)
-		}
-		return fmt.Errorf("Unknown driver '%s'", f.format)
-	}
-	if flags.share {
+	switch {
+	case f.format == "raw", f.format == formatQcow2:
 		return nil
+	case otherFormats[f.format]:
+		return fmt.Errorf("the image format %s is not supported by this version", f.format)
 	}
-	held, err := raw.Hold(f.File, write)
-	var conflict *raw.LockError
-	if errors.As(err, &conflict) {
-		return fmt.Errorf("%s. Is another process using the image [%s]?", conflict.Message(), path)
-	}
-	f.lock = held
-	return err
+	return fmt.Errorf("Unknown driver '%s'", f.format)
 }
 
 // open opens a qcow2 image.
 func (f *imageFile) open(path string, mode format.Mode) (*offline.Image, error) {
-	im, err := offline.Open(offline.Disk{File: f.File}, mode)
+	im, err := offline.Open(f.storage, mode)
 	if err != nil {
 		return nil, couldNot(path, err)
 	}

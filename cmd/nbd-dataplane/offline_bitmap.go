@@ -82,11 +82,11 @@ func newImageBitmap(c console) *cobra.Command {
 	cmd.Flags().StringVarP(&t.sourceFile, "source-file", "b", "", "the image that has SOURCE, another `FILE`")
 	cmd.Flags().StringVarP(&t.sourceFormat, "source-format", "F", "", "`FMT` of that file")
 	cmd.Flags().StringVarP(&t.granularity, "granularity", "g", "", "how many bytes one bit of a new bitmap stands for, a power of two")
-	t.add(cmd, "format")
+	t.add(c, cmd, "format")
 	return cmd
 }
 
-func (t *imageBitmap) run(path, name string) error {
+func (t *imageBitmap) run(path, name string) (err error) {
 	if err := t.judge(); err != nil {
 		return failed(err)
 	}
@@ -94,7 +94,7 @@ func (t *imageBitmap) run(path, name string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer file.closing(path, &err)
 	if file.format != "qcow2" {
 		return failed(fmt.Errorf("Operation %s on bitmap %s failed: Can't store persistent bitmaps: %s", t.actions[0].what, name, strerror(syscall.ENOTSUP)))
 	}

@@ -47,7 +47,7 @@ func newImageCheck(c console) *cobra.Command {
 		Args:    oneImage,
 		RunE:    func(_ *cobra.Command, args []string) error { return t.run(args[0]) },
 	}
-	t.add(cmd, "quiet format output force-share")
+	t.add(c, cmd, "quiet format output force-share")
 	cmd.Flags().StringVarP(&t.repair, "repair", "r", "", "repair `WHAT`: leaks or all")
 	completes(cmd, "repair", "leaks", "all")
 	cmd.Flags().BoolVarP(&t.progress, "progress", "p", false, "show how much is done")
@@ -62,7 +62,7 @@ type imageChecker struct {
 	progress bool
 }
 
-func (t *imageChecker) run(path string) error {
+func (t *imageChecker) run(path string) (err error) {
 	asJSON, err := t.json()
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (t *imageChecker) run(path string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer file.closing(path, &err)
 	if file.format != "qcow2" {
 		return &failure{statusUnchecked, fmt.Errorf("This image format does not support checks")}
 	}

@@ -3,11 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/backends/qcow2/offline"
 	"nbd-dataplane/internal/keyval"
@@ -16,19 +17,21 @@ import (
 // imageCreate is one run of image create.
 type imageCreate struct {
 	c                      console
+	warn                   func(string) // may be nil
 	path, sizeText         string
 	format                 string
 	options                []string
 	backing, backingFormat string
 	unchecked              bool // nobody looks at the backing file
 	quiet, progress        bool
+	exclusive              bool // no file is there
 
 	given map[string]string // options by name, as they are printed
 	what  offline.CreateOptions
 }
 
 func newImageCreate(c console) *cobra.Command {
-	t := &imageCreate{c: c}
+	t := &imageCreate{warn: c.warn, c: c}
 	cmd := &cobra.Command{
 		Use:   "create [-q] [-f FMT] [-b FILE [-F FMT]] [-u] [-o OPTIONS] FILE [SIZE]",
 		Short: "Create an image",
@@ -93,6 +96,9 @@ func (t *imageCreate) run() error {
 
 // formatByName is the format that a new file of that name is to have.
 func formatByName(path string) string {
+	if options, _, err := nfs.ParseURL(path); err == nil {
+		path = options.Path
+	}
 	if strings.HasSuffix(path, ".qcow2") {
 		return "qcow2"
 	}
@@ -110,14 +116,17 @@ func (t *imageCreate) wrong(err error) error {
 
 // createFile opens a new file; what was there is gone.
 func (t *imageCreate) createFile(path string) (*imageFile, error) {
-	if _, isURL := protocolOf(path); isURL && !strings.HasPrefix(path, "file:") {
+	if _, isURL := protocolOf(path); isURL && !strings.HasPrefix(path, "file:") && !nfs.IsURL(path) {
 		return nil, fmt.Errorf("Unknown protocol '%s'", strings.SplitN(path, ":", 2)[0])
 	}
-	f, err := os.OpenFile(strings.TrimPrefix(path, "file:"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("Could not create '%s': %s", path, pathText(err))
+	f, made, err := newStorage(path, t.exclusive, t.warn)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("Could not create '%s': %s", path, openText(path, err))
 	}
-	file := &imageFile{File: f, format: "raw"}
+	file := &imageFile{storage: f, format: "raw", made: made}
 	err = file.prepare(&imageFlags{}, path, true)
 	if err == nil {
 		err = f.Truncate(0) // only now: somebody could have been using it
@@ -129,36 +138,33 @@ func (t *imageCreate) createFile(path string) (*imageFile, error) {
 	return file, nil
 }
 
-func (t *imageCreate) createQcow2() error {
+func (t *imageCreate) createQcow2() (err error) {
+	if err := checkSpace(t.path, t.what.Preallocation); err != nil {
+		return t.wrong(err)
+	}
 	file, err := t.createFile(t.path)
 	if err != nil {
 		return t.wrong(err)
 	}
-	defer file.Close()
+	defer file.closing(t.path, &err)
 	var data offline.File
 	if t.what.DataFile != "" {
-		dataFile, err := t.createFile(t.what.DataFile)
-		if err != nil {
-			return t.wrong(err)
+		name := dataFileOf(t.path, t.what.DataFile)
+		dataFile, failure := t.createFile(name)
+		if failure != nil {
+			return t.wrong(failure)
 		}
-		defer dataFile.Close()
-		data = offline.Disk{File: dataFile.File}
+		defer dataFile.closing(name, &err)
+		data = dataFile.storage
 	}
 	bar := newProgressBar(t.c.err, t.progress)
-	err = offline.Create(offline.Disk{File: file.File}, data, t.what, bar.show)
+	err = offline.Create(file.storage, data, t.what, bar.show)
 	bar.end()
 	if err != nil {
-		file.discard()
+		file.discard() // what was there is gone already
 		return t.wrong(createError(err))
 	}
 	return nil
-}
-
-// discard removes a file in which no image could be made; what was there is gone already. A device stays.
-func (f *imageFile) discard() {
-	if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
-		_ = os.Remove(f.Name())
-	}
 }
 
 // createError is QEMU's text.
@@ -171,23 +177,26 @@ func createError(err error) error {
 }
 
 // createRaw makes a file of that size.
-func (t *imageCreate) createRaw() error {
+func (t *imageCreate) createRaw() (err error) {
 	if value, given := t.given["preallocation"]; given {
 		if err := setPreallocation(&t.what, value); err != nil || t.what.Preallocation == offline.PreallocationMetadata {
 			return t.wrong(fmt.Errorf("Parameter 'preallocation' does not accept value '%s'", value))
 		}
 	}
+	if err := checkSpace(t.path, t.what.Preallocation); err != nil {
+		return t.wrong(err)
+	}
 	file, err := t.createFile(t.path)
 	if err != nil {
 		return t.wrong(err)
 	}
-	defer file.Close()
-	disk, size := offline.Disk{File: file.File}, t.what.SizeBytes
-	if err := disk.Truncate(size); err != nil {
+	defer file.closing(t.path, &err)
+	size := t.what.SizeBytes
+	if err := file.Truncate(size); err != nil {
 		return t.wrong(fmt.Errorf("Could not resize file: %s", pathText(err)))
 	}
 	bar := newProgressBar(t.c.err, t.progress)
-	err = offline.Preallocate(disk, 0, size, t.what.Preallocation, bar.show)
+	err = offline.Preallocate(file.storage, 0, size, t.what.Preallocation, bar.show)
 	bar.end()
 	if err != nil {
 		return t.wrong(fmt.Errorf("Could not preallocate data for the new file: %s", pathText(err)))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/internal/keyval"
 )
 
@@ -35,7 +36,7 @@ func (t *imageCreate) findSize() error {
 // lookAtBacking opens the backing file, whose size is the new disk's unless that is known.
 func (t *imageCreate) lookAtBacking(name string, known bool) error {
 	full := besideImage(t.path, name)
-	if full == t.path {
+	if sameFile(full, t.path) {
 		return errors.New("Error: Trying to create an image with the same filename as the backing file")
 	}
 	if t.unchecked {
@@ -45,7 +46,7 @@ func (t *imageCreate) lookAtBacking(name string, known bool) error {
 	info, err := flags.describeOne(full)
 	if err != nil {
 		text := err.Error()
-		if !exists(full) {
+		if !nfs.IsURL(full) && !exists(full) {
 			text = fmt.Sprintf("Could not open '%s': No such file or directory", full)
 		}
 		return fmt.Errorf("%s\nCould not open backing image.", text)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -98,7 +97,7 @@ func newImageInfo(c console) *cobra.Command {
 			return nil
 		},
 	}
-	f.add(cmd, "format output force-share")
+	f.add(c, cmd, "format output force-share")
 	cmd.Flags().BoolVar(&chain, "backing-chain", false, "describe the backing files as well")
 	return cmd
 }
@@ -131,16 +130,9 @@ func (f *imageFlags) describeOne(path string) (*imageInfo, error) {
 		return nil, err
 	}
 	defer file.Close()
-	st, err := file.Stat()
-	if err != nil {
-		return nil, couldNot(path, err)
-	}
-	info := &imageInfo{Filename: path, Format: file.format}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		info.ActualSize = sys.Blocks * sectorBytes
-	}
+	info := &imageInfo{Filename: path, Format: file.format, ActualSize: file.usedBytes()}
 	if file.format == "raw" {
-		size, err := offline.Disk{File: file.File}.Size()
+		size, err := file.Size()
 		info.VirtualSize = uint64(size+sectorBytes-1) &^ (sectorBytes - 1)
 		return info, err
 	}
@@ -191,9 +183,22 @@ func besideImage(image, name string) string {
 	if protocol, isURL := protocolOf(name); filepath.IsAbs(name) || isURL && protocol != "file" {
 		return name
 	}
+	if isNFS(image, name) {
+		if options, err := nfsBeside(image, name); err == nil {
+			return options.URL()
+		}
+	}
 	name = strings.TrimPrefix(name, "file:")
 	at := strings.LastIndexByte(image, '/')
 	return image[:at+1] + name
+}
+
+// dataFileOf is the name of the external data file of an image: as it is, and for an image on an NFS server one beside it.
+func dataFileOf(image, name string) string {
+	if isNFS(image, name) {
+		return besideImage(image, name)
+	}
+	return name
 }
 
 func describeSnapshot(s *format.Snapshot) snapshotInfo {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"regexp"
@@ -11,11 +12,13 @@ var emptyList = regexp.MustCompile(`(?m)^( *)(.*)\[\](,?)$`)
 
 // writeQEMUJSON writes a value as QEMU prints it.
 func writeQEMUJSON(w io.Writer, value any) error {
-	text, err := json.MarshalIndent(value, "", "    ")
-	if err != nil {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // a URL is to be read by people as well
+	encoder.SetIndent("", "    ")
+	if err := encoder.Encode(value); err != nil {
 		return err
 	}
-	text = emptyList.ReplaceAll(text, []byte("$1$2[\n$1]$3"))
-	_, err = w.Write(append(text, '\n'))
+	_, err := w.Write(emptyList.ReplaceAll(text.Bytes(), []byte("$1$2[\n$1]$3")))
 	return err
 }

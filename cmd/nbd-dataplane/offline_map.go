@@ -42,7 +42,7 @@ func newImageMap(c console) *cobra.Command {
 		Args:    oneImage,
 		RunE:    func(_ *cobra.Command, args []string) error { return t.run(args[0]) },
 	}
-	t.add(cmd, "format output force-share")
+	t.add(c, cmd, "format output force-share")
 	cmd.Flags().StringVarP(&t.from, "start-offset", "s", "0", "begin at `OFFSET`")
 	cmd.Flags().StringVarP(&t.length, "max-length", "l", "", "end after `LENGTH`")
 	return cmd
@@ -215,7 +215,7 @@ type mapLayer struct {
 }
 
 func (l *mapLayer) fileBytes() int64 {
-	size, err := offline.Disk{File: l.file.File}.Size()
+	size, err := l.file.Size()
 	if err != nil {
 		return 0
 	}
@@ -224,7 +224,7 @@ func (l *mapLayer) fileBytes() int64 {
 
 func (l *mapLayer) extents(from, to int64, visit func(mapEntry) error) error {
 	if l.im == nil {
-		return holes(l.file.File, from, min(to, l.sizeBytes), func(at, length int64, hole bool) error {
+		return l.file.holes(from, min(to, l.sizeBytes), func(at, length int64, hole bool) error {
 			return visit(mapEntry{start: at, length: length, present: true, zero: hole, data: !hole, offset: at})
 		})
 	}
@@ -239,7 +239,7 @@ func (l *mapLayer) extents(from, to int64, visit func(mapEntry) error) error {
 		if e.Kind != format.Normal || !l.sparse {
 			return visit(entry)
 		}
-		return holes(l.file.File, e.Offset, e.Offset+e.Length, func(at, length int64, hole bool) error {
+		return l.file.holes(e.Offset, e.Offset+e.Length, func(at, length int64, hole bool) error {
 			part := entry
 			part.start, part.length, part.offset, part.zero = e.At+at-e.Offset, length, at, hole
 			return visit(part)

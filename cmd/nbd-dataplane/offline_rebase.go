@@ -33,11 +33,11 @@ func newImageRebase(c console) *cobra.Command {
 	flags.BoolVarP(&t.unsafe, "unsafe", "u", false, "change the name only")
 	flags.StringVarP(&t.backing, "backing", "b", "", "the new backing `FILE`")
 	flags.StringVarP(&t.backingFormat, "backing-format", "F", "", "`FMT` of the new backing file")
-	t.add(cmd, "quiet format")
+	t.add(c, cmd, "quiet format")
 	return cmd
 }
 
-func (t *imageRebase) run(path string) error {
+func (t *imageRebase) run(path string) (err error) {
 	switch {
 	case !t.unsafe:
 		return failed(errors.New("only unsafe mode (-u) is supported: it changes the name and compares no data; for the other there is qemu-img rebase"))
@@ -50,7 +50,7 @@ func (t *imageRebase) run(path string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer file.closing(path, &err)
 	if file.format != "qcow2" {
 		return failed(fmt.Errorf("Could not change the backing file to '%s': %s", t.backing, strerror(syscall.ENOTSUP)))
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"strings"
 	"syscall"
 
@@ -40,7 +39,7 @@ func newImageResize(c console) *cobra.Command {
 		},
 		RunE: func(_ *cobra.Command, args []string) error { return t.run(args[0], args[1]) },
 	}
-	t.add(cmd, "quiet format")
+	t.add(c, cmd, "quiet format")
 	cmd.Flags().StringVar(&t.preallocation, "preallocation", "off", "`MODE` for what is new: off, metadata, falloc or full")
 	completes(cmd, "preallocation", "off", "metadata", "falloc", "full")
 	cmd.Flags().BoolVar(&t.shrink, "shrink", false, "allow a smaller size: what is past it is lost")
@@ -48,16 +47,19 @@ func newImageResize(c console) *cobra.Command {
 	return cmd
 }
 
-func (t *imageResize) run(path, sizeText string) error {
+func (t *imageResize) run(path, sizeText string) (err error) {
 	how, err := offline.ParsePreallocation(t.preallocation)
 	if err != nil {
 		return failed(fmt.Errorf("Invalid preallocation mode '%s'", t.preallocation))
+	}
+	if err := checkSpace(path, how); err != nil {
+		return failed(err)
 	}
 	file, err := t.openFile(path, true)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer file.closing(path, &err)
 	target, err := t.open(path, file)
 	if err != nil {
 		return err
@@ -114,10 +116,11 @@ type resizable struct {
 	file    *imageFile
 	path    string
 	backing int64
+	warn    func(string)
 }
 
 func (t *imageResize) open(path string, file *imageFile) (*resizable, error) {
-	r := &resizable{file: file, path: path}
+	r := &resizable{file: file, path: path, warn: t.warn}
 	if file.format == "raw" {
 		return r, nil
 	}
@@ -141,27 +144,28 @@ func (r *resizable) sizeBytes() int64 {
 	if r.im != nil {
 		return int64(r.im.Header().SizeBytes)
 	}
-	size, err := offline.Disk{File: r.file.File}.Size()
+	size, err := r.file.Size()
 	if err != nil {
 		return 0
 	}
 	return size
 }
 
-func (r *resizable) resize(o offline.ResizeOptions) error {
+func (r *resizable) resize(o offline.ResizeOptions) (err error) {
 	if r.im == nil {
 		return r.resizeRaw(o)
 	}
 	o.BackingBytes = r.backing
 	if r.im.Header().Has(format.IncompatibleDataFile) {
-		data, err := os.OpenFile(r.im.Header().DataFile(), os.O_RDWR, 0)
-		if err != nil {
-			return fmt.Errorf("Could not open '%s': %s", r.im.Header().DataFile(), pathText(err))
+		name := dataFileOf(r.path, r.im.Header().DataFile())
+		data, failure := openStorage(name, true, r.warn)
+		if failure != nil {
+			return fmt.Errorf("Could not open '%s': %s", name, openText(name, failure))
 		}
-		defer data.Close()
-		o.Data = offline.Disk{File: data}
+		defer func() { err = errors.Join(err, data.Close()) }()
+		o.Data = data
 	}
-	err := r.im.Resize(o)
+	err = r.im.Resize(o)
 	var errno syscall.Errno
 	var known *format.Error
 	if err != nil && !errors.As(err, &known) && errors.As(err, &errno) {
@@ -171,8 +175,8 @@ func (r *resizable) resize(o offline.ResizeOptions) error {
 }
 
 func (r *resizable) resizeRaw(o offline.ResizeOptions) error {
-	disk, old := offline.Disk{File: r.file.File}, r.sizeBytes()
-	if err := disk.Truncate(o.SizeBytes); err != nil {
+	old := r.sizeBytes()
+	if err := r.file.Truncate(o.SizeBytes); err != nil {
 		return fmt.Errorf("Could not resize file: %s", pathText(err))
 	}
 	if o.Preallocation == offline.PreallocationMetadata {
@@ -181,5 +185,5 @@ func (r *resizable) resizeRaw(o offline.ResizeOptions) error {
 	if o.SizeBytes <= old {
 		return nil
 	}
-	return offline.Preallocate(disk, old, o.SizeBytes-old, o.Preallocation, o.Progress)
+	return offline.Preallocate(r.file.storage, old, o.SizeBytes-old, o.Preallocation, o.Progress)
 }

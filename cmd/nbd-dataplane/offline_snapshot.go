@@ -33,11 +33,11 @@ func newImageSnapshot(c console) *cobra.Command {
 	flags.StringVarP(&t.create, "create", "c", "", "take a snapshot `NAME`")
 	flags.StringVarP(&t.remove, "delete", "d", "", "delete the snapshot `NAME`")
 	flags.StringVarP(&t.apply, "apply", "a", "", "make the disk what it was at the snapshot `NAME`; what it is now is lost")
-	t.add(cmd, "quiet force-share")
+	t.add(c, cmd, "quiet force-share")
 	return cmd
 }
 
-func (t *imageSnapshot) run(cmd *cobra.Command, path string) error {
+func (t *imageSnapshot) run(cmd *cobra.Command, path string) (err error) {
 	var chosen []string
 	for _, name := range []string{"list", "create", "delete", "apply"} {
 		if cmd.Flags().Changed(name) {
@@ -55,7 +55,7 @@ func (t *imageSnapshot) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer file.closing(path, &err)
 	if file.format != "qcow2" {
 		if !write {
 			return nil // there are none

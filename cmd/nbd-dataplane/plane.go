@@ -29,6 +29,7 @@ func newPlane(o control.Options, j *journal) *control.Plane {
 	o.NewServer = nbd.NewServer
 	o.Creators = creators()
 	o.CreateImage = inQEMU(createImage)
+	o.DescribeFile = inQEMU(describeFile)
 	o.Listen = inQEMU(listenAddress)
 	o.Security = func(r control.SecurityRequest) (control.Security, error) {
 		s, err := readSecurity(r, func(err error) { j.warn(err.Error()) })

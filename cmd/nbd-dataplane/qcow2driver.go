@@ -240,6 +240,9 @@ func (d qcow2Driver) describe(image, name, format string) (qmp.Value, error) {
 	return qmp.ParseValue(text)
 }
 
+// describeFile returns the options for a file, whatever is in it.
+func describeFile(name string) (qmp.Value, error) { return qcow2Driver{}.describe("", name, "file") }
+
 // reopen reads the options again, of an image that is there.
 func (d qcow2Driver) reopen(o *control.Opening) (any, error) {
 	var n qcow2Node

@@ -29,8 +29,7 @@ type session struct {
 	contexts   []*blockcore.AioContext
 	graph      *blockcore.Graph
 	nodes      []*blockcore.Node
-	made       []string // files made by --create
-	madeNFS    []nfs.Options
+	made       []string   // files made by --create
 	temporary  []*os.File // what -s writes to
 	server     *nbd.Server
 	plane      *control.Plane // nil without --control
@@ -180,13 +179,10 @@ func (s *session) openImage(img *image, c *blockcore.AioContext, name string) (*
 	if err := s.create(img); err != nil {
 		return nil, err
 	}
-	if err := s.createNFS(img); err != nil {
-		return nil, err
-	}
 	if img.node != nil {
 		return img.openNode(s.opener, name, c)
 	}
-	creates := img.creates()
+	creates := img.nfs == nil && img.creates()
 	driver, err := s.openDriver(img)
 	if err != nil {
 		return nil, err
@@ -340,9 +336,8 @@ func (s *session) stopServer() error {
 // unmake removes what a failed start would leave behind, after stop.
 func (s *session) unmake() {
 	for _, path := range s.made {
-		os.Remove(path)
+		_ = removeStorage(path) // the start has failed already, and said why
 	}
-	s.unmakeNFS()
 	if s.pid != nil && s.o.door == doorQEMU {
 		s.pid.remove()
 	}

@@ -30,10 +30,7 @@ func (p *Plane) changeBackingFile(ctx context.Context, _ *qmp.Call, a *backingFi
 	if !inChain(k.top, n) {
 		return nil, qmp.Errorf("'%s' and image file are not in the same chain", a.Device)
 	}
-	format, _ := p.describe(keeperBelow(below).node)
-	if format == "file" || format == "host_device" {
-		format = "raw"
-	}
+	format := p.formatOf(keeperBelow(below).node)
 	err = p.during(ctx, p.flushedOptions("change-backing-file "+n.Name(), n), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		if !n.Writable() {
 			return qmp.Errorf("Node '%s' is read-only; reopen it for writing first", n.Name())

@@ -19,6 +19,8 @@ type Options struct {
 	Drivers map[string]Driver
 	// CreateImage makes the file of an image; undo takes away what was not there before.
 	CreateImage func(NewImage) (undo func() error, err error)
+	// DescribeFile returns the options for a file by its name; it comes with CreateImage.
+	DescribeFile func(name string) (qmp.Value, error)
 	// Creators are the drivers that blockdev-create knows.
 	Creators map[string]Creator
 	// NewContext starts the event loop of an iothread object.

@@ -16,6 +16,8 @@ type NewImage struct {
 	// Backing is the file below, and BackingFormat how it is to be read.
 	Backing, BackingFormat string
 	Exclusive              bool // no file is there
+	// InUse are the files that nodes have open, by the names of the nodes.
+	InUse map[string]string
 }
 
 type snapshotSyncArgs struct {
@@ -48,6 +50,8 @@ func (s *snapshotSyncAction) drained(ctx context.Context, p *Plane) (_ []*blockc
 		a.Format = "qcow2"
 	}
 	switch {
+	case p.options.CreateImage == nil:
+		return nil, qmp.Errorf("overlays cannot be named by their files here")
 	case a.OverlayName == nil:
 		return nil, qmp.Errorf("New overlay node-name missing")
 	case p.graph.Node(*a.OverlayName) != nil:
@@ -65,6 +69,27 @@ func (s *snapshotSyncAction) drained(ctx context.Context, p *Plane) (_ []*blockc
 	return []*blockcore.Node{s.node, s.above}, nil
 }
 
+// filesInUse are the files that nodes have open.
+func (p *Plane) filesInUse() map[string]string {
+	files := map[string]string{}
+	for _, n := range p.graph.Nodes() {
+		if f, ok := n.Driver().(filenamer); ok {
+			files[n.Name()] = f.Path()
+		}
+	}
+	return files
+}
+
+// formatOf is the format that a file below an image is said to have: what has none is raw.
+func (p *Plane) formatOf(n *blockcore.Node) string {
+	switch driver, _ := p.describe(n); driver {
+	case "file", "host_device", "nfs":
+		return "raw"
+	default:
+		return driver
+	}
+}
+
 func (p *Plane) hasDriver(name string) bool {
 	_, known := p.options.Drivers[name]
 	return known
@@ -72,16 +97,10 @@ func (p *Plane) hasDriver(name string) bool {
 
 // make makes the file.
 func (s *snapshotSyncAction) make(p *Plane) (err error) {
-	if p.options.CreateImage == nil {
-		return qmp.Errorf("images cannot be created here")
-	}
 	below := keeperBelow(s.node).node
-	format, _ := p.describe(below)
-	if format == "file" || format == "host_device" {
-		format = "raw"
-	}
 	s.undo, err = p.options.CreateImage(NewImage{
-		Path: s.args.File, Format: s.args.Format, SizeBytes: s.node.Size(), Backing: p.wholeFileOf(below), BackingFormat: format, Exclusive: s.args.Exclusive,
+		Path: s.args.File, Format: s.args.Format, SizeBytes: s.node.Size(), Backing: p.wholeFileOf(below), BackingFormat: p.formatOf(below), Exclusive: s.args.Exclusive,
+		InUse: p.filesInUse(),
 	})
 	return err
 }
@@ -89,10 +108,14 @@ func (s *snapshotSyncAction) make(p *Plane) (err error) {
 // open opens the overlay as the disk is open.
 func (s *snapshotSyncAction) open(ctx context.Context, p *Plane) (*blockcore.Node, error) {
 	_, o := p.describe(keeperBelow(s.node).node)
+	file, err := p.options.DescribeFile(s.args.File)
+	if err != nil {
+		return nil, err
+	}
 	options := map[string]any{
 		"driver": s.args.Format, "node-name": *s.args.OverlayName, "read-only": o.ReadOnly,
 		"cache": map[string]bool{"direct": o.Cache.Direct, "no-flush": o.Cache.NoFlush},
-		"file":  map[string]string{"driver": "file", "filename": s.args.File},
+		"file":  file.Raw(),
 	}
 	if s.args.Format != "raw" {
 		options["backing"] = nil
