@@ -154,9 +154,30 @@ type Stretcher interface {
 // Reopener takes over other options in a drained section. Default: the options are fixed, ENOTSUP.
 type Reopener interface {
 	// PrepareReopen has the driver be what options say, which are complete and of the driver's own type, and keeps what it was until
-	// commit drops that or abort has the driver be it again. One of the two follows in the same section; neither can fail. On an error
-	// nothing has changed.
+	// commit drops that or abort has the driver be it again. One of the two follows in the same section; neither can fail. A nil commit: there is
+	// nothing to drop. On an error nothing has changed.
 	PrepareReopen(t *Task, options any) (commit, abort func(t *Task), err error)
+}
+
+// AccessChanger is a Reopener that gains and loses the right to write with its node (Tx.SetAccess). Default: it does not care.
+type AccessChanger interface {
+	// OptionsFor returns the options for PrepareReopen by which nothing changes but the right to write; nil = the driver stays as it is. In the
+	// control plane.
+	OptionsFor(readOnly bool) (options any)
+}
+
+// Mender puts right what is in the way of writing. Default: nothing is.
+type Mender interface {
+	// Mend is the last part of a change that has given the driver other options, and has given its edges the permissions that these need. The node is
+	// drained. On an error the change does not stand.
+	Mend(t *Task) error
+}
+
+// Locker keeps other processes from what would be in the way of who uses the node. Default: there are none.
+type Locker interface {
+	// PrepareLocks keeps others from less while the node is only read, and from all that its options call for otherwise. What it keeps them from besides it does at once, and what it does not any more until commit; abort has all be as before. In the control
+	// plane, or on the loop for a change that is made there: it does not wait. On an error nothing has changed.
+	PrepareLocks(onlyRead bool) (commit, abort func(), err error)
 }
 
 // Snapshotter keeps states of its disk inside of itself. Default: it does not, ENOTSUP.

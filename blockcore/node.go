@@ -77,6 +77,8 @@ type capabilities struct {
 	stretcher  Stretcher
 	sender     CacheSender
 	counter    DiscardCounter
+	locker     Locker
+	mender     Mender
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
@@ -103,6 +105,8 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.stretcher, _ = d.(Stretcher)
 	n.can.sender, _ = d.(CacheSender)
 	n.can.counter, _ = d.(DiscardCounter)
+	n.can.locker, _ = d.(Locker)
+	n.can.mender, _ = d.(Mender)
 	return n
 }
 

@@ -52,11 +52,11 @@ func (p Permissions) list(separator string, names []string) string {
 }
 
 // permit computes the permissions of every edge for the graph as it is now and stores them, or says who is in whose way
-// and changes nothing. graph.mu is held.
+// and changes nothing. undo stores what was before. graph.mu is held.
 //
 // Parents come before their children, so that each node asks for what the final graph needs: a change that moves a
 // right from one user to another is never refused for a state in between.
-func (g *Graph) permit() error {
+func (g *Graph) permit() (undo func(), err error) {
 	type grant struct{ perm, shared Permissions }
 	grants := map[*Edge]grant{}
 	of := func(e *Edge) grant {
@@ -74,12 +74,12 @@ func (g *Graph) permit() error {
 		for _, e := range n.parents {
 			for _, other := range n.parents {
 				if clash := of(e).perm &^ of(other).shared; e != other && clash != 0 {
-					return conflict(n, clash, e, other)
+					return nil, conflict(n, clash, e, other)
 				}
 			}
 		}
 		if perm&(PermWrite|PermWriteUnchanged) != 0 && !n.Writable() {
-			return fmt.Errorf("Block node is read-only: node '%s' is used for writing by %s", n.name, writerOf(n, func(e *Edge) Permissions { return of(e).perm }))
+			return nil, fmt.Errorf("Block node is read-only: node '%s' is used for writing by %s", n.name, writerOf(n, func(e *Edge) Permissions { return of(e).perm }))
 		}
 		for _, e := range n.children {
 			var got grant
@@ -87,11 +87,20 @@ func (g *Graph) permit() error {
 			grants[e] = got
 		}
 	}
-	for e, got := range grants {
-		e.perm.Store(uint32(got.perm))
-		e.shared.Store(uint32(got.shared))
+	before := map[*Edge]grant{}
+	store := func(all map[*Edge]grant) {
+		for e, got := range all {
+			e.perm.Store(uint32(got.perm))
+			e.shared.Store(uint32(got.shared))
+		}
 	}
-	return nil
+	for e, got := range grants {
+		if was := (grant{e.Permissions(), e.Shared()}); was != got {
+			before[e] = was
+		}
+	}
+	store(grants)
+	return func() { store(before) }, nil
 }
 
 // childPermissions is what n, of which its parents want perm and share shared, needs of a child.

@@ -2,6 +2,7 @@ package blockcore
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 )
 
@@ -38,11 +39,33 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	tx.undo = append(tx.undo, func() {
 		_ = n.Context().Do(func(t *Task) error { abort(t); return nil })
 	})
+	if commit == nil && slices.Equal(before, sizesOf(roots)) {
+		return nil
+	}
 	tx.finish = append(tx.finish, func() error {
 		tellSizes(roots, before)
+		if commit == nil {
+			return nil
+		}
 		return n.Context().Do(func(t *Task) error { commit(t); return nil })
 	})
 	return nil
+}
+
+// SetAccess is SetReadOnly for the driver of n as well, where it cares. Others may then use what it has open as they may while it is read.
+func (tx *Tx) SetAccess(d *Drained, n *Node, readOnly bool) error {
+	if err := tx.SetReadOnly(d, n, readOnly); err != nil {
+		return err
+	}
+	a, ok := n.driver.(AccessChanger)
+	if !ok {
+		return nil
+	}
+	options := a.OptionsFor(readOnly)
+	if options == nil {
+		return nil
+	}
+	return tx.Reopen(d, n, options)
 }
 
 // SetReadOnly keeps everybody from writing to n, whatever its driver can, or does so no more. The change does not stand while somebody

@@ -92,18 +92,41 @@ func (tx *Tx) Undo(undo func(), done func() error) {
 	}
 }
 
-// commit checks the whole and tells the loops.
+// commit checks the whole, has drivers do what they can do only then, and tells the loops.
 func (tx *Tx) commit() error {
+	if err := tx.agree(); err != nil {
+		return err
+	}
+	locked, err := tx.lockOut()
+	if err != nil {
+		return err
+	}
+	if err := tx.mend(); err != nil {
+		return err
+	}
+	for _, done := range locked {
+		done()
+	}
+	g := tx.graph
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	tx.walk.tell(g)
+	return nil
+}
+
+// agree has everybody see the graph as it has become, and stores who may do what.
+func (tx *Tx) agree() error {
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err := tx.learn(); err != nil {
 		return err
 	}
-	if err := g.permit(); err != nil {
+	undo, err := g.permit()
+	if err != nil {
 		return err
 	}
-	tx.walk.tell(g)
+	tx.undo = append(tx.undo, undo)
 	return nil
 }
 
@@ -126,7 +149,7 @@ func (tx *Tx) learn() error {
 	return nil
 }
 
-// rollback undoes everything. Permissions are as they were: they are stored when nothing can fail any more.
+// rollback undoes everything.
 func (tx *Tx) rollback() {
 	for _, undo := range slices.Backward(tx.undo) {
 		undo()

@@ -145,6 +145,7 @@ type terms struct {
 	plan     cachePlan
 	metas    metadata
 	interval time.Duration
+	keeps    bool // what is in the caches, which have the same sizes
 }
 
 // terms finds out what follows from options.
@@ -182,7 +183,11 @@ func (i *Image) adopt(t *blockcore.Task, n terms) {
 	}
 	i.unmarked = !o.ReadOnly && (i.unsure || i.header.Autoclear&^format.AutoclearKnown != 0 || len(i.bitmaps.entries) > 0 && !i.bitmaps.inUse)
 	i.bitmaps.list.SetReadOnly(o.ReadOnly)
-	i.makeCaches(t, n.plan)
+	if !n.keeps {
+		i.makeCaches(t, n.plan)
+	} else if len(i.l2.pieces)+len(i.refs.blocks.pieces) > 0 {
+		i.cleanLater()
+	}
 }
 
 // makeCaches begins with empty caches.

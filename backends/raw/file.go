@@ -23,6 +23,8 @@ type File struct {
 
 	// Changed only by a Tx.
 	node *blockcore.Node // nil = the file is in no graph
+	// onlyRead: the file is only read, whatever it is open for, and others are kept from no more than that needs.
+	onlyRead bool
 
 	// Owned by the context.
 	syncs    syncs
@@ -98,6 +100,8 @@ var (
 
 	_ blockcore.ContextFollower = (*File)(nil)
 	_ blockcore.DiscardCounter  = (*File)(nil)
+	_ blockcore.AccessChanger   = (*File)(nil)
+	_ blockcore.Locker          = (*File)(nil)
 )
 
 // Filename returns the name under which the file was opened. Safe from anywhere.

@@ -55,6 +55,17 @@ func (f *File) PrepareReopen(t *blockcore.Task, options any) (commit, abort func
 	return commit, abort, nil
 }
 
+// OptionsFor returns the options that hold, with the right to write. That is not given up: nobody writes to a node that is read-only, its locks are
+// others then (PrepareLocks), and clients wait while a file is opened. It implements blockcore.AccessChanger.
+func (f *File) OptionsFor(readOnly bool) any {
+	if readOnly || !f.readOnly {
+		return nil
+	}
+	o := f.options
+	o.ReadOnly = false
+	return o
+}
+
 // mayReopen refuses what contradicts itself and what is fixed.
 func (f *File) mayReopen(o *Options) error {
 	if err := o.check(); err != nil {
@@ -102,7 +113,7 @@ func (f *File) openAgain(o *Options) (next opened, sizeBytes int64, err error) {
 	if f.lockFD < 0 {
 		return next, w.sizeBytes, nil
 	}
-	next.locks = o.locks()
+	next.locks = f.locksFor(o)
 	return next, w.sizeBytes, widenLocks(kernelLocks{}, f.lockFD, f.path, f.locks, next.locks)
 }
 

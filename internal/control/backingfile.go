@@ -31,16 +31,15 @@ func (p *Plane) changeBackingFile(ctx context.Context, _ *qmp.Call, a *backingFi
 		return nil, qmp.Errorf("'%s' and image file are not in the same chain", a.Device)
 	}
 	format := p.formatOf(keeperBelow(below).node)
-	err = p.during(ctx, p.flushedOptions("change-backing-file "+n.Name(), n), func(tx *blockcore.Tx, d *blockcore.Drained) error {
-		if !n.Writable() {
-			return qmp.Errorf("Node '%s' is read-only; reopen it for writing first", n.Name())
+	return nil, p.whileWritable(ctx, n, func() error {
+		err := p.during(ctx, p.flushedOptions("change-backing-file "+n.Name(), n), func(tx *blockcore.Tx, d *blockcore.Drained) error {
+			return tx.NameBacking(d, n, a.File, format)
+		})
+		if err != nil {
+			return qmp.Errorf("Could not change backing file to '%s': %v", a.File, err)
 		}
-		return tx.NameBacking(d, n, a.File, format)
+		return nil
 	})
-	if err != nil {
-		return nil, qmp.Errorf("Could not change backing file to '%s': %v", a.File, err)
-	}
-	return nil, nil
 }
 
 // inChain reports whether n is top or below it, in a chain of images and filters.

@@ -55,6 +55,8 @@ type Opening struct {
 	holds    []*blockcore.Root // on children that were looked into
 	depth    int
 	images   bool // the driver is an image format, which decides about its files itself
+	// saysReadOnly: the options say themselves that the node is read-only; it does not come from the parent.
+	saysReadOnly bool
 
 	reopens    *blockcore.Node // whose options these are to be; nil = a node is to be made
 	reopenings *[]*reopening   // where nodes go that are described inside
@@ -192,6 +194,7 @@ func (o *Opening) check() error {
 
 // inherit takes over from the parent what QEMU lets a child inherit.
 func (o *Opening) inherit() {
+	o.saysReadOnly = o.ReadOnly
 	if o.inherits == nil {
 		return
 	}

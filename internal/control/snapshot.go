@@ -56,6 +56,15 @@ func (s *snapshotAction) change(p *Plane, tx *blockcore.Tx, d *blockcore.Drained
 	return tx.Replace(d, s.node, s.above)
 }
 
+// settle makes the node read-only, so that others may open its image as the one below theirs. Clients go on meanwhile, but for the moment in which
+// that is done; what is not written of the image is on disk already. If it cannot be done the node stays as it is, as in QEMU.
+func (s *snapshotAction) settle(ctx context.Context, p *Plane) {
+	if driver, _ := p.describe(s.node); driver == "copy-on-read" || !s.node.Writable() {
+		return // the one writes when it is read
+	}
+	_ = p.setAccess(ctx, s.node, true)
+}
+
 func hasRole(n *blockcore.Node, role blockcore.Role) bool {
 	for _, e := range n.Children() {
 		if e.Role() == role {

@@ -22,6 +22,11 @@ type aborter interface {
 	abort(p *Plane) error
 }
 
+// settler is an action that has something to do once the transaction stands and clients go on. It cannot fail any more.
+type settler interface {
+	settle(ctx context.Context, p *Plane)
+}
+
 // abortAction fails, for tests of those who use transactions.
 type abortAction struct{}
 
@@ -103,7 +108,7 @@ func (p *Plane) transact(ctx context.Context, actions []action) (err error) {
 		}
 		nodes = append(nodes, more...)
 	}
-	return p.during(ctx, p.flushedOptions("transaction", nodes...), func(tx *blockcore.Tx, d *blockcore.Drained) error {
+	err = p.during(ctx, p.flushedOptions("transaction", nodes...), func(tx *blockcore.Tx, d *blockcore.Drained) error {
 		for _, a := range actions {
 			if err := a.change(p, tx, d); err != nil {
 				return err
@@ -111,4 +116,13 @@ func (p *Plane) transact(ctx context.Context, actions []action) (err error) {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, a := range actions {
+		if a, ok := a.(settler); ok {
+			a.settle(ctx, p)
+		}
+	}
+	return nil
 }
