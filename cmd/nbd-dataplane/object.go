@@ -31,24 +31,28 @@ var objectKinds = map[string]func(*object, *keyval.Set) error{
 	"authz-simple":    (*object).readSimple,
 	"authz-list":      (*object).readList,
 	"authz-list-file": (*object).readListFile,
-	"secret":          (*object).readSecret,
+}
+
+// secretKinds are those that hold a secret, which may be encrypted with another one.
+var secretKinds = map[string]func(*keyval.Set) ([]byte, error){
+	"secret":         readSecretContent,
+	"secret_keyring": readKeyring,
 }
 
 // objectsRefused are types of QEMU's that cannot be had here.
 var objectsRefused = map[string]string{
 	"tls-creds-anon": "", // nbd knows why
 	"tls-creds-psk":  "",
-	"secret_keyring": "the kernel's keyring is not asked; use secret with file=PATH",
 	"authz-pam":      "authorization by PAM is not available; use authz-list with the names that may connect",
 }
 
-// parseObject reads the argument of --object, as key=value list or as JSON.
-func parseObject(text string) (object, error) {
+// parseObject reads the argument of --object, as key=value list or as JSON. Secrets are those that are there before.
+func parseObject(text string, secrets findSecret) (object, error) {
 	v, err := qmp.ParseOption(text, "qom-type")
 	if err != nil {
 		return object{}, objectError(err)
 	}
-	obj, err := readObject(keysOf(v))
+	obj, err := readObject(keysOf(v), secrets)
 	if err != nil {
 		return object{}, objectError(err)
 	}
@@ -58,26 +62,32 @@ func parseObject(text string) (object, error) {
 // objectError says at our door which option is meant; QEMU does not.
 func objectError(err error) error { return wrong("--object: "+err.Error(), qemuText(err)) }
 
-func readObject(set *keyval.Set) (object, error) {
+func readObject(set *keyval.Set, secrets findSecret) (object, error) {
 	kind, err := set.TakeNeeded("qom-type")
 	if err != nil {
 		return object{}, err
 	}
 	read, known := objectKinds[kind]
+	readContent, holdsSecret := secretKinds[kind]
 	reason, refused := objectsRefused[kind]
 	switch {
 	case refused && reason == "":
 		return object{}, nbd.UnsupportedTLS(kind)
 	case refused:
 		return object{}, fmt.Errorf("%s: %s", kind, reason)
-	case !known:
+	case !known && !holdsSecret:
 		return object{}, &keyval.Error{Parameter: "qom-type", Problem: fmt.Sprintf("does not accept value '%s'", kind)}
 	}
 	obj := object{}
 	if obj.id, err = set.TakeNeeded("id"); err != nil {
 		return obj, err
 	}
-	if err := read(&obj, set); err != nil {
+	if holdsSecret {
+		obj.secret, err = unsealed(set, readContent, secrets)
+	} else {
+		err = read(&obj, set)
+	}
+	if err != nil {
 		return obj, err
 	}
 	return obj, nothingLeft(set)

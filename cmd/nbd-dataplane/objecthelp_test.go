@@ -22,8 +22,12 @@ func TestHelpNamesAllObjects(t *testing.T) {
 	}
 	require.Len(t, texts, 2)
 	for _, text := range texts {
+		words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(":, ", r) })
 		for kind := range objectKinds {
-			require.Contains(t, strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(":, ", r) }), kind)
+			require.Contains(t, words, kind)
+		}
+		for kind := range secretKinds {
+			require.Contains(t, words, kind)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -149,7 +150,17 @@ func TestObjects(t *testing.T) {
 	password, long := filepath.Join(t.TempDir(), "password"), filepath.Join(t.TempDir(), "long")
 	require.NoError(t, os.WriteFile(password, []byte("a\n"), 0o600))
 	require.NoError(t, os.WriteFile(long, make([]byte, secretBytesMax+1), 0o600))
+	key := func(id string) ([]byte, error) {
+		if id != "k" {
+			return nil, errors.New("there is none")
+		}
+		return []byte("0123456789abcdef0123456789ABCDEF"), nil
+	}
+	sealed := "secret,id=s,format=base64,keyid=k,iv=MDEyMzQ1Njc4OWFiY2RlZg==,data=" // echo -n ... | openssl enc -aes-256-cbc -K ... -iv ... | base64
 	for in, want := range map[string]object{
+		sealed + "2oRZRIsbd8ao9p7dXNxD9g==":                                     {id: "s", secret: []byte("sesame")},
+		"secret,id=s,keyid=k,iv=MDEyMzQ1Njc4OWFiY2RlZg==,data=":                 {id: "s", secret: []byte{}},
+		"secret,id=x,data=x,iv=AAAA":                                            {id: "x", secret: []byte("x")},
 		"tls-creds-x509,id=t,endpoint=server,dir=/d":                            {id: "t", creds: &tlsObject{dir: "/d", verifyPeer: true}},
 		"tls-creds-x509,id=t,dir=/d,verify-peer=off":                            {id: "t", creds: &tlsObject{dir: "/d", isClient: true}},
 		`{"qom-type":"tls-creds-x509","id":"t","endpoint":"server","dir":"/d"}`: {id: "t", creds: &tlsObject{dir: "/d", verifyPeer: true}},
@@ -164,19 +175,20 @@ func TestObjects(t *testing.T) {
 		"authz-list,id=a,rules.0.match=CN=a*,rules.0.policy=allow,rules.0.format=glob,rules.1.match=CN=b,,O=c,rules.1.policy=deny": {id: "a", authz: list},
 		"authz-list,id=a,policy=allow": {id: "a", authz: nbd.AuthzList{Policy: nbd.AuthzAllow}},
 	} {
-		got, err := parseObject(in)
+		got, err := parseObject(in, key)
 		require.NoError(t, err, in)
 		require.Equal(t, want, got, in)
 	}
 	for _, in := range []string{
-		"", "id=x", "nonsense,id=x", "tls-creds-psk,id=x,dir=/d", "tls-creds-anon,id=x", "secret_keyring,id=x,serial=1",
+		"", "id=x", "nonsense,id=x", "tls-creds-psk,id=x,dir=/d", "tls-creds-anon,id=x", "secret_keyring,id=x,serial=2147483647",
 		"secret,id=x", "secret,data=x", "secret,id=x,data=x,file=/dev/null", "secret,id=x,file=/none", "secret,id=x,file=/", "secret,id=x,file=" + long, "secret,id=x,data=x,keyid=y",
-		"secret,id=x,data=x,iv=AAAA", "secret,id=x,data=x,loaded=on", "secret,id=x,data=x,format=hex", "secret,id=x,data=!,format=base64", "secret,id=x,data=x,other=y", "authz-pam,id=x", "tls-creds-x509,id=x", "tls-creds-x509,dir=/d",
+		"secret,id=x,data=x,keyid=k", "secret,id=x,data=x,keyid=k,iv=AAAA", "secret,id=x,data=x,keyid=k,iv=!", sealed + "YQ==", sealed + "v//POsqc95Jmh5yG/D2KFw==", "secret,id=x,data=x,loaded=on",
+		"secret_keyring,id=x", "secret_keyring,id=x,serial=x", "secret_keyring,id=x,serial=4294967296", "secret_keyring,id=x,serial=1,loaded=on", "secret,id=x,data=x,format=hex", "secret,id=x,data=!,format=base64", "secret,id=x,data=x,other=y", "authz-pam,id=x", "tls-creds-x509,id=x", "tls-creds-x509,dir=/d",
 		"tls-creds-x509,id=x,dir=/d,endpoint=middle", "tls-creds-x509,id=x,dir=/d,verify-peer=maybe", "tls-creds-x509,id=x,dir=/d,priority=NORMAL",
 		"authz-simple,id=x", "authz-list,id=x,policy=perhaps", "authz-list,id=x,rules.0.match=a", "authz-list,id=x,rules.1.match=a,rules.1.policy=allow",
 		"authz-list,id=x,rules.0.match=a,rules.0.policy=allow,rules.0.format=regex", "authz-list-file,id=x,filename=/none", "authz-list-file,id=x,filename=/dev/null,refresh=perhaps", "{",
 	} {
-		_, err := parseObject(in)
+		_, err := parseObject(in, key)
 		require.Error(t, err, in)
 	}
 }

@@ -175,7 +175,7 @@ func setPIDFile(o *options, v string) error     { o.pidFile = v; return nil }
 func setImageOpts(o *options, _ string) error   { o.imageOpts = true; return nil }
 
 func setObject(o *options, v string) error {
-	obj, err := parseObject(v)
+	obj, err := parseObject(v, o.secret)
 	if err != nil {
 		return fmt.Errorf("%w", err)
 	}

@@ -83,7 +83,7 @@ var optionTable = []option{
 	{long: "fork", group: groupProcess, help: "go to the background once clients can connect", set: setFork},
 	{long: "pid-file", arg: "PATH", group: groupProcess, help: "write the process id here once clients can connect", set: setPIDFile, values: []string{"FILE"}},
 	{long: "selinux-label", arg: "LABEL", group: groupRefused, help: "label the listening socket", set: refuse("selinux-label", 0, "this program does not set SELinux labels", "start it under the label with 'runcon'")},
-	{long: "object", arg: "TYPE,id=ID,...", group: groupTLS, help: "define an object: secret, tls-creds-x509, authz-simple, authz-list, authz-list-file", set: setObject},
+	{long: "object", arg: "TYPE,id=ID,...", group: groupTLS, help: "define an object: secret, secret_keyring, tls-creds-x509, authz-simple, authz-list, authz-list-file", set: setObject},
 	{long: "image-opts", group: groupImage, help: "FILE is a list of options: driver=raw,file.filename=PATH", set: setImageOpts},
 
 	{long: "vsock", arg: "[CID:]PORT", group: groupConnection, door: ownOnly, help: "listen on a vsock port (for virtual machines)", set: setVsock},

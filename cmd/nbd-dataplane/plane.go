@@ -73,7 +73,7 @@ func readSecurity(r control.SecurityRequest, warn func(error)) (s control.Securi
 	}
 	set.Put("qom-type", r.Kind)
 	set.Put("id", r.ID)
-	b, err := readObject(set)
+	b, err := readObject(set, r.Secret)
 	s.Authorizer, s.Secret = b.authz, b.secret
 	if err != nil || b.creds == nil {
 		return s, err

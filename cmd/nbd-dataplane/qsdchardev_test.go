@@ -90,7 +90,6 @@ func TestAbsentKindsNameTheRemedy(t *testing.T) {
 	ours := asProgram(t, qsdName)
 	for option, remedy := range map[string]string{
 		"--chardev pty,id=m": "use socket", "--chardev udp,id=m,port=5": "use socket", "--chardev serial,id=m,path=/dev/null": "use socket",
-		"--object secret_keyring,id=s,serial=1": "file=PATH", "--object secret,id=s,data=x,keyid=m": "file=PATH", "--object secret,id=s,data=x,iv=AAAA": "file=PATH",
 	} {
 		got := runQSD(t, ours, option)
 		require.Equal(t, 1, got.Status)

@@ -307,6 +307,31 @@ var monitorScripts = []struct{ name, script string }{
 		blockdev-add {"driver":"copy-on-read","file":{"driver":"raw","node-name":"a","file":{"driver":"file","filename":"DIR/missing"}}}
 		blockdev-add {"driver":"raw","file":"nope"}
 	`},
+	{"sealed secrets", `
+		object-add {"qom-type":"secret","id":"k","data":"0123456789abcdef0123456789ABCDEF"}
+		object-add {"qom-type":"secret","id":"short","data":"abc"}
+		object-add {"qom-type":"secret","id":"s","data":"x","keyid":"none"}
+		object-add {"qom-type":"iothread","id":"io"}
+		object-add {"qom-type":"secret","id":"s","data":"x","keyid":"io"}
+		object-add {"qom-type":"secret","id":"s","data":"x","keyid":"short"}
+		object-add {"qom-type":"secret","id":"s","data":"x","keyid":"k"}
+		object-add {"qom-type":"secret","id":"s","data":"x","keyid":"k","iv":"!"}
+		object-add {"qom-type":"secret","id":"s","data":"x","keyid":"k","iv":"AAAA"}
+		object-add {"qom-type":"secret","id":"s","data":"x","keyid":"k","iv":"MDEyMzQ1Njc4OWFiY2RlZg=="}
+		object-add {"qom-type":"secret","id":"s","data":"!","keyid":"k","iv":"MDEyMzQ1Njc4OWFiY2RlZg==","format":"base64"}
+		object-add {"qom-type":"secret","id":"s","data":"YQ==","keyid":"k","iv":"MDEyMzQ1Njc4OWFiY2RlZg==","format":"base64"}
+		object-add {"qom-type":"secret","id":"s","data":"v//POsqc95Jmh5yG/D2KFw==","keyid":"k","iv":"MDEyMzQ1Njc4OWFiY2RlZg==","format":"base64"}
+		object-add {"qom-type":"secret","id":"s","data":"2oRZRIsbd8ao9p7dXNxD9g==","keyid":"k","iv":"MDEyMzQ1Njc4OWFiY2RlZg==","format":"base64"}
+		object-add {"qom-type":"secret","id":"s2","data":"jyqlSXgvAIKnVhN8w8KNn0WOhGUk5xNUXr0I+XOS0SLhtNJlW+VgrRJ9AubgxP+L","keyid":"k","iv":"MDEyMzQ1Njc4OWFiY2RlZg==","format":"base64"}
+		object-add {"qom-type":"secret","id":"s3","data":"x","keyid":"s2"}
+		object-add {"qom-type":"secret","id":"s4","data":"","keyid":"k","iv":"MDEyMzQ1Njc4OWFiY2RlZg=="}
+		object-add {"qom-type":"secret","id":"s5","data":"x","iv":"!"}
+		object-add {"qom-type":"secret_keyring","id":"s6"}
+		object-add {"qom-type":"secret_keyring","id":"s6","serial":2147483647}
+		object-add {"qom-type":"secret_keyring","id":"s6","serial":4294967296}
+		object-add {"qom-type":"secret_keyring","id":"s6","serial":1,"loaded":true}
+		object-add {"qom-type":"secret_keyring","id":"s6","serial":1,"format":"hex"}
+	`},
 	{"secrets", `
 		object-add {"qom-type":"secret","id":"s"}
 		object-add {"qom-type":"secret","id":"s","data":"x","file":"DIR/d.img"}

@@ -20,42 +20,45 @@ const secretBytesMax = 64 << 10
 // findSecret returns the content of the secret of that id; nil = there is none.
 type findSecret func(id string) (content []byte, err error)
 
-// readSecret is the object of kind secret: a password, in the option itself or in a file.
-func (b *object) readSecret(set *keyval.Set) error {
+// readSecretContent reads the object of kind secret: a password, in the option itself or in a file.
+func readSecretContent(set *keyval.Set) ([]byte, error) {
 	data, inline := set.Take("data")
 	path, inFile := set.Take("file")
-	for _, name := range []string{"keyid", "iv"} {
-		if _, found := set.Take(name); found {
-			return fmt.Errorf("secret: %s is for secrets that are encrypted, which there are not here; keep the secret in a file that others cannot read: file=PATH", name)
-		}
-	}
-	if _, found := set.Take("loaded"); found {
-		return fmt.Errorf("Property 'secret.loaded' is not writable")
+	if err := notLoaded(set, "secret"); err != nil {
+		return nil, err
 	}
 	switch {
 	case inline && inFile:
-		return wrong("secret: data and file are two secrets; leave one out", "'file' and 'data' are mutually exclusive")
+		return nil, wrong("secret: data and file are two secrets; leave one out", "'file' and 'data' are mutually exclusive")
 	case inFile:
 		var err error
 		if data, err = secretIn(path); err != nil {
-			return err
+			return nil, err
 		}
 	case !inline:
-		return wrong("secret: there is none; add file=PATH (or data=TEXT, which everybody sees in the list of processes)", "Either 'file' or 'data' must be provided")
+		return nil, wrong("secret: there is none; add file=PATH (or data=TEXT, which everybody sees in the list of processes)", "Either 'file' or 'data' must be provided")
 	}
-	switch format := set.TakeOr("format", "raw"); format {
-	case "raw":
-		b.secret = []byte(data)
-	case "base64":
-		content, err := fromBase64(data)
-		if err != nil {
-			return err
-		}
-		b.secret = content
-	default:
-		return &keyval.Error{Parameter: "format", Problem: fmt.Sprintf("does not accept value '%s'", format)}
+	return inFormat(set, data)
+}
+
+// notLoaded refuses a property that QEMU has, to be read.
+func notLoaded(set *keyval.Set, kind string) error {
+	if _, found := set.Take("loaded"); found {
+		return fmt.Errorf("Property '%s.loaded' is not writable", kind)
 	}
 	return nil
+}
+
+// inFormat turns what was read into what it stands for.
+func inFormat(set *keyval.Set, data string) ([]byte, error) {
+	switch format := set.TakeOr("format", "raw"); format {
+	case "raw":
+		return []byte(data), nil
+	case "base64":
+		return fromBase64(data)
+	default:
+		return nil, &keyval.Error{Parameter: "format", Problem: fmt.Sprintf("does not accept value '%s'", format)}
+	}
 }
 
 // secretIn reads a file: all of it, as QEMU does, a newline at its end too.
@@ -113,7 +116,7 @@ func (c *tlsObject) tlsFiles(secrets findSecret) (nbd.TLSFiles, error) {
 func (o *options) secret(id string) ([]byte, error) {
 	switch b := o.findObject(id); {
 	case b == nil:
-		return nil, wrong(fmt.Sprintf("passwordid=%s: there is no secret of this id; define it with --object secret,id=%s,file=PATH", id, id),
+		return nil, wrong(fmt.Sprintf("secret %s: there is none of this id; define it with --object secret,id=%s,file=PATH", id, id),
 			fmt.Sprintf("No secret with id '%s'", id))
 	case b.secret == nil:
 		return nil, fmt.Errorf("Object with id '%s' is not a secret", id)

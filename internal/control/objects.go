@@ -35,11 +35,7 @@ var objectKinds = map[string]func(*Plane, *object, qmp.Value) error{
 	"authz-list":      (*Plane).makeSecurity,
 	"authz-list-file": (*Plane).makeSecurity,
 	"secret":          (*Plane).makeSecurity,
-}
-
-// objectsAbsent are kinds of QEMU's that there are not here, and what to do instead.
-var objectsAbsent = map[string]string{
-	"secret_keyring": "the kernel's keyring is not asked; use secret with file=PATH",
+	"secret_keyring":  (*Plane).makeSecurity,
 }
 
 func (p *Plane) objectAdd(ctx context.Context, call *qmp.Call) (any, error) {
@@ -56,9 +52,6 @@ func (p *Plane) AddObject(v qmp.Value) error {
 		return err
 	}
 	makeIt, known := objectKinds[kind.Kind]
-	if remedy := objectsAbsent[kind.Kind]; remedy != "" {
-		return qmp.Errorf("%s is not available here: %s", kind.Kind, remedy)
-	}
 	if !known {
 		return qmp.NotAccepted("qom-type", kind.Kind)
 	}

@@ -18,7 +18,7 @@ type SecurityRequest struct {
 type Security struct {
 	Credentials *nbd.TLSCredentials // of tls-creds-x509
 	Authorizer  nbd.Authorizer      // of authz-*
-	Secret      []byte              // of secret; nobody gets to see it who asks for the object
+	Secret      []byte              // of secret and secret_keyring; nobody gets to see it who asks for the object
 }
 
 // securityOptions are the options of each kind, to check their types: what they mean the program knows.
@@ -65,6 +65,15 @@ var securityOptions = map[string]func() any{
 			Loaded *bool   `qmp:"loaded"`
 		})
 	},
+	"secret_keyring": func() any {
+		return new(struct {
+			Serial int32   `qmp:"serial"`
+			Format string  `qmp:"format,optional,enum=raw|base64"`
+			KeyID  *string `qmp:"keyid"`
+			IV     *string `qmp:"iv"`
+			Loaded *bool   `qmp:"loaded"`
+		})
+	},
 }
 
 // makeSecurity has the program make the object: the command line of 'serve' has the same ones.
@@ -87,7 +96,7 @@ func (p *Plane) secret(id string) ([]byte, error) {
 	switch o := p.object(id); {
 	case o == nil:
 		return nil, qmp.Errorf("No secret with id '%s'", id)
-	case o.kind != "secret":
+	case o.kind != "secret" && o.kind != "secret_keyring":
 		return nil, qmp.Errorf("Object with id '%s' is not a secret", id)
 	default:
 		return o.Secret, nil
