@@ -140,8 +140,8 @@ func TestDrainWithRepliesUnread_T_X3(t *testing.T) {
 	})
 }
 
-// Goal: a drain that meets ten bytes of a header leaves them alone; QEMU 7 (T-X1).2 and 8.2 throw them away, and the connection is out of step for ever
-// (drain.md 4.9 a). Method: ten bytes, a drain, the other eighteen, on each engine.
+// Goal: a drain that meets ten bytes of a header leaves them alone; QEMU 7.2 and 8.2 throw them away, and the connection is out of step for ever (T-X1;
+// drain.md 4.9 a). Method: ten bytes, a drain, the other eighteen, on each engine.
 func TestQEMUDefect_HalfAHeaderIsThrownAway(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		h := newHouse(t, houseOptions{engine: engine})

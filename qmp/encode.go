@@ -61,7 +61,7 @@ func (s style) appendNode(to []byte, n node, depth int) []byte {
 			to = s.separate(to, i, depth+1)
 			to = s.appendNode(to, element, depth+1)
 		}
-		return append(s.end(to, len(n.elements), depth), ']')
+		return append(s.end(to, depth), ']')
 	}
 	return append(to, n.text...)
 }
@@ -74,7 +74,7 @@ func (s style) appendObject(to []byte, n node, depth int) []byte {
 		to = append(to, s.space...)
 		to = s.appendNode(to, m.value, depth+1)
 	}
-	return append(s.end(to, len(n.members), depth), '}')
+	return append(s.end(to, depth), '}')
 }
 
 // separate is what stands before the i-th member or element.
@@ -91,8 +91,9 @@ func (s style) separate(to []byte, i, depth int) []byte {
 	return to
 }
 
-func (s style) end(to []byte, count, depth int) []byte {
-	if s.pretty && count > 0 {
+// end is what stands before a bracket that closes, one around nothing too.
+func (s style) end(to []byte, depth int) []byte {
+	if s.pretty {
 		return indent(to, depth)
 	}
 	return to

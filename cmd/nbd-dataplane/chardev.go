@@ -52,7 +52,7 @@ func makeChardev(text string) (id string, c *chardev, err error) {
 	read, known := chardevKinds[*head.Backend]
 	switch {
 	case slices.Contains(chardevsAbsent, *head.Backend):
-		return "", nil, qmp.Errorf("chardev '%s' is not available here: use socket, pipe, stdio or file", *head.Backend)
+		return "", nil, qmp.Errorf("chardev '%s' is not available here: use socket, pipe, pty, stdio or file", *head.Backend)
 	case !known:
 		return "", nil, qmp.Errorf("'%s' is not a valid char driver name", *head.Backend)
 	}
@@ -74,9 +74,12 @@ var chardevKinds = map[string]func(qmp.Value) (*chardev, error){
 	"stdio": func(qmp.Value) (*chardev, error) {
 		return &chardev{stdio: true}, nil
 	},
-	"file": makeFileChardev,
-	"pipe": makePipeChardev,
-	"null": func(qmp.Value) (*chardev, error) { return &chardev{}, nil },
+	"file":   makeFileChardev,
+	"pipe":   makePipeChardev,
+	"pty":    makePTYChardev,
+	"serial": makeSerialChardev,
+	"tty":    makeSerialChardev, // its old name
+	"null":   func(qmp.Value) (*chardev, error) { return &chardev{}, nil },
 }
 
 // chardevOptions are the options that any of the kinds takes.

@@ -10,8 +10,9 @@ import (
 	"nbd-dataplane/qmp"
 )
 
-// chardevsAbsent are the kinds of QEMU's that there are not here.
-var chardevsAbsent = []string{"pty", "serial", "tty", "udp", "parallel", "memory", "ringbuf", "mux"}
+// chardevsAbsent are the kinds of QEMU's that there are not here. A monitor cannot work over udp: qemu-storage-daemon 7.2.22 crashes on the first
+// datagram that it is sent.
+var chardevsAbsent = []string{"udp", "parallel", "memory", "ringbuf", "mux"}
 
 // makeFileChardev opens a file that takes what a monitor says. Nobody can ask it anything there: it greets, and that is all, as QEMU's.
 func makeFileChardev(v qmp.Value) (*chardev, error) {

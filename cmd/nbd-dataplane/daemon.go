@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -69,6 +70,9 @@ func runDaemon(c console, d door, args []string) error {
 		return err
 	case o.help:
 		fmt.Fprintf(c.out, "Usage: %s [OPTION]...\n%s in the part of qemu-storage-daemon; the order of the options counts\n\n%s", o.program(), programName, daemonUsage(d))
+		return nil
+	case o.kinds != "":
+		fmt.Fprint(c.out, o.kinds)
 		return nil
 	case o.version:
 		fmt.Fprintf(c.out, "%s version %s (%s)\n", qsdName, version, programName)
@@ -209,20 +213,39 @@ func (s *daemon) addChardev(step daemonStep) error {
 	for _, w := range warnings {
 		s.journal.warnOf(step.words, w)
 	}
+	if strings.HasPrefix(text, "tty,") {
+		s.journal.warnOf(step.words, "The alias 'tty' is deprecated, use 'serial' instead")
+	}
 	id, c, err := makeChardev(text)
 	if err != nil {
 		return err
 	}
+	if c.stdio && s.hasStdio() {
+		return qmp.Errorf("cannot use stdio by multiple character devices")
+	}
 	if _, taken := s.chardevs[id]; taken {
 		c.close()
-		if c.place != nil {
+		if c.place != nil && c.place.network != "pty" {
 			return qmp.Errorf("duplicate yank instance")
 		}
 		return qmp.Errorf("attempt to add duplicate property '%s' to object (type 'container')", id)
 	}
+	if c.place != nil && c.place.network == "pty" {
+		fmt.Printf("char device redirected to %s (label %s)\n", c.place.path, id)
+	}
 	c.words = step.words
 	s.chardevs[id] = c
 	return nil
+}
+
+// hasStdio says whether a chardev has the standard input and output.
+func (s *daemon) hasStdio() bool {
+	for _, c := range s.chardevs {
+		if c.stdio {
+			return true
+		}
+	}
+	return false
 }
 
 // addMonitor chooses a chardev for monitors to come in by.

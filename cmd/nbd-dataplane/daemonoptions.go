@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"nbd-dataplane/internal/control"
 )
 
 // daemonStep is one option of the daemon that does something when its turn comes: what it refers to has to stand before it.
@@ -20,6 +23,7 @@ type daemonOptions struct {
 	stop      time.Duration // of an orderly stop; 0 = no limit
 	daemonize bool
 	help      bool
+	kinds     string // what was asked for with help in the place of a kind
 	version   bool
 }
 
@@ -37,7 +41,7 @@ func daemonRows(d door) []daemonRow {
 // daemonHelp is what each option is, in the order of the help. Those with an argument are steps, but for pidfile, remember, stop-timeout and trace.
 var daemonHelp = []daemonRow{
 	{"blockdev", "", "[driver=]DRIVER,node-name=NAME[,OPTION=VALUE...]", "make a node; the drivers are " + strings.Join(driverNames(), ", ")},
-	{"chardev", "", "socket,id=ID,path=PATH,server=on,wait=off | stdio,id=ID | pipe,id=ID,path=PATH | file,id=ID,path=PATH", "make a way for a monitor to come in"},
+	{"chardev", "", "socket,id=ID,path=PATH,server=on,wait=off | stdio,id=ID | pipe,id=ID,path=PATH | pty,id=ID | serial,id=ID,path=PATH | file,id=ID,path=PATH", "make a way for a monitor to come in"},
 	{"monitor", "", "[chardev=]ID[,mode=control][,pretty=on|off]", "take QMP commands there"},
 	{"nbd-server", "", "addr.type=unix,addr.path=PATH | addr.type=inet,addr.host=HOST,addr.port=PORT", "start the NBD server ([,tls-creds=ID][,tls-authz=ID][,max-connections=N])"},
 	{"export", "", "[type=]nbd,id=ID,node-name=NAME[,name=NAME][,writable=on|off][,iothread=ID]", "export a node"},
@@ -76,7 +80,7 @@ func parseDaemon(d door, args []string) (*daemonOptions, error) {
 	for len(g.args) > 0 {
 		switch err := g.next(); {
 		case errors.Is(err, errHelp):
-			o.help = true
+			o.help = o.kinds == ""
 			return o, nil
 		case errors.Is(err, errVersion):
 			o.version = true
@@ -111,9 +115,31 @@ func (o *daemonOptions) set(name, value, words string) error {
 	case "trace":
 		return wrong("--trace: this program has no trace events of QEMU's; leave it out", "")
 	default:
+		if kind, _, _ := strings.Cut(value, ","); kind == "help" || kind == "?" {
+			return o.helpOf(name, words)
+		}
 		o.steps = append(o.steps, daemonStep{name, value, words})
 	}
 	return nil
+}
+
+// helpOf lists the kinds of what an option makes.
+func (o *daemonOptions) helpOf(name, words string) error {
+	var kinds []string
+	switch name {
+	case "chardev":
+		o.kinds = "Available chardev backend types: \n"
+		kinds = slices.DeleteFunc(slices.Collect(maps.Keys(chardevKinds)), func(kind string) bool { return kind == "tty" }) // the old name of serial
+	case "object":
+		o.kinds = "List of user creatable objects:\n"
+		kinds = control.ObjectKinds()
+	default:
+		return fmt.Errorf("%s: Help is not available for this option", words)
+	}
+	for _, kind := range slices.Sorted(slices.Values(kinds)) {
+		o.kinds += "  " + kind + "\n"
+	}
+	return errHelp
 }
 
 // daemonUsage is the text of --help at a door, less its first lines.

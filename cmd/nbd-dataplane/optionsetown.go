@@ -33,21 +33,21 @@ func setVsock(o *options, v string) error {
 	if cid != "" {
 		n, err := strconv.ParseUint(cid, 10, 32)
 		if err != nil {
-			return vsockWrong(v)
+			return vsockWrong(v, "cid", cid)
 		}
 		a.cid = uint32(n)
 	}
 	n, err := strconv.ParseUint(port, 10, 32)
 	if err != nil || uint32(n) == vsockCIDAny {
-		return vsockWrong(v)
+		return vsockWrong(v, "port", port)
 	}
 	a.port = uint32(n)
 	o.vsock = a
 	return nil
 }
 
-func vsockWrong(v string) error {
-	return wrong(fmt.Sprintf("--vsock %s: use PORT or CID:PORT, both numbers (10809 is NBD's port)", v), "")
+func vsockWrong(v, part, text string) error {
+	return wrong(fmt.Sprintf("--vsock %s: use PORT or CID:PORT, both numbers (10809 is NBD's port)", v), fmt.Sprintf("Failed to parse %s '%s'", part, text))
 }
 
 func setCreate(o *options, v string) error {

@@ -51,6 +51,8 @@ var qsdMistakes = []string{
 	"--chardev socket,id=m,path=DIR/m,noserver", "--chardev socket,id=m,path=DIR/m,server,nobogus", "--chardev socket,id=m,path=DIR/m,bogus", "--chardev socket,id=m,path=DIR/m,noserver,nowait",
 	"--chardev file,id=m", "--chardev file,id=m,path=DIR/none/x", "--chardev file,id=m,path=DIR/none/x,append", "--chardev file,id=m,path=DIR/none/x,bogus=1", "--chardev file,id=m,path=DIR/none/x,append=maybe",
 	"--chardev file,id=m,path=DIR/dir", "--chardev pipe,id=m", "--chardev pipe,id=m,path=DIR/missing", "--chardev pipe,id=m,bogus", "--chardev vc,id=m",
+	"--chardev stdio,id=m --chardev stdio,id=n", "--chardev serial,id=m", "--chardev tty,id=m", "--chardev serial,id=m,path=DIR/none", "--chardev serial,id=m,path=/dev/null --chardev serial,id=m,path=/dev/null",
+	"--blockdev help", "--export ?", "--export help,id=x", "--nbd-server help", "--monitor ?",
 	// The process.
 	"--pidfile DIR/none/pid", "--daemonize --bogus", "--daemonize --blockdev null-co", "--daemonize --pidfile DIR/none/pid", "--pidfile DIR/pid --blockdev null-co", "--daemonize --export nbd,id=e,node-name=nope --blockdev null-co",
 }
@@ -106,6 +108,8 @@ var qsdStarts = []string{
 	"--chardev socket,id=m,path=DIR/m,server=on,nowait,nodelay --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",
 	"--chardev socket,id=m,host=127.0.0.1,port=0,server,nowait,delay,noipv6 --nbd-server addr.type=unix,addr.path=DIR/s",
 	"--chardev null,id=m,nosignal --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",
+	"--chardev serial,id=m,path=/dev/null --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",
+	"--chardev tty,id=m,path=/dev/null --nbd-server addr.type=unix,addr.path=DIR/s",
 	"--chardev file,id=m,path=DIR/out --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",
 	"--block null-co,node-name=n,force-share=on,read-only=on --nbd addr.type=unix,addr.path=DIR/s --exp nbd,id=e,node-name=n",
 	"--chardev null,id=m --monitor m --nbd-server addr.type=unix,addr.path=DIR/s",

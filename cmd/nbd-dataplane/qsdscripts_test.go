@@ -307,6 +307,16 @@ var monitorScripts = []struct{ name, script string }{
 		blockdev-add {"driver":"copy-on-read","file":{"driver":"raw","node-name":"a","file":{"driver":"file","filename":"DIR/missing"}}}
 		blockdev-add {"driver":"raw","file":"nope"}
 	`},
+	{"sizes and sockets that are refused", `
+		blockdev-add {"driver":"file","node-name":"f","filename":"DIR/d.img"}
+		blockdev-add {"driver":"raw","node-name":"r","file":"f","offset":512,"size":1024}
+		block_resize {"node-name":"r","size":512}
+		block_resize {"node-name":"r","size":0}
+		nbd-server-start {"addr":{"type":"vsock","data":{"cid":"x","port":"y"}}}
+		nbd-server-start {"addr":{"type":"vsock","data":{"cid":"1","port":"y"}}}
+		nbd-server-start {"addr":{"type":"vsock","data":{"cid":"1","port":"-1"}}}
+		nbd-server-start {"addr":{"type":"vsock","data":{"cid":"99999999999","port":"1"}}}
+	`},
 	{"sealed secrets", `
 		object-add {"qom-type":"secret","id":"k","data":"0123456789abcdef0123456789ABCDEF"}
 		object-add {"qom-type":"secret","id":"short","data":"abc"}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"syscall"
 
 	"nbd-dataplane/blockcore"
@@ -176,12 +177,22 @@ func (p *Plane) blockResize(ctx context.Context, _ *qmp.Call, a *resizeArgs) (an
 		return nil, qmp.Errorf("%v", bad)
 	}
 	if f, is := errors.AsType[*blockcore.NodeFailure](err); is {
-		return nil, f.Err
+		return nil, refusal(f.Err)
 	}
 	if errors.Is(err, syscall.ENOTSUP) {
 		return nil, qmp.Errorf("Image format driver does not support resize")
 	}
 	return nil, err
+}
+
+// refusal is what a driver says of a size that it does not take, less the number behind it, which QEMU leaves out.
+func refusal(err error) error {
+	for _, errno := range []syscall.Errno{syscall.ENOTSUP, syscall.EINVAL} {
+		if said, is := strings.CutSuffix(err.Error(), ": "+errno.Error()); is && errors.Is(err, errno) {
+			return qmp.Errorf("%s", said)
+		}
+	}
+	return err
 }
 
 // during changes the graph in a drained section of its own: drain, change, resume.

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"nbd-dataplane/blockcore"
@@ -37,6 +38,9 @@ var objectKinds = map[string]func(*Plane, *object, qmp.Value) error{
 	"secret":          (*Plane).makeSecurity,
 	"secret_keyring":  (*Plane).makeSecurity,
 }
+
+// ObjectKinds are the kinds that object-add can make.
+func ObjectKinds() []string { return slices.Collect(maps.Keys(objectKinds)) }
 
 func (p *Plane) objectAdd(ctx context.Context, call *qmp.Call) (any, error) {
 	return nil, p.AddObject(call.Arguments)
