@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -180,15 +179,8 @@ var dated = regexp.MustCompile(`\.[0-9]{8}-[0-9]{6}(-[0-9]+)?$`)
 
 // overlay is the file for the overlay of a node: next to its image, if no other was said.
 func (o *snapshotOrder) overlay(m *monitor, node string) (string, error) {
-	if nfs.IsURL(o.file) {
-		return o.file, nil
-	}
 	if o.file != "" {
-		path, err := filepath.Abs(o.file) // the server has another working directory
-		if err != nil {
-			return "", fmt.Errorf("--file: %w", err)
-		}
-		return path, nil
+		return wholeName(o.file)
 	}
 	image, err := m.nodeNamed(node)
 	switch _, isURL := protocolOf(image.Path); {
