@@ -104,6 +104,11 @@ func TestSnapshotsOnNFS(t *testing.T) {
 	require.Contains(t, s.do(transaction(overlay("d0", url("t0"), "t0"), overlay("d1", url("a.qcow2")+"&timeout=5", "t1"))), "; choose another name")
 	require.Contains(t, s.do(`blockdev-snapshot-sync {"node-name":"d0","snapshot-file":"`+url("a.qcow2")+`","snapshot-node-name":"t0"}`), "the same filename as the backing file")
 	require.Contains(t, s.do(`blockdev-snapshot-sync {"node-name":"d0","snapshot-file":"`+url("old")+`","snapshot-node-name":"t0","x-exclusive":true}`), "is there already; choose another name")
+	for _, f := range []nfstest.Fault{{NoReply: true}, {Status: nfstest.DQuot}} {
+		disarm := server.Inject(nfstest.Rule{Proc: nfstest.Write, Count: -1, Fault: f})
+		require.Contains(t, s.do(transaction(overlay("d0", url("t0")+"&timeout=1", "t0"))), "Could not write to the image: ")
+		require.NotZero(t, disarm())
+	}
 	require.Equal(t, names, server.Names("/export"))
 	require.Equal(t, "QFI\xfb", string(server.Stable("/export/a.qcow2")[:4]))
 	require.Equal(t, "somebody else's", string(server.Stable("/export/old")))
