@@ -86,7 +86,7 @@ kills: deps ## kill -9 the server under load, KILLS (40) times on each of nine k
 .PHONY: test-ganesha
 test-ganesha: deps build ## the tests against nfs-ganesha, which needs root, and a TMPDIR that is not on overlayfs
 	$(GO) test -tags ganesha $(TEST_FLAGS) ./backends/nfs/... ./internal/bench/harness
-	$(GO) test -tags ganesha $(TEST_FLAGS) -run '^TestNFS' ./interop
+	$(GO) test -tags ganesha $(TEST_FLAGS) -run '^TestNFS' ./interop ./cmd/nbd-dataplane
 
 .PHONY: nfs-kills
 nfs-kills: deps ## kill -9 an NFS server below us NFS_KILLS (100) times, cut the power of another one, and look for what was flushed

@@ -57,21 +57,6 @@ func Create(o Options, sizeBytes int64) (made bool, err error) {
 	return made, nil
 }
 
-// CreateAnew makes the file so many bytes long; what one that is there has is gone. It blocks.
-func CreateAnew(o Options, sizeBytes int64) error {
-	if made, err := Create(o, sizeBytes); made || err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), openMax)
-	defer cancel()
-	w := &walker{ctx: ctx, o: &o, dialer: newDialer(&o)}
-	defer w.close()
-	if err := w.truncate(sizeBytes); err != nil {
-		return w.explain(err)
-	}
-	return nil
-}
-
 // Remove takes a file away that Create has made. It blocks.
 func Remove(o Options) error {
 	ctx, cancel := context.WithTimeout(context.Background(), openMax)
@@ -279,25 +264,6 @@ func (w *walker) create(sizeBytes int64) (made bool, err error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// truncate empties a file that is there and makes it so many bytes long.
-func (w *walker) truncate(sizeBytes int64) error {
-	dir, name, err := w.directory()
-	if err != nil {
-		return err
-	}
-	found, err := w.lookup(dir, name)
-	if err == nil {
-		err = w.inspect(&found)
-	}
-	for _, size := range []int64{0, sizeBytes} {
-		w.doing = "set the size"
-		if err == nil {
-			err = w.nfs.nfs(w.ctx, wire.ProcSetattr, wire.AppendSetSize(nil, found.Handle, uint64(size)), wire.ParseSetattr)
-		}
-	}
-	return err
 }
 
 // OpenError is why a file could not be opened: at which server, which file, what was tried, and what may help.

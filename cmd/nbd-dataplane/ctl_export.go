@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nbd-dataplane/backends/nfs"
+
 	"nbd-dataplane/blockcore"
 )
 
@@ -117,7 +119,11 @@ func (o *exportOrder) fill(args []string) {
 	switch {
 	case from != "":
 	case o.file.path != "":
-		from = strings.TrimSuffix(filepath.Base(o.file.path), filepath.Ext(o.file.path))
+		from = filepath.Base(o.file.path)
+		if options, _, err := nfs.ParseURL(o.file.path); err == nil {
+			from = filepath.Base(options.Path)
+		}
+		from = strings.TrimSuffix(from, filepath.Ext(from))
 	default:
 		from = args[0]
 	}

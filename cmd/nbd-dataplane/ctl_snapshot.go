@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -42,7 +41,8 @@ func (t *ctl) newSnapshotCreate() *cobra.Command {
 			"that takes.\n\n" +
 			"Without --internal each disk gets an overlay, a qcow2 image next to its own that is called IMAGE.NAME.qcow2; NAME is the date\n" +
 			"and the time unless it is given. Clients write to the overlay from then on, and the image below stays as it is: it can be\n" +
-			"copied. With --internal the snapshot is kept inside of the image, which has to be qcow2.",
+			"copied. The overlay of an image on an NFS server is on the share. With --internal the snapshot is kept inside of the image, which\n" +
+			"has to be qcow2.",
 		Example: "  nbd-dataplane ctl snapshot create root data\n" +
 			"  nbd-dataplane ctl snapshot create root --file /fast/root-today.qcow2\n" +
 			"  nbd-dataplane ctl snapshot create --internal root data before-upgrade",
@@ -55,7 +55,7 @@ func (t *ctl) newSnapshotCreate() *cobra.Command {
 	flags.SortFlags = false
 	flags.BoolVar(&o.internal, "internal", false, "keep the snapshot inside of the image; the last argument is its name")
 	flags.StringVar(&o.name, "name", "", "`NAME` of the snapshot (default: date and time)")
-	flags.StringVar(&o.file, "file", "", "`PATH` of the overlay, which is made, or made anew")
+	flags.StringVar(&o.file, "file", "", "`PATH` of the overlay, or nfs://..., which is made, or made anew")
 	flags.StringVar(&o.format, "format", formatQcow2, "`FMT` of the overlay")
 	_ = cmd.MarkFlagFilename("file")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{formatQcow2}, cobra.ShellCompDirectiveNoFileComp))
@@ -179,15 +179,8 @@ var dated = regexp.MustCompile(`\.[0-9]{8}-[0-9]{6}(-[0-9]+)?$`)
 
 // overlay is the file for the overlay of a node: next to its image, if no other was said.
 func (o *snapshotOrder) overlay(m *monitor, node string) (string, error) {
-	if nfs.IsURL(o.file) {
-		return o.file, nil
-	}
 	if o.file != "" {
-		path, err := filepath.Abs(o.file) // the server has another working directory
-		if err != nil {
-			return "", fmt.Errorf("--file: %w", err)
-		}
-		return path, nil
+		return wholeName(o.file)
 	}
 	image, err := m.nodeNamed(node)
 	switch _, isURL := protocolOf(image.Path); {

@@ -24,6 +24,16 @@ func patient(name string) string {
 	return options.URL()
 }
 
+// notInUse refuses to make a file anew on an NFS server that a node has open; one of this machine is locked.
+func notInUse(file string, inUse map[string]string) error {
+	for node, name := range inUse {
+		if nfs.IsURL(name) && sameFile(name, file) {
+			return fmt.Errorf("'%s' is the file of node '%s'; choose another name", file, node)
+		}
+	}
+	return nil
+}
+
 // createImage makes an image above another one for a monitor, in QEMU's words. undo removes a file that was not there before.
 func createImage(what control.NewImage) (undo func() error, err error) {
 	switch what.Format {
@@ -37,10 +47,8 @@ func createImage(what control.NewImage) (undo func() error, err error) {
 	if sameFile(backing, what.Path) {
 		return nil, errors.New("Error: Trying to create an image with the same filename as the backing file")
 	}
-	for node, name := range what.InUse {
-		if nfs.IsURL(name) && sameFile(name, what.Path) { // a file of this machine is locked
-			return nil, fmt.Errorf("'%s' is the file of node '%s'; choose another name", what.Path, node)
-		}
+	if err := notInUse(what.Path, what.InUse); err != nil {
+		return nil, err
 	}
 	file, err := (&imageCreate{exclusive: what.Exclusive}).createFile(patient(what.Path))
 	if errors.Is(err, fs.ErrExist) {

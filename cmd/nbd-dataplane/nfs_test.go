@@ -137,6 +137,11 @@ func TestMonitorOnNFS(t *testing.T) {
 		s.await("JOB_STATUS_CHANGE 1")
 	}
 	done()
+	s.ok(fmt.Sprintf(`blockdev-create {"job-id":"j","options":{"driver":"nfs","size":0,"location":{%s}}}`, location("/export/base")))
+	s.await("JOB_STATUS_CHANGE 4")
+	require.Contains(t, s.do("query-jobs"), "is the file of node 'base'; choose another name")
+	s.ok(`job-dismiss {"id":"j"}`)
+	s.await("JOB_STATUS_CHANGE 1")
 	s.ok(
 		fmt.Sprintf(`blockdev-add {"driver":"nfs","node-name":"topfile",%s}`, location("/export/top")),
 		`blockdev-create {"job-id":"j","options":{"driver":"qcow2","file":"topfile","size":1048576}}`)

@@ -189,14 +189,24 @@ func readNFSCreation(v qmp.Value) (func(*control.Creation) error, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(*control.Creation) error { return wordsOfQEMU(o.make(options)) }, nil
+	return func(c *control.Creation) error { return wordsOfQEMU(o.make(options.URL(), c.FilesInUse())) }, nil
 }
 
 // make makes the file, and one that is there as long as is wanted, as for a local file.
-func (o *nfsCreation) make(options nfs.Options) error {
+func (o *nfsCreation) make(url string, inUse map[string]string) (err error) {
 	if o.Size < 0 || o.Size > 1<<62 {
 		return fmt.Errorf("Could not resize file: %s", strerror(syscall.EINVAL))
 	}
-	size := o.Size + (sector-o.Size%sector)%sector
-	return nfs.CreateAnew(options, size)
+	if err := notInUse(url, inUse); err != nil {
+		return err
+	}
+	file, err := (&imageCreate{}).createFile(patient(url))
+	if err != nil {
+		return err
+	}
+	defer file.closing(url, &err)
+	if err := file.Truncate(o.Size + (sector-o.Size%sector)%sector); err != nil {
+		return fmt.Errorf("Could not resize file: %s", pathText(err))
+	}
+	return nil
 }

@@ -104,6 +104,11 @@ func TestSnapshotsOnNFS(t *testing.T) {
 	require.Contains(t, s.do(transaction(overlay("d0", url("t0"), "t0"), overlay("d1", url("a.qcow2")+"&timeout=5", "t1"))), "; choose another name")
 	require.Contains(t, s.do(`blockdev-snapshot-sync {"node-name":"d0","snapshot-file":"`+url("a.qcow2")+`","snapshot-node-name":"t0"}`), "the same filename as the backing file")
 	require.Contains(t, s.do(`blockdev-snapshot-sync {"node-name":"d0","snapshot-file":"`+url("old")+`","snapshot-node-name":"t0","x-exclusive":true}`), "is there already; choose another name")
+	for _, f := range []nfstest.Fault{{NoReply: true}, {Status: nfstest.DQuot}} {
+		disarm := server.Inject(nfstest.Rule{Proc: nfstest.Write, Count: -1, Fault: f})
+		require.Contains(t, s.do(transaction(overlay("d0", url("t0")+"&timeout=1", "t0"))), "Could not write to the image: ")
+		require.NotZero(t, disarm())
+	}
 	require.Equal(t, names, server.Names("/export"))
 	require.Equal(t, "QFI\xfb", string(server.Stable("/export/a.qcow2")[:4]))
 	require.Equal(t, "somebody else's", string(server.Stable("/export/old")))
@@ -135,8 +140,8 @@ func TestSnapshotsOnNFS(t *testing.T) {
 	}
 }
 
-// Goal: people take snapshots of a server's disks on a share, and get overlays next to the images. Method: ctl, twice, and the files that are there then.
-func TestCtlSnapshotOnNFS(t *testing.T) {
+// Goal: people take snapshots of a server's disks on a share, get overlays next to the images, and add exports of files there. Method: ctl, and the files that are there then.
+func TestCtlOnNFS(t *testing.T) {
 	server, _ := onNFS(t)
 	own := startOwnNamed(t, "a", "--control=m", "--create", "1M", "a="+server.URL("/export/a.qcow2"))
 	ctl := func(args ...string) string {
@@ -147,6 +152,20 @@ func TestCtlSnapshotOnNFS(t *testing.T) {
 	ctl("create", "a")
 	require.Contains(t, ctl("list"), server.URL("/export/a.one.qcow2"))
 	require.Len(t, server.Names("/export"), 4)
+
+	share := func(args ...string) string {
+		return qcowtest.Must(t, own.cmd.Dir, asProgram(t, programName), append([]string{"ctl", "--control", "m"}, args...)...)
+	}
+	server.Put("/export/raw.img", nfstest.File{SizeBytes: 1 << 20})
+	share("export", "add", "--file", server.URL("/export/raw.img"), "--writable")
+	qcowtest.Must(t, own.cmd.Dir, "qemu-io", "-f", "raw", "-c", "write -q -P 7 0 64k", "-c", "flush", "nbd+unix:///raw?socket="+own.socket)
+	require.EqualValues(t, 7, server.Stable("/export/raw.img")[0])
+	other := server.URL("/export/b.qcow2")
+	qcowtest.Must(t, own.cmd.Dir, asProgram(t, programName), "image", "create", "-q", other, "1M")
+	ran := qcowtest.Stock(t, own.cmd.Dir, asProgram(t, programName), "ctl", "--control", "m", "export", "add", "--file", other)
+	require.Contains(t, ran.Stderr, "it looks like qcow2; add --format qcow2")
+	share("export", "add", "--file", other, "--format", "qcow2")
+	require.Regexp(t, `\nb +b +1M `, share("export", "list"))
 	out, err := exec.Command(asProgram(t, programName), "ctl", "--control", filepath.Join(own.cmd.Dir, "m"), "snapshot", "create", "a", "--file", server.URL("/export/no/x")).CombinedOutput()
 	require.Error(t, err)
 	require.Contains(t, string(out), "make the directory first")

@@ -21,6 +21,7 @@ func newImage(c console) *cobra.Command {
 		Use:   "image COMMAND",
 		Short: "Create, describe, check and change images that nobody uses",
 		Long: "Works on image files that nobody serves; the commands, their options and their output are qemu-img's, as far as they are here.\n" +
+			"FILE is a path, or nfs://HOST/EXPORT/FILE. The name of a backing file that does not begin with / counts from the image.\n" +
 			"An image that a server or a virtual machine uses is locked, and refused; 'ctl' has what can be done with those.",
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -82,6 +82,9 @@ func (c *creating) work(loop *blockcore.AioContext) {
 	})
 }
 
+// FilesInUse are the files that nodes have open, by the names of the nodes.
+func (c *Creation) FilesInUse() map[string]string { return c.plane.filesInUse() }
+
 // On runs fn with an owner's handle on a node that is there, or that is described and open for as long as fn takes. Nobody else uses it meanwhile.
 func (c *Creation) On(ref qmp.Value, fn func(r *blockcore.Root) error) (err error) {
 	p := c.plane

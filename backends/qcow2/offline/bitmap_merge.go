@@ -17,7 +17,7 @@ func (im *Image) MergeBitmap(name string, from *Image, source string) error {
 		return err
 	}
 	if im.header.SizeBytes != from.header.SizeBytes {
-		return invalid("Bitmaps are of different sizes (destination size is %d and source size is %d) and can't be merged", im.header.SizeBytes, from.header.SizeBytes)
+		return invalid("Bitmaps are of different sizes (destination size is %d, source size is %d) and can't be merged", im.header.SizeBytes, from.header.SizeBytes)
 	}
 	m := &merging{Image: im, target: &list[i], data: make([]byte, im.g.ClusterBytes()), at: -1}
 	if m.table, err = im.bitmapEntries(m.target); err != nil {
