@@ -77,6 +77,7 @@ type capabilities struct {
 	stretcher  Stretcher
 	sender     CacheSender
 	counter    DiscardCounter
+	canceller  Canceller
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
@@ -103,6 +104,7 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.stretcher, _ = d.(Stretcher)
 	n.can.sender, _ = d.(CacheSender)
 	n.can.counter, _ = d.(DiscardCounter)
+	n.can.canceller, _ = d.(Canceller)
 	return n
 }
 
