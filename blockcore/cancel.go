@@ -72,15 +72,17 @@ func (g *Graph) cancellersBelow(top *Node, on *AioContext) (all []Canceller) {
 	return all
 }
 
-// CancelAll has everything end early from now on that can, whoever wants it, also what closes nodes: the process is about to end without it. Not on
-// a loop.
-func (g *Graph) CancelAll() {
+// CancelAll has everything end early from now on that can, whoever wants it, also what closes nodes: the process is about to end without it. It reports
+// whether there is a driver that can. Not on a loop.
+func (g *Graph) CancelAll() (can bool) {
 	g.hurried.Store(true)
 	for _, n := range append(g.Nodes(), g.Leaving()...) {
 		if n.can.canceller != nil {
+			can = true
 			n.Context().Post(n.can.canceller.Cancel)
 		}
 	}
+	return can
 }
 
 // Unwanted reports whether what t does at n, the node of a Canceller, may be ended early. On the loop.
