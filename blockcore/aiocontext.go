@@ -79,6 +79,7 @@ type AioContext struct {
 	polling  pollPolicy
 	batch    int64 // of operations that are queued; 0 = no bound (Tuning)
 	copying  int   // Tasks for which another thread is copying much: see Task.BeginCopy
+	unwanted int   // requests that nobody waits for any more: see Root.Cancel
 	stopping bool
 	latest   time.Duration // the clock when it was last read on the loop
 

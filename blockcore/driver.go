@@ -241,6 +241,8 @@ type Features struct {
 	Backing bool
 	// Filter: the node shows what is below it, unchanged; it is passed through where a chain of images is looked at.
 	Filter bool
+	// Independent: a request of a Task is passed on by it, and has nothing done that other requests wait for.
+	Independent bool
 }
 
 // Snapshot is a state of a disk that its driver keeps.

@@ -85,7 +85,7 @@ func (f *Filter) Features() Features {
 		is = e.Node().Features()
 		is.ReadOnly = !e.Node().Writable()
 	}
-	is.Filter = true
+	is.Filter, is.Independent = true, false
 	return is
 }
 

@@ -34,7 +34,8 @@ type Graph struct {
 	leaving  map[*Node]*atomic.Bool // removed; false = closed, or nobody will close them any more
 
 	// Safe from anywhere.
-	bell bell
+	bell    bell
+	hurried atomic.Bool // CancelAll was called
 }
 
 // NewGraph returns an empty graph.

@@ -79,6 +79,7 @@ type capabilities struct {
 	counter    DiscardCounter
 	locker     Locker
 	mender     Mender
+	canceller  Canceller
 }
 
 func newNode(g *Graph, o NodeOptions) *Node {
@@ -107,6 +108,7 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.counter, _ = d.(DiscardCounter)
 	n.can.locker, _ = d.(Locker)
 	n.can.mender, _ = d.(Mender)
+	n.can.canceller, _ = d.(Canceller)
 	return n
 }
 

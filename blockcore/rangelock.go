@@ -34,6 +34,32 @@ func (l *RangeLocks) Acquire(t *Task, r Range, exclusive bool) *RangeLock {
 	}
 }
 
+// AcquireWanted is Acquire for a request in n that does not wait any longer when it is unwanted, and returns nil then. n may be nil. Recheck has
+// it look.
+func (l *RangeLocks) AcquireWanted(t *Task, n *Node, r Range, exclusive bool) *RangeLock {
+	k := l.take()
+	k.r, k.exclusive = r, exclusive
+	l.held = append(l.held, k)
+	for {
+		before := l.conflict(k)
+		if before == nil {
+			return k
+		}
+		if n != nil && n.Unwanted(t) {
+			l.Release(k)
+			return nil
+		}
+		t.Wait(&before.waiters)
+	}
+}
+
+// Recheck has all look again who wait.
+func (l *RangeLocks) Recheck() {
+	for _, k := range l.held {
+		k.waiters.WakeAll()
+	}
+}
+
 // conflict returns a request ahead of k that k must wait for.
 func (l *RangeLocks) conflict(k *RangeLock) *RangeLock {
 	for _, other := range l.held {

@@ -27,11 +27,13 @@ type Ticket struct {
 	since      time.Duration // by the context's clock
 	held       bool          // in Begin, and not counted in
 	away       bool          // in Begin, and the Root has moved to another context
+	unwanted   bool          // Root.Cancel was called for it
 	prev, next *Ticket
 }
 
 // leave has the Task go on without its ticket.
 func (k *Ticket) leave(t *Task) {
+	k.forgotten(t)
 	t.ticket = nil
 	k.held, k.away, k.task, k.root = false, false, nil, nil
 }

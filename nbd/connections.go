@@ -93,5 +93,12 @@ func (s *Server) Disconnect(id uint64) error {
 	return fmt.Errorf("there is no client %d", id)
 }
 
+// CutAll cuts all clients off: whoever stops the server is out of patience. It does not wait. Safe from anywhere.
+func (s *Server) CutAll() {
+	for _, e := range s.everyExport() {
+		e.evictAll()
+	}
+}
+
 // String names the client where requests are listed.
 func (c *Conn) String() string { return fmt.Sprintf("client %d (%v)", c.id, c.peer) }

@@ -31,6 +31,7 @@ var wireErrors = map[syscall.Errno]Errno{
 	syscall.EREMOTEIO: EIO,
 	syscall.ESTALE:    EIO,
 	syscall.ETIMEDOUT: EIO,
+	syscall.ECANCELED: EIO, // to nobody
 	// A server that storage lies on cannot be reached.
 	syscall.ECONNREFUSED: EIO,
 	syscall.EHOSTUNREACH: EIO,

@@ -6,7 +6,8 @@ import "golang.org/x/sys/unix"
 // throttle group, a disk that does not answer, even one that has stopped the whole loop. What the block layer has begun goes on, since nobody
 // can take a write back from a disk; its reply is dropped, and the connection is listed as leaving until then. What has not begun is dropped
 // and never executed: a request that was not parsed, a write whose payload is not complete, a request that waits for the limits of its export. QEMU
-// does the same: it shuts the socket down, finishes requests that it has handed to a block driver, and drops the others.
+// does the same: it shuts the socket down, finishes requests that it has handed to a block driver, and drops the others. Somebody who throws clients out, or
+// stops their export, has decided that nobody waits for an answer: what the block layer can end before the storage answers ends then.
 //
 //	evict       anywhere: mark, shut the socket down
 //	abort       on the loop: drop what has not begun and what was not sent, wait for what has
@@ -51,6 +52,9 @@ func (c *Conn) abort(cause Cause) {
 	c.cause = cause // the end of the input is not what ended the connection
 	c.lose(nil)
 	c.export.root.Dismiss(c)
+	if cause == CauseStopped || cause == CauseDisconnected {
+		c.export.root.Cancel(c)
+	}
 	if c.watcher != nil {
 		c.watcher.Cool()
 		c.maybeClose()

@@ -263,6 +263,9 @@ func (q *request) failedAt(err error, offset uint64) {
 // report tells that the backend has failed.
 func (q *request) report(err error) {
 	c := q.conn
+	if _, cut := c.evictedFor(); cut && errors.Is(err, blockcore.ErrCancelled) {
+		return // which is no fault, and was wanted
+	}
 	c.server.emit(RequestFailed{Export: c.export.Name(), ID: c.id, Command: q.header.command,
 		Offset: q.header.offset, Length: q.header.length, Err: err})
 }

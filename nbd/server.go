@@ -210,9 +210,7 @@ func (s *Server) awaitClients(ctx context.Context) error {
 	s.mu.Lock()
 	left := s.clients // before the cut: some are gone a moment later
 	s.mu.Unlock()
-	for _, e := range s.everyExport() {
-		e.evictAll()
-	}
+	s.CutAll()
 	return s.awaitCut(left, ctx.Err())
 }
 

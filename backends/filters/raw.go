@@ -107,7 +107,7 @@ func (f *Raw) Size() int64 {
 // Features returns those of the file. A format is no filter, even where it changes nothing. Safe from anywhere.
 func (f *Raw) Features() blockcore.Features {
 	is := f.Filter.Features()
-	is.Filter = false
+	is.Filter, is.Independent = false, true
 	return is
 }
 

@@ -50,6 +50,13 @@ func NewThrottle(o ThrottleOptions) (*Throttle, error) {
 	return &Throttle{group: o.Group}, nil
 }
 
+// Features returns those of the child. Safe from anywhere.
+func (f *Throttle) Features() blockcore.Features {
+	is := f.Filter.Features()
+	is.Independent = true
+	return is
+}
+
 // Member returns what stands for the throttle in its group. It changes only while the node is drained.
 func (f *Throttle) Member() *blockcore.ThrottleMember { return f.member }
 

@@ -45,12 +45,14 @@ type call struct {
 	deadline time.Duration // 0 = none
 	since    time.Duration
 
+	tried bool             // the server may have got it over a connection that was lost
 	rest  time.Duration    // how long it rested last
 	timer *blockcore.Timer // of its rest
 }
 
 // group is what one Task waits for: the calls of a request. Owned by the context.
 type group struct {
+	task    *blockcore.Task // nil = none does: it is in limbo
 	pending int
 	err     error // the first one
 	waiter  blockcore.WaitQueue
@@ -61,6 +63,16 @@ type group struct {
 	mixed      bool            // WRITEs were answered with different verifiers
 	verifier   uint64          // of WRITE and COMMIT
 	attributes wire.Attributes // of GETATTR
+
+	// What the calls need as long as the server may execute them.
+	lock    *blockcore.RangeLock // of the range that they write to; nil = none
+	pages   int64                // that are reserved for what they write
+	resizes bool                 // it is SETATTR
+	handed  bool                 // some of the calls are in limbo, and with them all of this
+
+	// Of a group in limbo.
+	limbo     bool
+	dataBytes int64
 }
 
 // callTable is all calls of a file. Owned by the context.
@@ -82,21 +94,19 @@ func (x *callTable) byXID(xid uint32) *call {
 	return x.all[slot]
 }
 
-// take waits for a free call.
-func (x *callTable) take(t *blockcore.Task) *call {
-	for {
-		if last := len(x.free) - 1; last >= 0 {
-			c := x.free[last]
-			x.free = x.free[:last]
-			return c
-		}
-		if len(x.all) < callsMax {
-			c := &call{slot: uint32(len(x.all)), head: make([]byte, 0, headBytes)}
-			x.all = append(x.all, c)
-			return c
-		}
-		t.Wait(&x.room)
+// take returns a free call, or nil.
+func (x *callTable) take() *call {
+	if last := len(x.free) - 1; last >= 0 {
+		c := x.free[last]
+		x.free = x.free[:last]
+		return c
 	}
+	if len(x.all) == callsMax {
+		return nil
+	}
+	c := &call{slot: uint32(len(x.all)), head: make([]byte, 0, headBytes)}
+	x.all = append(x.all, c)
+	return c
 }
 
 func (x *callTable) give(c *call) {
@@ -105,14 +115,15 @@ func (x *callTable) give(c *call) {
 	x.room.WakeOne()
 }
 
-func (x *callTable) takeGroup() *group {
+// takeGroup returns one for which t waits.
+func (x *callTable) takeGroup(t *blockcore.Task) *group {
 	if last := len(x.groups) - 1; last >= 0 {
 		g := x.groups[last]
 		x.groups = x.groups[:last]
-		*g = group{short: -1}
+		*g = group{short: -1, task: t}
 		return g
 	}
-	return &group{short: -1}
+	return &group{short: -1, task: t}
 }
 
 // give takes back a group that nobody waits for.
@@ -124,15 +135,37 @@ func (x *callTable) nextXID(slot uint32) uint32 {
 	return x.count<<slotBits | slot
 }
 
-// submit makes a call of g and sends it on its way. It waits only for room in the table.
+// submit makes a call of g and sends it on its way. It waits only for room in the table. Where g has failed meanwhile, or nobody wants it any more, there is no call.
 func (f *File) submit(t *blockcore.Task, g *group, proc wire.Proc, data []byte, off int64, how wire.Stable) {
-	c := f.calls.take(t)
-	c.group, c.proc, c.data, c.off, c.how = g, proc, data, off, how
-	f.start(t, c)
+	if c := f.take(t, g); c != nil {
+		c.group, c.proc, c.data, c.off, c.how = g, proc, data, off, how
+		f.start(t, c)
+	}
+}
+
+// take waits for a free call for g; nil = it is not to make any more.
+func (f *File) take(t *blockcore.Task, g *group) *call {
+	if f.unwanted(t) {
+		g.cancel()
+		return nil
+	}
+	c := f.calls.take()
+	for c == nil {
+		t.Wait(&f.calls.room)
+		if f.unwanted(t) {
+			g.cancel()
+		}
+		if g.err != nil {
+			f.calls.room.WakeOne() // the place is for somebody else
+			return nil
+		}
+		c = f.calls.take()
+	}
+	return c
 }
 
 func (f *File) start(t *blockcore.Task, c *call) {
-	c.since, c.rest, c.deadline = t.Now(), 0, 0
+	c.since, c.rest, c.deadline, c.tried = t.Now(), 0, 0, false
 	if d := f.patience(); d > 0 {
 		c.deadline = c.since + d
 	}
@@ -212,6 +245,9 @@ func (f *File) finish(c *call, err error) {
 	}
 	if g.pending--; g.pending == 0 {
 		g.waiter.WakeAll()
+		if g.limbo {
+			f.leaveLimbo(g)
+		}
 	}
 }
 
@@ -241,10 +277,12 @@ func (f *File) rest(c *call) {
 
 // one makes a single call without data and waits for it. set fills in what it needs besides; the group is to be given back.
 func (f *File) one(t *blockcore.Task, proc wire.Proc, size int64) (*group, error) {
-	g := f.calls.takeGroup()
-	c := f.calls.take(t)
-	c.group, c.proc, c.data, c.off, c.size = g, proc, nil, 0, size
-	f.start(t, c)
+	g := f.calls.takeGroup(t)
+	g.resizes = proc == wire.ProcSetattr
+	if c := f.take(t, g); c != nil {
+		c.group, c.proc, c.data, c.off, c.size = g, proc, nil, 0, size
+		f.start(t, c)
+	}
 	if err := f.await(t, g); err != nil {
 		return g, fmt.Errorf("%v: %w", proc, err)
 	}

@@ -205,7 +205,7 @@ func (c *conn) lose(why error) {
 	}
 	for _, k := range c.f.calls.all {
 		if k.conn == c && k.state == callSent {
-			k.state = callQueued
+			k.state, k.tried = callQueued, true
 			c.f.counters.repeats.Add(1)
 		}
 	}

@@ -54,6 +54,9 @@ type File struct {
 	replays    uint64              // times that lost data was written again
 	extending  bool
 	extenders  blockcore.WaitQueue
+	limbos     int   // groups in limbo
+	limboBytes int64 // of their data
+	resizing   int   // SETATTRs among them
 
 	// Safe from anywhere.
 	size     atomic.Int64
@@ -125,13 +128,10 @@ func (f *File) enter(t *blockcore.Task) {
 	if f.ctx == t.Context() {
 		return
 	}
-	f.ctx = t.Context()
-	for _, c := range f.conns {
-		c.arrive()
-	}
+	f.arrive(t.Context())
 }
 
-// Detach leaves the loop. The node is drained, so no call is in flight.
+// Detach leaves the loop. The node is drained, so no call is in flight but those in limbo.
 func (f *File) Detach() {
 	if f.ctx == nil {
 		return
@@ -140,14 +140,30 @@ func (f *File) Detach() {
 		f.watch.Stop()
 		f.watch = nil
 	}
+	f.suspendLimbo()
 	for _, c := range f.conns {
 		c.leave()
 	}
 	f.ctx = nil
 }
 
-// Attach does nothing: the first request on the new loop takes up what is needed.
-func (f *File) Attach(*blockcore.AioContext) {}
+// Attach goes on with what is in limbo. Otherwise the first request on the new loop takes up what is needed.
+func (f *File) Attach(ctx *blockcore.AioContext) {
+	if f.limbos > 0 {
+		f.arrive(ctx)
+	}
+}
+
+// arrive brings the connections to a loop.
+func (f *File) arrive(ctx *blockcore.AioContext) {
+	f.ctx = ctx
+	for _, c := range f.conns {
+		c.arrive()
+	}
+	if f.limbos > 0 {
+		f.resumeLimbo()
+	}
+}
 
 // Close closes the connections, whatever the server is doing. What was not flushed may be lost with it.
 func (f *File) Close(t *blockcore.Task) error {

@@ -72,7 +72,7 @@ func feed(t *blockcore.Task, input []byte) error {
 	file.enter(t)
 	c := file.conns[0]
 	c.retry = file.ctx.After(time.Hour, func() {}) // nothing is connected anew
-	g := file.calls.takeGroup()
+	g := file.calls.takeGroup(nil)
 	var buffers [][]byte
 	for _, k := range fuzzCalls {
 		buf := t.Buffers().Get(k.n + 2*margin)

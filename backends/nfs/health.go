@@ -46,13 +46,14 @@ func (h Health) String() string {
 
 // counters of what goes wrong, and is put right. Safe from anywhere.
 type counters struct {
-	connects atomic.Uint64 // sockets made after the first
-	lost     atomic.Uint64 // sockets lost
-	repeats  atomic.Uint64 // calls sent again
-	jukebox  atomic.Uint64 // times that the server had no time
-	strays   atomic.Uint64 // replies that nobody waited for
-	replays  atomic.Uint64 // times that a restart of the server has lost what was written, and it was written again
-	commits  atomic.Uint64
+	connects  atomic.Uint64 // sockets made after the first
+	lost      atomic.Uint64 // sockets lost
+	repeats   atomic.Uint64 // calls sent again
+	jukebox   atomic.Uint64 // times that the server had no time
+	strays    atomic.Uint64 // replies that nobody waited for
+	replays   atomic.Uint64 // times that a restart of the server has lost what was written, and it was written again
+	commits   atomic.Uint64
+	cancelled atomic.Uint64 // requests that ended early
 }
 
 func (f *File) nodeName() string {
@@ -73,19 +74,20 @@ func (f *File) Incidents() any { return f.Counters() }
 
 // Counters tell what has gone wrong at a server, and was put right.
 type Counters struct {
-	Connects uint64 `json:"reconnects"`
-	Lost     uint64 `json:"connections-lost"`
-	Repeats  uint64 `json:"repeated-calls"`
-	Jukebox  uint64 `json:"delays"`
-	Strays   uint64 `json:"stray-replies"`
-	Replays  uint64 `json:"replays"`
-	Commits  uint64 `json:"commits"`
+	Connects  uint64 `json:"reconnects"`
+	Lost      uint64 `json:"connections-lost"`
+	Repeats   uint64 `json:"repeated-calls"`
+	Jukebox   uint64 `json:"delays"`
+	Strays    uint64 `json:"stray-replies"`
+	Replays   uint64 `json:"replays"`
+	Commits   uint64 `json:"commits"`
+	Cancelled uint64 `json:"cancelled-requests"`
 }
 
 // Counters returns them. Safe from anywhere.
 func (f *File) Counters() Counters {
 	c := &f.counters
-	return Counters{c.connects.Load(), c.lost.Load(), c.repeats.Load(), c.jukebox.Load(), c.strays.Load(), c.replays.Load(), c.commits.Load()}
+	return Counters{c.connects.Load(), c.lost.Load(), c.repeats.Load(), c.jukebox.Load(), c.strays.Load(), c.replays.Load(), c.commits.Load(), c.cancelled.Load()}
 }
 
 // Health returns how the server is doing. Safe from anywhere.

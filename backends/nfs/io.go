@@ -37,7 +37,7 @@ func (f *File) read(t *blockcore.Task, p []byte, off int64) (short int64, err er
 	n := int(min(int64(len(p)), max(f.eof-off, 0)))
 	clear(p[n:]) // what rounds the size up
 	p = p[:n]
-	g := f.calls.takeGroup()
+	g := f.calls.takeGroup(t)
 	large := n >= largeBytes
 	if large {
 		f.largeReads++
@@ -130,8 +130,13 @@ func (f *File) writeChunk(t *blockcore.Task, s *source, r blockcore.Range, how w
 			return false, err
 		}
 	}
-	lock := f.locks.Acquire(t, r, true)
-	g := f.calls.takeGroup()
+	lock := f.locks.AcquireWanted(t, f.node, r, true)
+	if lock == nil {
+		f.giveRoom(pages)
+		return false, blockcore.ErrCancelled
+	}
+	g := f.calls.takeGroup(t)
+	g.lock, g.pages = lock, pages
 	for off := r.Offset; off < r.End() && g.err == nil; {
 		piece := s.take(int(min(r.End()-off, int64(f.writeMax))))
 		f.submit(t, g, wire.ProcWrite, piece, off, how)
@@ -139,9 +144,11 @@ func (f *File) writeChunk(t *blockcore.Task, s *source, r blockcore.Range, how w
 	}
 	err = f.await(t, g)
 	unstable = g.unstable
+	if !g.handed {
+		f.locks.Release(lock)
+		f.giveRoom(pages)
+	}
 	f.calls.giveGroup(g)
-	f.locks.Release(lock)
-	f.giveRoom(pages)
 	return unstable, err
 }
 

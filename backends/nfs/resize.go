@@ -18,10 +18,23 @@ func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
 	// What is held must not be written again behind the new end.
 	err := f.settle(t, f.held.seq)
 	if err == nil {
-		err = f.setSize(t, sizeBytes)
+		err = f.resizeAlone(t, sizeBytes)
 	}
 	if err != nil {
 		return fmt.Errorf("resize %s: %w", f.url, err)
+	}
+	return nil
+}
+
+// resizeAlone is Resize when nothing is in limbo that would be written behind the new end, or had another one in mind.
+func (f *File) resizeAlone(t *blockcore.Task, sizeBytes int64) error {
+	lock, err := f.awaitLimbo(t)
+	if err != nil {
+		return err
+	}
+	defer f.locks.Release(lock)
+	if err := f.setSize(t, sizeBytes); err != nil {
+		return err
 	}
 	f.held.cut(t.Buffers(), sizeBytes)
 	return nil
@@ -30,7 +43,10 @@ func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
 // Extend makes the file longer while it is in use: what is new reads as zeroes.
 func (f *File) Extend(t *blockcore.Task, toBytes int64) error {
 	f.enter(t)
-	for f.extending {
+	for f.extending || f.resizing > 0 {
+		if f.unwanted(t) {
+			return f.fail("extend", toBytes, blockcore.ErrCancelled)
+		}
 		t.Wait(&f.extenders)
 	}
 	switch {

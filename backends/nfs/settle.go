@@ -26,6 +26,9 @@ const (
 // since his writes may have come too late for it.
 func (f *File) settle(t *blockcore.Task, seq uint64) error {
 	for f.durable < seq {
+		if f.unwanted(t) {
+			return blockcore.ErrCancelled
+		}
 		if f.committing {
 			t.Wait(&f.settlers)
 			continue
@@ -87,10 +90,7 @@ func (f *File) commit(t *blockcore.Task) error {
 // replay writes again what the server may have lost. It has each range for itself while it does, so that nothing newer is written over.
 func (f *File) replay(t *blockcore.Task, how wire.Stable) error {
 	for _, r := range f.held.staleRuns(int64(f.writeMax)) {
-		lock := f.locks.Acquire(t, r, true)
-		err := f.replayRun(t, r, how)
-		f.locks.Release(lock)
-		if err != nil {
+		if err := f.replayAlone(t, r, how); err != nil {
 			return fmt.Errorf("write again what the server has lost: %w", err)
 		}
 	}
@@ -99,11 +99,24 @@ func (f *File) replay(t *blockcore.Task, how wire.Stable) error {
 	return nil
 }
 
-func (f *File) replayRun(t *blockcore.Task, r blockcore.Range, how wire.Stable) error {
+func (f *File) replayAlone(t *blockcore.Task, r blockcore.Range, how wire.Stable) error {
+	lock := f.locks.AcquireWanted(t, f.node, r, true)
+	if lock == nil {
+		return blockcore.ErrCancelled
+	}
+	g := f.calls.takeGroup(t)
+	g.lock = lock
+	err := f.replayRun(t, g, r, how)
+	if !g.handed {
+		f.locks.Release(lock)
+	}
+	f.calls.giveGroup(g)
+	return err
+}
+
+func (f *File) replayRun(t *blockcore.Task, g *group, r blockcore.Range, how wire.Stable) error {
 	buf := t.Buffers().Get(int(r.Length))
 	defer t.Buffers().Put(buf)
-	g := f.calls.takeGroup()
-	defer f.calls.giveGroup(g)
 	var sent []*page
 	for off := r.Offset; off < r.End(); off += pageBytes {
 		if p := f.held.pages[off/pageBytes]; p != nil && p.stale {
@@ -163,6 +176,9 @@ func (g *page) nextRun(at int) (from, to int) {
 func (f *File) makeRoom(t *blockcore.Task, pages int64) error {
 	need := pages * pageBytes
 	for f.held.bytes()+f.reserved+need > heldBytesMax {
+		if f.unwanted(t) {
+			return blockcore.ErrCancelled
+		}
 		switch {
 		case len(f.held.pages) > 0:
 			if err := f.settle(t, f.held.seq); err != nil {

@@ -1,6 +1,8 @@
 package qcow2
 
 import (
+	"errors"
+
 	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/blockcore"
 )
@@ -93,7 +95,7 @@ func (c *cache) get(t *blockcore.Task, at format.Host) (*table, error) {
 			}
 		case p.loading:
 			t.Wait(&p.loaded)
-			if p.err != nil {
+			if p.err != nil && !errors.Is(p.err, blockcore.ErrCancelled) { // whoever loaded it was given up, and we were not
 				return nil, p.err
 			}
 		default:

@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"errors"
 	"fmt"
 
 	"nbd-dataplane/blockcore"
@@ -45,6 +46,9 @@ func (i *Image) commit(t *blockcore.Task) error {
 	for want := c.begun + 1; c.done < want; {
 		if c.running {
 			t.Wait(&c.ended)
+			if c.done >= want && errors.Is(c.err, blockcore.ErrCancelled) {
+				want = c.begun + 1 // who made it was given up, and we were not
+			}
 			continue
 		}
 		c.running = true

@@ -3,6 +3,7 @@ package qcow2
 import (
 	"bytes"
 	"compress/flate"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -40,7 +41,20 @@ type inflated struct {
 
 // readCompressed fills p from a compressed cluster.
 func (i *Image) readCompressed(t *blockcore.Task, p []byte, off format.Guest, e format.L2Entry) error {
-	c := i.inflate.kept[e.Descriptor]
+	for {
+		c, err := i.inflated(t, e)
+		if err == nil {
+			copy(p, c.bytes[i.g.GuestInCluster(off):])
+		}
+		if err == nil || c == nil || !errors.Is(err, blockcore.ErrCancelled) {
+			return err
+		}
+	}
+}
+
+// inflated returns a cluster that is decompressed. c is nil where an error is our own, and not of whom we have waited for.
+func (i *Image) inflated(t *blockcore.Task, e format.L2Entry) (c *inflated, err error) {
+	c = i.inflate.kept[e.Descriptor]
 	if c == nil {
 		c = &inflated{loading: true}
 		i.inflate.keep(e.Descriptor, c, i.g.ClusterBytes())
@@ -49,16 +63,13 @@ func (i *Image) readCompressed(t *blockcore.Task, p []byte, off format.Guest, e 
 		c.loaded.WakeAll()
 		if c.err != nil {
 			i.inflate.forget(e.Descriptor, c)
+			return nil, c.err
 		}
 	}
 	for c.loading {
 		t.Wait(&c.loaded)
 	}
-	if c.err != nil {
-		return c.err
-	}
-	copy(p, c.bytes[i.g.GuestInCluster(off):])
-	return nil
+	return c, c.err
 }
 
 func (f *inflater) keep(descriptor uint64, c *inflated, clusterBytes int64) {

@@ -37,6 +37,7 @@ type daemon struct {
 
 	// Immutable.
 	journal *journal
+	haste   haste
 	events  *eventQueue
 	quit    chan struct{} // holds one
 	signals chan os.Signal
@@ -99,7 +100,7 @@ func runDaemon(c console, d door, args []string) error {
 	if d == doorDaemon {
 		go s.signalLoop(impatience)
 	}
-	return s.stop()
+	return s.haste.status(s.stop())
 }
 
 func (o *daemonOptions) program() string {
@@ -113,6 +114,7 @@ func newDaemon(c console, o *daemonOptions) *daemon {
 	s := &daemon{o: o, chardevs: map[string]*chardev{}, quit: make(chan struct{}, 1)}
 	s.journal = &journal{door: o.door, log: daemonLogger(o.door, c.err), err: c.err}
 	s.events = newEventQueue(s.journal.record, func(uint64) {})
+	s.haste = haste{journal: s.journal, stopped: make(chan struct{})}
 	return s
 }
 
@@ -278,14 +280,18 @@ func (s *daemon) signalLoop(count int) {
 	for range count - 1 {
 		<-s.signals
 	}
-	s.abandon(secondSignal(<-s.signals))
+	sig := <-s.signals
+	if !s.hasten(fmt.Sprintf("second signal (%v)", sig)) {
+		s.abandon(secondSignal(sig))
+	}
 }
 
 // stop takes everything down in order. There is a limit to how long that may take.
 func (s *daemon) stop() error {
 	var errs []error
-	guard := guardStop(s.o.stop, s.graph, s.abandon)
+	guard := guardStop(s.o.stop, s.graph, s.hasten, s.abandon)
 	defer guard.done()
+	defer close(s.haste.stopped)
 	guard.step("waiting for requests in flight, and flushing and closing what there is")
 	for _, c := range s.chardevs {
 		c.close()

@@ -32,7 +32,7 @@ func serve(c console, o *options) error {
 	if s.abandoned.Load() {
 		return exitStatus(1) // it was quicker than the last word, but somebody has been told so
 	}
-	return err
+	return s.haste.status(err)
 }
 
 func firstOf(errs ...error) error {
@@ -78,7 +78,7 @@ func takeSignals() chan os.Signal {
 func (s *session) signalLoop(signals <-chan os.Signal) {
 	s.signalled <- <-signals
 	for sig := range signals {
-		if s.o.door == doorServe {
+		if s.o.door == doorServe && !s.hasten(fmt.Sprintf("second signal (%v)", sig)) {
 			s.abandon(secondSignal(sig))
 		}
 	}

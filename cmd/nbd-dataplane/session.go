@@ -43,6 +43,7 @@ type session struct {
 	// Immutable.
 	o       *options
 	journal *journal
+	haste   haste
 	events  *eventQueue
 	ended   chan error // a listener ended, or the last client left (nil); holds one
 	// signalled gets the first signal that asks for the end; holds it.
@@ -57,6 +58,7 @@ func newSession(o *options, j *journal) *session {
 	lost := func(n uint64) { j.warn(fmt.Sprintf("%d events were not written down: the log is too slow", n)) }
 	return &session{
 		o: o, journal: j, events: newEventQueue(j.record, lost), ended: make(chan error, 1), signalled: make(chan os.Signal, 1),
+		haste: haste{journal: j, stopped: make(chan struct{})},
 	}
 }
 
@@ -284,8 +286,9 @@ func (s *session) onEvent(e nbd.Event) {
 // how long that may take.
 func (s *session) stop() error {
 	var errs []error
-	guard := guardStop(s.o.stopTimeout, s.graph, s.abandon)
+	guard := guardStop(s.o.stopTimeout, s.graph, s.hasten, s.abandon)
 	defer guard.done()
+	defer close(s.haste.stopped)
 	s.journal.hurry()
 	guard.step("waiting for requests in flight")
 	for _, p := range s.places {

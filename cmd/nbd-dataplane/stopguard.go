@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nbd-dataplane/blockcore"
@@ -21,6 +22,8 @@ type stopGuard struct {
 	// Immutable.
 	limit time.Duration
 	graph *blockcore.Graph // nil = the start did not come that far
+	// hasten tries to have the stop come to its end first, for a reason; nil = nobody does.
+	hasten func(reason string) bool
 	// last is what ends the process, with a text for people; it is called by the timer.
 	last  func(text string)
 	timer *time.Timer // nil = no limit
@@ -32,8 +35,8 @@ type stopGuard struct {
 }
 
 // guardStop begins to watch a stop. Without a limit it never does anything.
-func guardStop(limit time.Duration, g *blockcore.Graph, last func(text string)) *stopGuard {
-	s := &stopGuard{limit: limit, graph: g, last: last}
+func guardStop(limit time.Duration, g *blockcore.Graph, hasten func(reason string) bool, last func(text string)) *stopGuard {
+	s := &stopGuard{limit: limit, graph: g, hasten: hasten, last: last}
 	if limit > 0 {
 		s.timer = time.AfterFunc(limit, s.giveUp)
 	}
@@ -60,15 +63,76 @@ func (s *stopGuard) done() {
 }
 
 func (s *stopGuard) giveUp() {
+	s.mu.Lock()
+	reason := fmt.Sprintf("not stopped after %v, while %s", s.limit, s.doing)
+	s.mu.Unlock()
+	if s.hasten != nil && s.hasten(reason) {
+		return
+	}
 	// Loops may not answer, and nobody waits for long any more.
 	abandoned := s.abandoned()
 	s.mu.Lock()
-	text := fmt.Sprintf("not stopped after %v, while %s: ended without waiting any longer", s.limit, s.doing)
+	text := reason + ": ended without waiting any longer"
 	if abandoned = append(s.errs, abandoned...); len(abandoned) > 0 {
 		text += "; abandoned: " + strings.Join(abandoned, "; ")
 	}
 	s.mu.Unlock()
 	s.last(text)
+}
+
+// hastenMax is how long a stop may still take when what waited for servers that do not answer was ended early.
+const hastenMax = 2 * time.Second
+
+// haste has what waits for a server that does not answer end early, at the end of all patience, and reports whether the stop has come to its end then: the
+// other images are flushed and closed as they should be. Clients are cut off first, and so hear of no error.
+type haste struct {
+	// Immutable.
+	journal *journal
+	stopped chan struct{} // closed at the end of the stop
+
+	// Safe from anywhere.
+	made atomic.Bool
+}
+
+func (h *haste) make(reason string, g *blockcore.Graph, cut func()) bool {
+	if g == nil {
+		return false
+	}
+	cut()
+	if !g.CancelAll() {
+		return false
+	}
+	h.made.Store(true)
+	h.journal.hurry()
+	h.journal.warn(reason + ": what waits for NFS servers is ended early")
+	select {
+	case <-h.stopped:
+		return true
+	case <-time.After(hastenMax):
+		return false
+	}
+}
+
+// status is what a stop has come to: one that was made in haste is never as it should be.
+func (h *haste) status(err error) error {
+	if err == nil && h.made.Load() {
+		return exitStatus(1)
+	}
+	return err
+}
+
+// hasten is haste for this server.
+func (s *session) hasten(reason string) bool {
+	return s.haste.make(reason, s.graph, func() {
+		if s.server != nil {
+			s.server.CutAll()
+		}
+	})
+}
+
+// hasten is the same for the daemon.
+func (s *daemon) hasten(reason string) bool {
+	return s.haste.make(reason, s.graph, s.plane.CutClients)
 }
 
 // abandonedMax is how many requests are named; the others are counted.

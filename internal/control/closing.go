@@ -47,5 +47,15 @@ func (p *Plane) Close() error {
 	return errors.Join(await(), p.removeNodes(), p.removeObjects())
 }
 
+// CutClients cuts all clients off: whoever waits for the end is out of patience. It does not wait.
+func (p *Plane) CutClients() {
+	p.mu.Lock()
+	s := p.server
+	p.mu.Unlock()
+	if s != nil {
+		s.nbd.CutAll()
+	}
+}
+
 // CloseObjects takes the objects away when nothing uses them any more, with an adopted server.
 func (p *Plane) CloseObjects() error { return p.removeObjects() }

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/backends/nfs/nfstest"
+)
+
+// imageOn makes a qcow2 image on an NFS server.
+func imageOn(t *testing.T, server *nfstest.Server, path string) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "image")
+	out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", name, "4M").CombinedOutput()
+	require.NoError(t, err, string(out))
+	contents, err := os.ReadFile(name)
+	require.NoError(t, err)
+	server.Put(path, nfstest.File{Contents: contents})
+}
+
+// checked is what qemu-img finds wrong with an image, and what the image contains at an offset.
+func checked(t *testing.T, contents []byte, offset string, pattern int) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "check")
+	require.NoError(t, os.WriteFile(name, contents, 0o600))
+	out, err := exec.Command("qemu-img", "check", "-f", "qcow2", name).CombinedOutput()
+	require.NoError(t, err, string(out))
+	out, err = exec.Command("qemu-io", "-f", "qcow2", "-c", fmt.Sprintf("read -P %d %s 512", pattern, offset), name).CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.NotContains(t, string(out), "failed")
+}
+
+// inFlightNow waits until so many requests of clients are in flight.
+func (s *steered) inFlightNow(n int) {
+	s.t.Helper()
+	s.eventually(fmt.Sprintf("%d in flight", n), func() bool {
+		sum := 0
+		for _, c := range s.clientsNow() {
+			sum += c.InFlight
+		}
+		return sum == n
+	})
+}
+
+// Goal: an export goes while the NFS server below is silent, when that is demanded, with requests of all kinds in flight, and so do clients that are thrown out; nothing that was
+// acknowledged is lost, and an image is right. Method: raw files and qcow2 images; writes that are acknowledged and flushed, then silence, more requests, and the end of the clients one way or the other; then the
+// server speaks, another client writes to the same places, and the image is looked at.
+func TestExportGoesInAnOutage(t *testing.T) {
+	for _, format := range []string{"raw", "qcow2"} {
+		for _, way := range []string{"hard", "disconnect"} {
+			t.Run(format+"/"+way, func(t *testing.T) {
+				server, _ := onNFS(t)
+				server.Put("/export/disk", nfstest.File{SizeBytes: 4 << 20})
+				if format == "qcow2" {
+					imageOn(t, server, "/export/disk")
+				}
+				s := steer(t, asProgram(t, qsdName))
+				add := `block-export-add {"type":"nbd","id":"e","node-name":"d","name":"e","writable":true}`
+				s.ok(fmt.Sprintf(`blockdev-add {"driver":%q,"node-name":"d","file":{"driver":"nfs","node-name":"f","server":{"type":"inet","host":%q},"path":"/export/disk","nfsport":%d,"mountport":%d}}`,
+					format, server.Address(), server.NFSPort(), server.MountPort()),
+					`nbd-server-start {"addr":{"type":"unix","data":{"path":"DIR/s"}}}`, add)
+				socket := filepath.Join(s.dir, "s")
+				qemuIO(t, socket, "write -P 1 0 64k", "write -P 1 1M 512", "flush")
+				writers := []*writer{newWriter(t, socket, "e"), newWriter(t, socket, "e")}
+				server.Silence()
+				for n, w := range writers {
+					for k := range 4 {
+						w.write(uint64(n)*512+uint64(k)<<20, 2) // in place, and to be allocated
+					}
+				}
+				s.inFlightNow(8)
+				if way == "hard" {
+					s.ok(`block-export-del {"id":"e","mode":"hard"}`)
+				} else {
+					for _, c := range s.clientsNow() {
+						s.ok(fmt.Sprintf(`x-client-disconnect {"id":%d}`, c.ID))
+					}
+					s.eventually("gone", func() bool { return len(s.clientsNow()) == 0 })
+					s.ok(`block-export-del {"id":"e"}`)
+				}
+				s.await("BLOCK_EXPORT_DELETED")
+				for _, w := range writers {
+					w.cut("nobody is answered")
+				}
+				require.Contains(t, s.rawNodes(), `"x-in-flight":0`)
+				server.Speak()
+				s.ok(add)
+				qemuIO(t, socket, "read -P 1 1k 63k", "write -P 3 0 512", "write -P 3 2M 1k", "flush", "read -P 3 0 512", "read -P 3 2M 1k", "read -P 0 3500k 64k")
+				s.ok(`block-export-del {"id":"e"}`)
+				s.await("BLOCK_EXPORT_DELETED")
+				s.ok(`blockdev-del {"node-name":"d"}`)
+				stable := server.Stable("/export/disk")
+				if format == "qcow2" {
+					checked(t, stable, "0", 3)
+					checked(t, stable, "2M", 3)
+					return
+				}
+				require.Equal(t, bytes.Repeat([]byte{3}, 512), stable[:512])
+				require.Equal(t, bytes.Repeat([]byte{1}, 64<<10-1024), stable[1024:64<<10])
+				require.Equal(t, bytes.Repeat([]byte{3}, 1024), stable[2<<20:][:1024])
+			})
+		}
+	}
+}
+
+// Goal: at the end of the program, when patience is over, requests that wait for a silent NFS server end, and another image is closed as it should be; what was not stored is said, with status 1. Method: a raw file on
+// NFS with writes in flight and an image on the disk with writes that are not flushed; the end by a second signal, and by --stop-timeout.
+func TestEndOnASilentNFSServer(t *testing.T) {
+	for _, way := range []string{"signal", "timeout"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			server, _ := onNFS(t)
+			server.Put("/export/disk", nfstest.File{SizeBytes: 1 << 20})
+			dir := sameDir(t)
+			local := filepath.Join(dir, "local")
+			require.NoError(t, exec.Command("qemu-img", "create", "-q", "-f", "qcow2", local, "4M").Run())
+			timeout := map[string]string{"signal": "3600", "timeout": "1"}[way]
+			cmd := exec.CommandContext(t.Context(), asProgram(t, programName), "serve", "--log-format=text", "--log-level=warn", "-k", filepath.Join(dir, "s"), "--pid-file=pid",
+				"--stop-timeout="+timeout, "e="+server.URL("/export/disk"), "l="+local)
+			said := &bytes.Buffer{}
+			cmd.Dir, cmd.Stderr = dir, said
+			require.NoError(t, cmd.Start())
+			socket := filepath.Join(dir, "s")
+			require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(dir, "pid")); return err == nil }, commandMax, time.Millisecond)
+			answered := func(w *writer) {
+				t.Helper()
+				_, err := io.ReadFull(w.conn, make([]byte, 16))
+				require.NoError(t, err)
+			}
+			onDisk, remote := newWriter(t, socket, "l"), newWriter(t, socket, "e")
+			onDisk.write(1<<20, 5)
+			answered(onDisk)
+			remote.write(0, 5)
+			answered(remote)
+			server.Silence()
+			remote.write(4096, 6)
+			asked(t, remote.conn)
+			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+			if way == "signal" {
+				require.Eventually(t, func() bool { _, err := os.Stat(socket); return err != nil }, commandMax, time.Millisecond, "it is stopping")
+				require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+			}
+			remote.cut("nobody is told that it was done, or not")
+			require.Error(t, cmd.Wait())
+			require.Equal(t, 1, cmd.ProcessState.ExitCode())
+			require.Contains(t, said.String(), "what waits for NFS servers is ended early")
+			require.Contains(t, said.String(), "flush node disk0 before closing: ")
+			require.NotContains(t, said.String(), "disk1")
+			contents, err := os.ReadFile(local)
+			require.NoError(t, err)
+			checked(t, contents, "1M", 5)
+		})
+	}
+}
+
+// asked returns when the server has taken all that a client has sent: it refuses what comes last.
+func asked(t *testing.T, conn net.Conn) {
+	t.Helper()
+	refused := readRequest(512)
+	refused[16] = 0x7f // the highest byte of the offset
+	_, err := conn.Write(refused)
+	require.NoError(t, err)
+	_, err = io.ReadFull(conn, make([]byte, 16))
+	require.NoError(t, err)
+}
