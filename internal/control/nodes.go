@@ -254,6 +254,9 @@ func (p *Plane) insertNode(ctx context.Context, _ *qmp.Call, a *insertArgs) (any
 		if !hasChild(filter, below) {
 			return qmp.Errorf("Node '%s' is no child of '%s'; make the filter with file=%s first", below.Name(), filter.Name(), below.Name())
 		}
+		if !filter.Features().Filter { // a window or an image shows its users another disk
+			return qmp.Errorf("Node '%s' is no filter and cannot be put above '%s'; x-blockdev-replace takes any node", filter.Name(), below.Name())
+		}
 		return tx.Replace(d, below, filter)
 	})
 }
