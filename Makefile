@@ -56,7 +56,7 @@ simulate: ## run SIM_SEEDS (100000) seeds of the simulation of the block layer f
 	$(GO) test -count=1 -timeout=0 -v -run TestSeeds ./internal/sim -sim.seeds=$(SIM_SEEDS) -sim.first=$(SIM_FIRST)
 
 .PHONY: mutants
-mutants: ## break blockcore on purpose, and see that the simulation finds each mistake
+mutants: ## break the block layer on purpose, and see that the simulation finds each mistake
 	$(GO) test $(TEST_FLAGS) -v -run TestMutantsAreFound ./internal/sim -sim.mutants
 
 .PHONY: e2e

@@ -18,6 +18,7 @@ type Bitmap struct {
 	// Guarded by list.mu.
 	state BitmapState
 	set   bitSet
+	since []*bitSet // what is marked by writes while merges may still be undone
 	busy  bool // somebody counts on it that nobody changes it
 	gone  bool // removed
 }
@@ -125,7 +126,16 @@ func (l *Bitmaps) Mark(r Range) {
 
 // mark marks a range. list.mu is held.
 func (b *Bitmap) mark(r Range) {
-	b.set.set(r.Offset>>b.granularityBits, numbers(r.End(), b.granularityBits))
+	from, end := b.granules(r)
+	b.set.set(from, end)
+	for _, s := range b.since {
+		s.set(from, end)
+	}
+}
+
+// granules are the numbers of what a range touches.
+func (b *Bitmap) granules(r Range) (from, end int64) {
+	return r.Offset >> b.granularityBits, numbers(r.End(), b.granularityBits)
 }
 
 // Add adds a bitmap in which nothing is marked.

@@ -1,6 +1,9 @@
 package blockcore
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // BitmapBusy is why a bitmap cannot be used: somebody else does.
 type BitmapBusy struct{ Name string }
@@ -95,11 +98,6 @@ func (b *Bitmap) Clear() (undo, drop func(), err error) {
 	}
 	before := b.set
 	b.set = bitSet{length: before.length, memory: before.memory}
-	return b.takeBack(before, false)
-}
-
-// takeBack returns how to mark again what was marked before, and how to forget about that. only: and nothing else.
-func (b *Bitmap) takeBack(before bitSet, only bool) (undo, drop func(), _ error) {
 	drop = func() {
 		b.list.mu.Lock()
 		defer b.list.mu.Unlock()
@@ -108,9 +106,6 @@ func (b *Bitmap) takeBack(before bitSet, only bool) (undo, drop func(), _ error)
 	undo = func() {
 		b.list.mu.Lock()
 		defer b.list.mu.Unlock()
-		if only {
-			b.set.drop()
-		}
 		b.set.join(&before)
 		before.drop()
 	}
@@ -131,27 +126,46 @@ func (b *Bitmap) Merge(from *Bitmap) (undo, drop func(), err error) {
 	if err := b.mayMerge(from); err != nil {
 		return nil, nil, err
 	}
-	b.list.mu.Lock()
-	before := bitSet{length: b.set.length, memory: b.set.memory}
-	before.join(&b.set)
-	b.list.mu.Unlock()
-	undo, drop, err = b.takeBack(before, true)
+	undo, drop = b.beforeMerge()
 	if from == b {
-		return undo, drop, err
+		return undo, drop, nil
 	}
 	var runs [mergeRuns]Range
 	for at := int64(0); ; {
 		n, next := from.runs(runs[:], at)
 		if n == 0 {
-			return undo, drop, err
+			return undo, drop, nil
 		}
 		b.list.mu.Lock()
 		for _, r := range runs[:n] {
-			b.mark(r)
+			b.set.set(b.granules(r))
 		}
 		b.list.mu.Unlock()
 		at = next
 	}
+}
+
+// beforeMerge remembers what is marked, and from now on what is written: undo has that be marked and nothing else.
+func (b *Bitmap) beforeMerge() (undo, drop func()) {
+	b.list.mu.Lock()
+	defer b.list.mu.Unlock()
+	before := bitSet{length: b.set.length, memory: b.set.memory}
+	before.join(&b.set)
+	since := &bitSet{length: b.set.length, memory: b.set.memory}
+	b.since = append(b.since, since)
+	end := func(back bool) {
+		b.list.mu.Lock()
+		defer b.list.mu.Unlock()
+		if back {
+			b.set.drop()
+			b.set.join(&before)
+			b.set.join(since)
+		}
+		before.drop()
+		since.drop()
+		b.since = slices.DeleteFunc(b.since, func(other *bitSet) bool { return other == since })
+	}
+	return func() { end(true) }, func() { end(false) }
 }
 
 // mergeRuns is how many runs are read at once: the two bitmaps are never locked together.

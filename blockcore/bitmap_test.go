@@ -135,3 +135,41 @@ func TestBitmapsOfANode(t *testing.T) {
 	require.ErrorContains(t, err, "Use larger granularity")
 	require.EqualValues(t, size, coarse.Info().MarkedBytes) // it cannot follow, and misses nothing
 }
+
+// Goal: a merge that is undone leaves what was marked before and what was written meanwhile, and nothing else. Method: two merges, undone in reverse.
+func TestMergeIsUndone(t *testing.T) {
+	l := NewBitmaps(func() int64 { return 1 << 20 })
+	var all []*Bitmap
+	for i := range 3 {
+		b, err := l.Add(string(rune('a'+i)), 9, BitmapState{Enabled: i == 0})
+		require.NoError(t, err)
+		b.SetBits(int64(10*i), int64(10*i+1))
+		all = append(all, b)
+	}
+	first, _, err := all[0].Merge(all[1])
+	require.NoError(t, err)
+	l.Mark(Range{Offset: 512 * 30, Length: 512})
+	second, _, err := all[0].Merge(all[2])
+	require.NoError(t, err)
+	l.Mark(Range{Offset: 512 * 40, Length: 512})
+	require.EqualValues(t, 5*512, all[0].Info().MarkedBytes)
+	second()
+	first()
+	require.EqualValues(t, 3*512, all[0].Info().MarkedBytes)
+	for _, at := range []int64{0, 30, 40} {
+		_, marked := all[0].Status(Range{Offset: at * 512, Length: 1}, 1)
+		require.True(t, marked)
+	}
+	require.EqualValues(t, bitmapMemoryMax-all[0].pagesTaken()-all[1].pagesTaken()-all[2].pagesTaken(), l.memory)
+}
+
+// pagesTaken is the memory that a bitmap has, in bytes.
+func (b *Bitmap) pagesTaken() (n int64) {
+	n = int64(len(b.set.pages)) * entryBytes
+	for _, p := range b.set.pages {
+		if p != nil && p != fullPage {
+			n += pageBytes
+		}
+	}
+	return n
+}

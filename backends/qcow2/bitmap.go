@@ -26,8 +26,8 @@ type bitmaps struct {
 	entries []format.Bitmap
 	at      format.Host
 	bytes   int64
-	// inUse: the disk says so.
-	inUse bool
+	// inUse: the disk says so. mayBeInUse: it may, since writing that has failed.
+	inUse, mayBeInUse bool
 	// work is changes of what is on disk.
 	work single
 }
@@ -66,6 +66,9 @@ func (i *Image) loadBitmaps(t *blockcore.Task, o Options) error {
 	b.list.SetReadOnly(o.ReadOnly)
 	return nil
 }
+
+// Bitmaps returns the bitmaps that the image keeps, and those of its node. Safe from anywhere.
+func (i *Image) Bitmaps() *blockcore.Bitmaps { return i.bitmaps.list }
 
 // readPieces reads what may be longer than one buffer.
 func (i *Image) readPieces(t *blockcore.Task, p []byte, at format.Host) error {
@@ -194,6 +197,7 @@ func (i *Image) useBitmaps(t *blockcore.Task) error {
 	if int64(len(p)) != b.bytes {
 		return fmt.Errorf("qcow2: the bitmap directory has %d bytes where %d are expected: %w", b.bytes, len(p), syscall.EIO)
 	}
+	b.mayBeInUse = true
 	if err := i.writePieces(t, p, b.at, metaBitmapDirectory); err != nil {
 		return err
 	}

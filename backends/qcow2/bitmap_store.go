@@ -30,7 +30,7 @@ func (i *Image) storeBitmaps(t *blockcore.Task) error {
 		s.giveUp(t)
 		return fmt.Errorf("Lost persistent bitmaps during inactivation of the image: %w", err)
 	}
-	b.inUse = false
+	b.inUse, b.mayBeInUse = false, false
 	i.unmarked = len(b.entries) > 0
 	return nil
 }
@@ -38,7 +38,7 @@ func (i *Image) storeBitmaps(t *blockcore.Task) error {
 // toStore reports whether the disk has not got the bitmaps as they are.
 func (i *Image) toStore() bool {
 	b := &i.bitmaps
-	return b.list != nil && (b.inUse || slices.ContainsFunc(b.list.All(), func(m *blockcore.Bitmap) bool {
+	return b.list != nil && (b.inUse || b.mayBeInUse || slices.ContainsFunc(b.list.All(), func(m *blockcore.Bitmap) bool {
 		info := m.Info()
 		return info.Persistent && !info.Inconsistent && b.entry(info.Name) < 0
 	}))

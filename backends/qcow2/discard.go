@@ -11,16 +11,14 @@ func (i *Image) Discard(t *blockcore.Task, r blockcore.Range) error {
 	if err := i.writable(); err != nil {
 		return err
 	}
-	switch {
-	case !i.options.Unmap, i.version < 3 && i.backing.Load() != nil:
-		return nil
-	}
-	if i.unmarked {
+	if i.unmarked { // what is not given back is marked in the bitmaps too
 		if err := i.mark(t); err != nil {
 			return err
 		}
 	}
 	switch {
+	case !i.options.Unmap, i.version < 3 && i.backing.Load() != nil:
+		return nil
 	case i.externRaw: // whatever is in the file then is in the image too
 		return i.data.Load().Discard(t, r, false)
 	}

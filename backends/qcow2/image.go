@@ -48,6 +48,7 @@ type Image struct {
 	through   bool // each write is durable when it returns
 	snapshots []format.Snapshot
 	bitmaps   bitmaps
+	mends     bool // it was not closed, and is to be repaired before it is written
 	broken    bool // by corruption: no request is taken any more
 	told      bool // of a corruption that is not fatal
 	shows     bool // a snapshot, and not the disk as it is

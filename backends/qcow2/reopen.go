@@ -11,6 +11,7 @@ import (
 var (
 	_ blockcore.Reopener      = (*Image)(nil)
 	_ blockcore.AccessChanger = (*Image)(nil)
+	_ blockcore.Mender        = (*Image)(nil)
 )
 
 // accessOptions are the options that hold, but for the right to write.
@@ -38,6 +39,9 @@ func (i *Image) PrepareReopen(t *blockcore.Task, options any) (commit, abort fun
 	if o.OnCorrupted == nil {
 		o.OnCorrupted = i.options.OnCorrupted
 	}
+	if o.Repair == nil {
+		o.Repair = i.options.Repair
+	}
 	if err := i.mayBecome(o); err != nil {
 		return nil, nil, err
 	}
@@ -53,8 +57,9 @@ func (i *Image) PrepareReopen(t *blockcore.Task, options any) (commit, abort fun
 	}
 	before := i.present()
 	next.keeps, before.keeps = keeps, keeps
+	i.mends = i.unclosed() && !o.ReadOnly
 	i.adopt(t, next)
-	return nil, func(t *blockcore.Task) { i.adopt(t, before) }, nil
+	return nil, func(t *blockcore.Task) { i.mends = false; i.adopt(t, before) }, nil
 }
 
 // mayBecome refuses to write to what must not be written to.
@@ -65,8 +70,49 @@ func (i *Image) mayBecome(o Options) error {
 	if i.shows {
 		return &format.Error{Errno: syscall.EACCES, Text: "The image shows a snapshot; cannot be opened read/write"}
 	}
-	if i.readOnly && i.header.Has(format.IncompatibleDirty) {
+	if i.unclosed() && o.Repair == nil {
 		return &format.Error{Errno: syscall.EACCES, Text: "Image was not closed properly; cannot be opened read/write before it is repaired"}
 	}
 	return mayOpen(i.header, false)
+}
+
+// unclosed reports whether the image was found as somebody left it who did not close it. One that we write ourselves says so too.
+func (i *Image) unclosed() bool { return i.readOnly && i.header.Has(format.IncompatibleDirty) }
+
+// Mend repairs an image that was not closed, and that may be written from now on. QEMU writes to it as it is, over clusters that seem to be free.
+func (i *Image) Mend(t *blockcore.Task) error {
+	if !i.mends {
+		return nil
+	}
+	h, first, err := repair(t, i.file.Load(), i.options.Repair)
+	if err == nil {
+		err = i.readAgain(t, h, first)
+	}
+	return err
+}
+
+// readAgain reads what is kept in memory of an image that was repaired. If it cannot be read the image is taken for one that was not.
+func (i *Image) readAgain(t *blockcore.Task, h *format.Header, first []byte) error {
+	before := struct {
+		header     *format.Header
+		first      []byte
+		firstBytes int
+		l1         l1Table
+		refs       refcounts
+		snapshots  []format.Snapshot
+	}{i.header, i.first, i.firstBytes, i.l1, i.refs, i.snapshots}
+	i.header, i.first, i.firstBytes = h, first, h.Ends()
+	var next terms
+	err := i.readTables(t)
+	i.refs.blocks = before.refs.blocks
+	if err == nil {
+		next, err = i.terms(t, i.options)
+	}
+	if err != nil {
+		i.header, i.first, i.firstBytes, i.l1, i.refs, i.snapshots = before.header, before.first, before.firstBytes, before.l1, before.refs, before.snapshots
+		return err
+	}
+	i.mends = false
+	i.adopt(t, next)
+	return nil
 }

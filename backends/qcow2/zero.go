@@ -12,6 +12,11 @@ func (i *Image) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcor
 	if err := i.writable(); err != nil {
 		return err
 	}
+	if i.unmarked { // what reads as zeroes already is marked in the bitmaps too
+		if err := i.mark(t); err != nil {
+			return err
+		}
+	}
 	middle := i.inner(r, i.g.SubclusterBytes())
 	switch {
 	case i.version < 3, i.externRaw && flags&blockcore.ZeroNoFallback != 0:

@@ -103,30 +103,8 @@ func (a *bitmapAddition) change(p *Plane, tx *blockcore.Tx, _ *blockcore.Drained
 		}
 		granularityBits = uint(bits.TrailingZeros32(*g))
 	}
-	if a.args.Persistent {
-		if err := mayKeep(n, a.args.Name, granularityBits); err != nil {
-			return err
-		}
-	}
-	b, err := n.Bitmaps().Add(a.args.Name, granularityBits, blockcore.BitmapState{Enabled: !a.args.Disabled, Persistent: a.args.Persistent})
-	if err != nil {
-		return err
-	}
-	tx.Undo(b.Forget, nil)
-	return nil
-}
-
-// mayKeep refuses a bitmap that the node cannot keep.
-func mayKeep(n *blockcore.Node, name string, granularityBits uint) error {
-	k, ok := n.Driver().(blockcore.BitmapKeeper)
-	if !ok {
-		return qmp.Errorf("Can't store persistent bitmaps to %s: Operation not supported", n.Name())
-	}
-	err := n.Context().Do(func(t *blockcore.Task) error { return k.MayKeep(t, name, granularityBits) })
-	if err != nil {
-		return qmp.Errorf("Can't make bitmap '%s' persistent in '%s': %v", name, n.Name(), err)
-	}
-	return nil
+	_, err = tx.AddBitmap(n, a.args.Name, granularityBits, blockcore.BitmapState{Enabled: !a.args.Disabled, Persistent: a.args.Persistent})
+	return err
 }
 
 // clustered is a driver whose image is made of clusters.
@@ -178,71 +156,20 @@ func (a *bitmapChanging) change(p *Plane, tx *blockcore.Tx, _ *blockcore.Drained
 	return a.do(tx, n, b)
 }
 
-// keeping calls fn with the driver that keeps b, if one does.
-func keeping(n *blockcore.Node, b *blockcore.Bitmap, fn func(*blockcore.Task, blockcore.BitmapKeeper) error) error {
-	k, ok := n.Driver().(blockcore.BitmapKeeper)
-	if !ok || !b.Info().Persistent {
-		return nil
-	}
-	return n.Context().Do(func(t *blockcore.Task) error { return fn(t, k) })
-}
-
-// changeKept has what is stored of b not be trusted any more.
-func changeKept(n *blockcore.Node, b *blockcore.Bitmap) error {
-	return keeping(n, b, func(t *blockcore.Task, k blockcore.BitmapKeeper) error { return k.ChangeKept(t) })
-}
-
 func enableBitmap(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap) error {
-	return setEnabled(tx, n, b, true)
+	return tx.EnableBitmap(n, b, true)
 }
 
 func disableBitmap(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap) error {
-	return setEnabled(tx, n, b, false)
-}
-
-func setEnabled(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap, enabled bool) error {
-	if err := b.Check(blockcore.BitmapRead); err != nil {
-		return err
-	}
-	if err := changeKept(n, b); err != nil {
-		return err
-	}
-	undo, err := b.Enable(enabled)
-	if err == nil {
-		tx.Undo(undo, nil)
-	}
-	return err
+	return tx.EnableBitmap(n, b, false)
 }
 
 func clearBitmap(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap) error {
-	if err := b.Check(blockcore.BitmapChange); err != nil {
-		return err
-	}
-	if err := changeKept(n, b); err != nil {
-		return err
-	}
-	undo, drop, err := b.Clear()
-	if err == nil {
-		tx.Undo(undo, func() error { drop(); return nil })
-	}
-	return err
+	return tx.ClearBitmap(n, b)
 }
 
-// removeBitmap has b be in use until the change stands, and takes it away then.
 func removeBitmap(tx *blockcore.Tx, n *blockcore.Node, b *blockcore.Bitmap) error {
-	if err := b.AcquireFor(blockcore.BitmapRemove); err != nil {
-		return err
-	}
-	tx.Undo(b.Release, func() error {
-		err := keeping(n, b, func(t *blockcore.Task, k blockcore.BitmapKeeper) error { return k.DropKept(t, b.Name()) })
-		if err != nil {
-			b.Release()
-			return qmp.Errorf("Failed to remove persistent bitmap '%s' from node '%s': %v", b.Name(), n.Name(), err)
-		}
-		b.Forget()
-		return nil
-	})
-	return nil
+	return tx.RemoveBitmap(n, b)
 }
 
 type bitmapMerging struct{ args bitmapMergeArgs }
@@ -267,17 +194,7 @@ func (a *bitmapMerging) change(p *Plane, tx *blockcore.Tx, _ *blockcore.Drained)
 		}
 		sources = append(sources, from)
 	}
-	if err := changeKept(n, b); err != nil {
-		return err
-	}
-	for _, from := range sources {
-		undo, drop, err := b.Merge(from)
-		if err != nil {
-			return err
-		}
-		tx.Undo(undo, func() error { drop(); return nil })
-	}
-	return nil
+	return tx.MergeBitmap(n, b, sources...)
 }
 
 // mergeSource reads the name of a bitmap of a node, or of another one.

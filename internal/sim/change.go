@@ -25,6 +25,8 @@ var changes = []change{
 	{"crash", 5, (*controller).crash},
 	{"overlay", 6, (*controller).overlay},
 	{"power cut", 5, (*controller).powerCut},
+	{"bitmap", 10, (*controller).dirtyBitmap},
+	{"reopen", 5, (*controller).reopen},
 	{"snapshot", 8, (*controller).snapshot},
 	{"switch", 5, (*controller).redirect},
 	{"target", 5, (*controller).target},
@@ -403,7 +405,9 @@ func (c *controller) redirect() {
 		if hasCache(w.above(f)) || w.hidden(to) {
 			return errBusy
 		}
-		return tx.SetChild(s.d, f.file, to.common().node)
+		err := tx.SetChild(s.d, f.file, to.common().node)
+		w.fitBitmaps()
+		return err
 	}, func(error) {})
 }
 

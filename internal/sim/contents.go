@@ -64,8 +64,10 @@ func (c *controller) resize() {
 		}
 		_ = c.updateWhole("resize "+l.name, func(tx *blockcore.Tx) error {
 			c.attend()
+			l.note(blockcore.Range{Offset: int64(cells) * cellBytes, Length: l.node.Size() - int64(cells)*cellBytes}, false, nil) // if it fails
 			err := tx.Resize(s.d, l.node, int64(cells)*cellBytes)
 			c.park(0)
+			w.fitBitmaps()
 			if err == nil {
 				v.resize(cells, w.tick())
 			} else if isImage(d) {

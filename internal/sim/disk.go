@@ -84,8 +84,9 @@ func (d *disk) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 }
 
 // WriteAt implements blockcore.Writer.
-func (d *disk) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) error {
+func (d *disk) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) (err error) {
 	defer d.enter("write")()
+	defer d.writes(blockcore.Range{Offset: off, Length: int64(len(p))}, &err)()
 	return d.pieces(t, off, int64(len(p)), func(cell int) {
 		at := int64(cell)*cellBytes - off
 		tag, err := cellTag(p[at : at+cellBytes])
@@ -130,8 +131,9 @@ func (d *disk) Flush(t *blockcore.Task) error {
 }
 
 // WriteZeroes implements blockcore.Zeroer.
-func (d *disk) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore.ZeroFlags) error {
+func (d *disk) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore.ZeroFlags) (err error) {
 	defer d.enter("zero")()
+	defer d.writes(r, &err)()
 	if d.rng.IntN(100) >= d.zeroer {
 		return syscall.ENOTSUP
 	}
@@ -141,8 +143,9 @@ func (d *disk) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore
 }
 
 // Discard implements blockcore.Discarder.
-func (d *disk) Discard(t *blockcore.Task, r blockcore.Range) error {
+func (d *disk) Discard(t *blockcore.Task, r blockcore.Range) (err error) {
 	defer d.enter("discard")()
+	defer d.writes(r, &err)()
 	return d.pieces(t, r.Offset, r.Length, func(cell int) {
 		if d.rng.IntN(2) == 0 {
 			d.store(cell, 0, false)

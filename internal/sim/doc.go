@@ -31,6 +31,8 @@
 //
 //   - Reads of clients and jobs: each cell of 64 bytes holds a write that was under way, or the last one before (volume.go).
 //   - Crashes: what was flushed, or written with FUA, is there.
+//   - Bitmaps: what was written to a node since is marked, and nothing else. Those that an image keeps are right in what a power cut, a reopen or a close
+//     leaves, or said to be in use (bitmap.go).
 //   - Sections: nothing begins, runs or ends where a section has settled (section.go).
 //   - Callbacks: Quiesce and Resume alternate, for drivers and owners, parents before children.
 //   - Held requests are admitted in the order of their coming, ahead of those that came later.

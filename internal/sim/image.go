@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"nbd-dataplane/backends/qcow2"
@@ -15,6 +16,32 @@ import (
 type image struct {
 	wrapped
 	kept map[string][]uint64 // what the cells were at a snapshot, by its id
+	lost bool                // bitmaps could not be stored
+}
+
+// PrepareReopen implements blockcore.Reopener.
+func (i *image) PrepareReopen(t *blockcore.Task, options any) (commit, abort func(*blockcore.Task), err error) {
+	return i.inner.(blockcore.Reopener).PrepareReopen(t, options)
+}
+
+// OptionsFor implements blockcore.AccessChanger.
+func (i *image) OptionsFor(readOnly bool) any {
+	return i.inner.(blockcore.AccessChanger).OptionsFor(readOnly)
+}
+
+// MayKeep implements blockcore.BitmapKeeper.
+func (i *image) MayKeep(t *blockcore.Task, name string, granularityBits uint) error {
+	return i.inner.(blockcore.BitmapKeeper).MayKeep(t, name, granularityBits)
+}
+
+// ChangeKept implements blockcore.BitmapKeeper.
+func (i *image) ChangeKept(t *blockcore.Task) error {
+	return i.told(i.inner.(blockcore.BitmapKeeper).ChangeKept(t))
+}
+
+// DropKept implements blockcore.BitmapKeeper.
+func (i *image) DropKept(t *blockcore.Task, name string) error {
+	return i.told(i.inner.(blockcore.BitmapKeeper).DropKept(t, name))
 }
 
 // BlockStatus implements blockcore.Mapper.
@@ -139,6 +166,11 @@ func (c *controller) openImage(f *file, ctx *blockcore.AioContext, name string, 
 		return nil, err
 	}
 	p := &opening{file: f, root: root}
+	o.Warn = func(text string) {
+		if strings.Contains(text, "Lost persistent bitmaps") {
+			p.image.lost = true
+		}
+	}
 	err = p.do(func(t *blockcore.Task) error {
 		inner, err := qcow2.Open(t, root.Edge(), o)
 		if err == nil {

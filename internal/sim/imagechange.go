@@ -168,6 +168,7 @@ func (r *remains) ofImage(d *image) *blockcore.Node {
 		}
 		children = append(children, blockcore.ChildOptions{Role: blockcore.RoleBacking, Node: below})
 	}
+	kept := d.keptBitmaps()
 	left := w.newFile(w.newName("rest"), d.file.Node().Driver().(*file).crashed())
 	left.failing = 0
 	p, err := r.c.openImage(left, d.node.Context(), w.newName("rest"), qcow2.Options{ReadOnly: true})
@@ -175,6 +176,7 @@ func (r *remains) ofImage(d *image) *blockcore.Node {
 		w.fail("after a power cut: %v", err)
 		return nil
 	}
+	r.c.checkKept(d, kept, p.image.inner.(*qcow2.Image), false)
 	r.nodes = append(r.nodes, left.node)
 	return r.add(p.image.name, func(tx *blockcore.Tx) (*blockcore.Node, error) { return p.add(tx, children...) })
 }

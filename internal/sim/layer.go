@@ -21,7 +21,9 @@ type layer struct {
 	still   bool // between Quiesce and Resume
 	away    bool // between Detach and Attach
 	closed  bool
-	volume  *volume // what clients see of it, of a disk or an image; nil = it is nobody's, and its contents are not checked
+	bitmaps []*bitmap
+	recent  []blockcore.Range // writes since the node was last seen to have nothing in flight
+	volume  *volume           // what clients see of it, of a disk or an image; nil = it is nobody's, and its contents are not checked
 }
 
 // driver is a driver of the simulation.
@@ -73,6 +75,7 @@ func (l *layer) Resume() {
 		l.w.fail("node %s is resumed before %s, which it uses", l.name, below.common().name)
 	}
 	l.still = false
+	l.unsure(func(blockcore.Range) {})
 }
 
 // Detach implements blockcore.ContextFollower.

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-var mutantsFlag = flag.Bool("sim.mutants", false, "break blockcore on purpose, one rule at a time: minutes")
+var mutantsFlag = flag.Bool("sim.mutants", false, "break the block layer on purpose, one rule at a time: minutes")
 
 // mutants are mistakes that the simulation has to find.
 var mutants = []struct{ mistake, file, old, new, also string }{
@@ -95,9 +95,51 @@ var mutants = []struct{ mistake, file, old, new, also string }{
 	{"only the last who waits is told", "bell.go",
 		"\tif b.rung == nil {\n\t\tb.rung",
 		"\tif b.rung == nil || true {\n\t\tb.rung", ""},
+	{"a discard is marked in no bitmap", "edge.go",
+		"\terr := n.discard(t, r)\n\tn.dirtied(r)\n",
+		"\terr := n.discard(t, r)\n", ""},
+	{"a write marks its beginning only", "edge.go",
+		"n.write(t, p, off, flags))\n\tn.dirtied(r)",
+		"n.write(t, p, off, flags))\n\tn.dirtied(Range{r.Offset, 1})", ""},
+	{"bitmaps that are disabled go on", "bitmap.go",
+		"\t\tif b.state.Enabled && !b.state.Inconsistent {",
+		"\t\tif !b.state.Inconsistent {", ""},
+	{"marks are gone when a node grows", "bitmap_set.go",
+		"\tfor from := old.next(0, true); from < min(old.length, length); {",
+		"\tfor from := old.next(0, true); from < min(old.length, length) && length < old.length; {", ""},
+	{"a clear that is undone leaves nothing", "bitmap_change.go",
+		"\t\tb.set.join(&before)\n\t\tbefore.drop()\n\t}\n\treturn undo, drop, nil",
+		"\t\tbefore.drop()\n\t}\n\treturn undo, drop, nil", ""},
+	{"a merge that is undone takes later writes with it", "bitmap_change.go",
+		"\t\t\tb.set.join(since)\n",
+		"", ""},
+	{"a merge looks at the first run only", "bitmap_change.go",
+		"\tfor from < b.set.length && n < len(runs) {",
+		"\tfor from < b.set.length && n < 1 && at == 0 {", ""},
+	{"a bitmap that could not be added stays", "tx_bitmap.go",
+		"\ttx.Undo(b.Forget, nil)\n",
+		"", ""},
+	{"bitmaps on disk are trusted after a change of them", "tx_bitmap.go",
+		"\treturn n.keeping(b, func(t *Task, k BitmapKeeper) error { return k.ChangeKept(t) })",
+		"\treturn nil", ""},
+	{"bitmaps on disk are trusted while they are in use", "../backends/qcow2/bitmap.go",
+		"\t\tentries[k].Flags |= format.BitmapInUse\n",
+		"\t\t_ = k\n", ""},
+	{"a write of zeroes leaves bitmaps on disk trusted", "../backends/qcow2/zero.go",
+		"\tif i.unmarked {",
+		"\tif i.unmarked && i.g.ClusterBits == 0 {", ""},
+	{"bitmaps that are stored are not in use again", "../backends/qcow2/open.go",
+		" || len(i.bitmaps.entries) > 0 && !i.bitmaps.inUse)",
+		")", ""},
+	{"bitmaps that may be in use are not stored", "../backends/qcow2/bitmap_store.go",
+		"b.inUse || b.mayBeInUse || ",
+		"b.inUse || ", ""},
+	{"a bitmap that is removed stays on disk", "../backends/qcow2/bitmap_store.go",
+		"entries: slices.Delete(slices.Clone(b.entries), k, k+1)}",
+		"entries: slices.Clone(b.entries)}", ""},
 }
 
-// Goal: the simulation would see if a rule of the block layer were broken. Method: each mutant replaces a piece of blockcore by an overlay of the go
+// Goal: the simulation would see if a rule of the block layer were broken. Method: each mutant replaces a piece of blockcore, or of a driver, by an overlay of the go
 // command, and the seeds of the simulation must fail on it, by a check and not by a hang. Without -sim.mutants only the pieces are looked for.
 func TestMutantsAreFound(t *testing.T) {
 	for _, m := range mutants {

@@ -65,9 +65,9 @@ func TestSeeds(t *testing.T) {
 
 // happens is what must have happened for all that is checked to mean something.
 var happens = []string{
-	"change done", "change failed", "closed", "control by a task", "copied up", "drain failed", "drain settled", "held", "injected in the graph",
+	"bitmaps added", "bitmaps changed", "bitmaps checked", "bitmaps found kept", "bitmaps merged", "bitmaps removed", "change done", "change failed", "closed", "control by a task", "copied up", "drain failed", "drain settled", "held", "injected in the graph",
 	"job aborted", "job done", "move refused", "moved", "moved while held", "overlays", "overtaken",
-	"power cuts", "snapshots applied", "snapshots deleted", "snapshots taken",
+	"reopened", "power cuts", "snapshots applied", "snapshots deleted", "snapshots taken",
 }
 
 func logCounts(t *testing.T, counts map[string]int) {

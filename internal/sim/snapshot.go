@@ -119,6 +119,7 @@ func (c *controller) applySnapshot(s *section, d *image, id string) {
 		c.attend()
 		err := tx.ApplySnapshot(s.d, d.node, id)
 		c.park(0)
+		w.fitBitmaps()
 		if err == nil {
 			d.volume.resize(len(tags), w.tick())
 			d.volume.reset(tags, w.tick())

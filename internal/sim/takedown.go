@@ -34,6 +34,9 @@ func (c *controller) takeDown() {
 		}
 	}
 	c.checkIdle()
+	for _, d := range w.layers {
+		c.checkBitmaps(d.common())
+	}
 	for len(w.layers) > 0 && !w.failed() {
 		c.removeTop()
 	}
@@ -96,6 +99,11 @@ func (c *controller) removeTop() {
 		if slices.ContainsFunc(w.layers, func(other driver) bool { return other.common().uses(d) }) {
 			continue
 		}
+		i, isImage := d.(*image)
+		var f *file
+		if isImage {
+			f = i.file.Node().Driver().(*file)
+		}
 		err := c.updateWhole("remove "+l.name, func(tx *blockcore.Tx) error { return c.removeNode(tx, l) })
 		if err != nil && !errors.Is(err, errInjected) {
 			w.fail("node %s cannot be removed: %v", l.name, err)
@@ -104,6 +112,9 @@ func (c *controller) removeTop() {
 			w.fail("node %s is removed and not closed", l.name)
 		}
 		w.delist(d)
+		if isImage && !w.failed() {
+			c.checkClosed(i, f, err == nil && !i.lost)
+		}
 		return
 	}
 	w.fail("every node is used by another one")

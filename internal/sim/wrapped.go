@@ -124,8 +124,9 @@ func (f *wrapped) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 }
 
 // WriteAt implements blockcore.Writer.
-func (f *wrapped) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) error {
+func (f *wrapped) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) (err error) {
 	defer f.enter("write")()
+	defer f.writes(blockcore.Range{Offset: off, Length: int64(len(p))}, &err)()
 	return f.told(f.inner.WriteAt(t, p, off, flags))
 }
 
@@ -136,14 +137,16 @@ func (f *wrapped) Flush(t *blockcore.Task) error {
 }
 
 // WriteZeroes implements blockcore.Zeroer.
-func (f *wrapped) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore.ZeroFlags) error {
+func (f *wrapped) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore.ZeroFlags) (err error) {
 	defer f.enter("zero")()
+	defer f.writes(r, &err)()
 	return f.told(f.inner.WriteZeroes(t, r, flags))
 }
 
 // Discard implements blockcore.Discarder.
-func (f *wrapped) Discard(t *blockcore.Task, r blockcore.Range) error {
+func (f *wrapped) Discard(t *blockcore.Task, r blockcore.Range) (err error) {
 	defer f.enter("discard")()
+	defer f.writes(r, &err)()
 	return f.told(f.inner.Discard(t, r))
 }
 
