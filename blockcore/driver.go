@@ -185,11 +185,17 @@ type Snapshotter interface {
 	// Snapshots lists them, oldest first.
 	Snapshots(t *Task) ([]Snapshot, error)
 	// CreateSnapshot keeps the disk as it is now, DeleteSnapshot gives a snapshot up, and ApplySnapshot makes the disk what it was at a
-	// snapshot, its size too. The node is drained and flushed. On an error nothing has changed, but for DeleteSnapshot, which may leave less space
-	// than it should.
+	// snapshot, its size too. The node is drained, and flushed but for CreateSnapshot, which makes durable itself what it keeps. On an error nothing has
+	// changed, but for DeleteSnapshot, which may leave less space than it should.
 	CreateSnapshot(t *Task, name string, taken time.Time) (id string, err error)
 	DeleteSnapshot(t *Task, id string) error
 	ApplySnapshot(t *Task, id string) error
+}
+
+// SnapshotExpecter does ahead of CreateSnapshot, while the disk is used, what need not be done in the section. Default: there is nothing.
+type SnapshotExpecter interface {
+	// ExpectSnapshot is told that a snapshot is to be taken, or that none is after all.
+	ExpectSnapshot(t *Task, expected bool)
 }
 
 // BackingNamer writes down what the image below is called, for who opens it next. Default: it does not, ENOTSUP.

@@ -3,6 +3,9 @@ package blockcore
 // opFlush is what a flush is called that a node does for no request.
 const opFlush = "flush"
 
+// opExpect is what it is called that a driver gets ready for a snapshot.
+const opExpect = "expect-snapshot"
+
 // errand notes that n is going to do something for no request: counted, so that a drain waits for it, and listed, so that it can be
 // named. On the loop.
 func (n *Node) errand(op string) *Ticket {

@@ -43,9 +43,14 @@ func (g *Graph) aheadNow(d *Drained, now bool) {
 
 // flushed flushes n once, and reports whether it may be worth while to do so again.
 func (n *Node) flushed(ctx context.Context) bool {
+	return n.can.flusher != nil && n.ahead(ctx, opFlush, func(t *Task) { _ = n.can.flusher.Flush(t) })
+}
+
+// ahead has n do something in the background, before a section, and waits for it until ctx ends, or does not because n is gone. It reports whether the wait is over.
+func (n *Node) ahead(ctx context.Context, op string, work func(t *Task)) bool {
 	done := make(chan struct{})
 	c := n.Context()
-	if n.can.flusher == nil || !c.Post(func() { n.flushUnless(c, done) }) {
+	if !c.Post(func() { n.aheadUnless(c, op, done, work) }) {
 		return false
 	}
 	select {
@@ -56,14 +61,14 @@ func (n *Node) flushed(ctx context.Context) bool {
 	}
 }
 
-// flushUnless flushes n in the background, unless it has gone elsewhere, is closed or is quiet. On the loop of c.
-func (n *Node) flushUnless(c *AioContext, done chan<- struct{}) {
+// aheadUnless does work in the background, unless n has gone elsewhere, is closed or is quiet. On the loop of c.
+func (n *Node) aheadUnless(c *AioContext, op string, done chan<- struct{}, work func(t *Task)) {
 	if n.Context() != c || n.closed || n.still || !n.Writable() {
 		close(done)
 		return
 	}
-	n.Background(opFlush, func(t *Task) {
-		_ = n.can.flusher.Flush(t)
+	n.Background(op, func(t *Task) {
+		work(t)
 		close(done)
 	})
 }

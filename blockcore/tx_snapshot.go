@@ -1,6 +1,7 @@
 package blockcore
 
 import (
+	"context"
 	"fmt"
 	"syscall"
 	"time"
@@ -9,6 +10,11 @@ import (
 // Alter runs fn on the loop of n, which has been flushed: its driver changes what it keeps besides the contents. undo, which may be nil, takes that back when
 // the change does not stand; without it fn has to come last in its change. d covers n. Owners are told when their size has changed.
 func (tx *Tx) Alter(d *Drained, n *Node, fn func(t *Task) (undo func(t *Task), err error)) error {
+	return tx.alter(d, n, true, fn)
+}
+
+// alter is Alter of a node that is flushed before, or not.
+func (tx *Tx) alter(d *Drained, n *Node, flushed bool, fn func(t *Task) (undo func(t *Task), err error)) error {
 	g := tx.graph
 	g.mu.Lock()
 	if err := g.has(n); err != nil {
@@ -18,8 +24,10 @@ func (tx *Tx) Alter(d *Drained, n *Node, fn func(t *Task) (undo func(t *Task), e
 	tx.demand(d, n, nil)
 	_, roots := g.component(n)
 	g.mu.Unlock()
-	if err := tx.Flush(n); err != nil {
-		return err
+	if flushed {
+		if err := tx.Flush(n); err != nil {
+			return err
+		}
 	}
 	before := sizesOf(roots)
 	var undo func(*Task)
@@ -40,23 +48,51 @@ func (tx *Tx) Alter(d *Drained, n *Node, fn func(t *Task) (undo func(t *Task), e
 	return nil
 }
 
-// CreateSnapshot has the driver of n keep the disk as it is. undone is told when that could not be taken back with the change; it may be nil.
-func (tx *Tx) CreateSnapshot(d *Drained, n *Node, name string, taken time.Time, undone func(error)) error {
+// NewSnapshot is a snapshot that is to be.
+type NewSnapshot struct {
+	Name  string
+	Taken time.Time
+	// May refuses it, knowing those that there are, nil = any may be. It is asked on the loop: to ask before would be two more switches between threads while
+	// clients stand still.
+	May func(all []Snapshot) error
+	// Undone is told when it could not be taken back with the change; it may be nil.
+	Undone func(error)
+}
+
+// CreateSnapshot has the driver of n keep the disk as it is.
+func (tx *Tx) CreateSnapshot(d *Drained, n *Node, o NewSnapshot) error {
 	s, err := n.snapshotter()
 	if err != nil {
 		return err
 	}
-	return tx.Alter(d, n, func(t *Task) (func(*Task), error) {
-		id, err := s.CreateSnapshot(t, name, taken)
+	return tx.alter(d, n, false, func(t *Task) (func(*Task), error) {
+		if o.May != nil {
+			all, err := s.Snapshots(t)
+			if err == nil {
+				err = o.May(all)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		id, err := s.CreateSnapshot(t, o.Name, o.Taken)
 		if err != nil {
 			return nil, err
 		}
 		return func(t *Task) {
-			if err := s.DeleteSnapshot(t, id); err != nil && undone != nil {
-				undone(err)
+			if err := s.DeleteSnapshot(t, id); err != nil && o.Undone != nil {
+				o.Undone(err)
 			}
 		}, nil
 	})
+}
+
+// ExpectSnapshot tells the driver of n, before a section begins for it, that a snapshot is to be taken, or that none is after all. It waits until the driver has
+// done what it does ahead, or ctx ends. Not on a loop.
+func (n *Node) ExpectSnapshot(ctx context.Context, expected bool) {
+	if s, ok := n.driver.(SnapshotExpecter); ok {
+		n.ahead(ctx, opExpect, func(t *Task) { s.ExpectSnapshot(t, expected) })
+	}
 }
 
 // DeleteSnapshot has the driver of n give up a snapshot. It cannot be undone and has to come last in its change.
@@ -89,6 +125,9 @@ func (n *Node) Snapshots() (all []Snapshot, err error) {
 	})
 	return all, err
 }
+
+// KeepsSnapshots reports whether the driver of n keeps any. Safe from anywhere.
+func (n *Node) KeepsSnapshots() bool { return n.can.snapshots != nil }
 
 func (n *Node) snapshotter() (Snapshotter, error) {
 	if n.can.snapshots == nil {

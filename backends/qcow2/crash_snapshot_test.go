@@ -84,8 +84,11 @@ func (p *plant) takeSnapshot() error {
 		return err
 	}
 	p.album.all[name] = stamps
+	if p.random.IntN(2) == 0 { // the image is ready for it, or not
+		p.rig.root.Node().ExpectSnapshot(p.t.Context(), true)
+	}
 	return p.changed(name, true, func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error {
-		return tx.CreateSnapshot(d, n, name, time.Unix(1700000000, 5), func(error) {})
+		return tx.CreateSnapshot(d, n, blockcore.NewSnapshot{Name: name, Taken: time.Unix(1700000000, 5)})
 	})
 }
 

@@ -29,7 +29,8 @@
 // With lazy refcounts step 1 writes no refcounts: the dirty bit, which is set before the first change, tells who opens the image that they have to be counted.
 //
 // Snapshots go by the same rule, in a drained section, where nothing else is under way (snapshot.go): counts go up before the header refers to a table that
-// needs them, and down after; the header changes with one sector. Until entries agree with the counts again the dirty bit says that they may not.
+// needs them, and down after; the header changes with one sector. Until entries agree with the counts again the dirty bit says that they may not; it is
+// there before the section of a new snapshot begins (ExpectSnapshot), which holds two syncs then, or three if clients have allocated.
 //
 // # Who waits for whom
 //

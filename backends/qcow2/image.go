@@ -74,6 +74,8 @@ var (
 	_ blockcore.Limiter        = (*Image)(nil)
 	_ blockcore.Adopter        = (*Image)(nil)
 	_ blockcore.Snapshotter    = (*Image)(nil)
+
+	_ blockcore.SnapshotExpecter = (*Image)(nil)
 )
 
 // Size returns the length of the disk. As in QEMU it is made of whole sectors. Safe from anywhere.

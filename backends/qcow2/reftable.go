@@ -164,7 +164,11 @@ func (i *Image) writeNewBlocks(t *blockcore.Task, plan tablePlan, table []uint64
 
 // writeEntries writes a table of 64-bit numbers that nothing refers to yet. Its last cluster is filled up with zeroes.
 func (i *Image) writeEntries(t *blockcore.Task, entries []uint64, at format.Host) error {
-	bytes := i.g.Clusters(int64(len(entries))*format.EntryBytes) << i.g.ClusterBits
+	return i.writeEntriesIn(t, entries, at, i.g.Clusters(int64(len(entries))*format.EntryBytes)<<i.g.ClusterBits)
+}
+
+// writeEntriesIn is writeEntries for so many bytes.
+func (i *Image) writeEntriesIn(t *blockcore.Task, entries []uint64, at format.Host, bytes int64) error {
 	buf := t.Buffers().Get(int(min(bytes, pieceBytes)))
 	defer t.Buffers().Put(buf)
 	for done := int64(0); done < bytes; done += int64(len(buf)) {

@@ -9,7 +9,7 @@ import (
 )
 
 // eachReference calls fn for all that an L1 table on disk refers to, in order: runs of clusters of data, and after those of each L2 table the table
-// itself. A cluster that is referred to several times comes several times. What is in memory of these tables is on disk.
+// itself. A cluster that is referred to several times comes several times. What is in memory of these tables counts. Nothing is in flight.
 func (i *Image) eachReference(t *blockcore.Task, l1 []uint64, fn func(first, count int64) error) error {
 	buf := t.Buffers().Get(int(min(i.g.ClusterBytes(), pieceBytes)))
 	defer t.Buffers().Put(buf)
@@ -23,7 +23,7 @@ func (i *Image) eachReference(t *blockcore.Task, l1 []uint64, fn func(first, cou
 		}
 		w := references{image: i, table: at, fn: fn}
 		for done := int64(0); done < i.g.ClusterBytes(); done += int64(len(buf)) {
-			if err := readHost(t, i.file.Load(), buf, at+format.Host(done)); err != nil {
+			if err := i.readTable(t, buf, at+format.Host(done)); err != nil {
 				return err
 			}
 			if err := w.piece(t, buf); err != nil {
@@ -37,6 +37,19 @@ func (i *Image) eachReference(t *blockcore.Task, l1 []uint64, fn func(first, cou
 			return err
 		}
 		t.Yield()
+	}
+	return nil
+}
+
+// readTable reads a part of an L2 table, of which pieces that have changed may be in memory only.
+func (i *Image) readTable(t *blockcore.Task, p []byte, at format.Host) error {
+	if err := readHost(t, i.file.Load(), p, at); err != nil {
+		return err
+	}
+	for done := 0; done < len(p); done += int(i.l2.pieceBytes) {
+		if piece := i.l2.peek(at + format.Host(done)); piece != nil {
+			copy(p[done:], piece.bytes)
+		}
 	}
 	return nil
 }
@@ -185,7 +198,7 @@ func (i *Image) settleCopied(t *blockcore.Task, shared bool) error {
 			return err
 		}
 		if is != e.Copied() {
-			i.unordered = true
+			i.countsFirst()
 			i.l1.set(index, uint64(e)^format.FlagCopied)
 		}
 		t.Yield()
@@ -202,26 +215,36 @@ func (i *Image) alone(t *blockcore.Task, at format.Host, shared bool) (bool, err
 	return n == 1, err
 }
 
-// settlePiece is settleCopied for a piece of an L2 table. It works on a copy: to look at refcounts may suspend.
+// settlePiece is settleCopied for a piece of an L2 table. It works on a copy: to look at refcounts may suspend. What is not in the cache does not come there
+// either, if order does not count: a small cache would make a commit for it, and clients stand still for that.
 func (i *Image) settlePiece(t *blockcore.Task, at format.Host, shared bool) error {
-	piece, err := i.l2.get(t, at)
-	if err != nil {
+	buf := t.Buffers().Get(int(i.l2.pieceBytes))
+	defer t.Buffers().Put(buf)
+	if err := i.readTable(t, buf, at); err != nil {
 		return err
 	}
-	buf := t.Buffers().Get(len(piece.bytes))
-	defer t.Buffers().Put(buf)
-	copy(buf, piece.bytes)
 	changed, err := i.settleEntries(t, buf, shared)
 	if err != nil || !changed {
 		return err
 	}
-	if piece, err = i.l2.get(t, at); err != nil {
+	if i.l2.peek(at) == nil && i.header.Has(format.IncompatibleDirty) {
+		return i.writeMeta(t, buf, at, i.l2.kind)
+	}
+	piece, err := i.l2.get(t, at)
+	if err != nil {
 		return err
 	}
-	i.unordered = true
+	i.countsFirst()
 	i.l2.change(t, piece)
 	copy(piece.bytes, buf)
 	return nil
+}
+
+// countsFirst has the next commit write refcounts before the flags that depend on them, unless the header says that neither are to be relied on.
+func (i *Image) countsFirst() {
+	if !i.header.Has(format.IncompatibleDirty) {
+		i.unordered = true
+	}
 }
 
 func (i *Image) settleEntries(t *blockcore.Task, p []byte, shared bool) (changed bool, err error) {

@@ -26,15 +26,19 @@ func (i *Image) Snapshots(*blockcore.Task) ([]blockcore.Snapshot, error) {
 
 // CreateSnapshot keeps the disk as it is now, under a new id. A crash leaves the snapshot or none:
 //
-//	1  the header says that refcounts are in doubt                    -> sync
-//	2  refcounts of all that the disk refers to, one more each        -> sync
-//	3  "may be changed in place" taken off all entries                -> sync
-//	4  a copy of the L1 table, a longer snapshot table                -> sync
-//	5  the header refers to the table, and doubts nothing any more
-//	6  the old table is free
+//	1  the header says that refcounts are in doubt                        -> sync
+//	2  refcounts of all that the disk refers to, one more each;
+//	   "may be changed in place" taken off all entries;
+//	   a copy of the L1 table, a longer snapshot table                    -> sync
+//	3  the header refers to the table, and doubts nothing any more        -> sync
+//	4  the old table is free
 //
-// What a crash leaves before step 5 are refcounts that are too high, and flags that are off for no reason: whoever opens the image next to write to it, we or QEMU,
-// puts them right because of step 1. Images of version 2 cannot say that, and are left as they are, like those of QEMU.
+// Clients stand still for it, and each sync takes longer than all the rest. So ExpectSnapshot does step 1 ahead, step 2 is the commit that makes what clients have
+// written durable as well, in its order, and step 4 is left to the next commit.
+//
+// What a crash leaves before step 3 are refcounts that are too high, or not high enough, and flags that are off for no reason: whoever opens the image next to
+// write to it, we or QEMU, puts them right because of step 1. Images of version 2 cannot say that: in them refcounts go up before flags are taken off, with a
+// sync between the two, and what a crash leaves stays, like that of QEMU.
 func (i *Image) CreateSnapshot(t *blockcore.Task, name string, taken time.Time) (id string, err error) {
 	if err := i.maySnapshot(); err != nil {
 		return "", err
@@ -42,7 +46,7 @@ func (i *Image) CreateSnapshot(t *blockcore.Task, name string, taken time.Time) 
 	if len(i.snapshots) >= format.SnapshotsMax {
 		return "", fmt.Errorf("qcow2: there are %d snapshots: %w", len(i.snapshots), syscall.EFBIG)
 	}
-	err = i.settled(t, func() error {
+	err = i.counted(t, func() error {
 		id = format.NextSnapshotID(i.snapshots)
 		return i.createSnapshot(t, format.Snapshot{
 			L1Entries: uint32(len(i.l1.entries)), ID: id, Name: name, Seconds: uint32(taken.Unix()), Nanoseconds: uint32(taken.Nanosecond()),
@@ -61,7 +65,7 @@ func (i *Image) createSnapshot(t *blockcore.Task, s format.Snapshot) error {
 		i.resettle(t)
 		return err
 	}
-	err := i.shareAll(t)
+	err := i.settleCopied(t, true)
 	var r run
 	if err == nil {
 		r, err = i.copyL1(t, i.l1.entries)
@@ -90,21 +94,26 @@ func (i *Image) doubtful() uint64 {
 
 // doubt says in the header, before refcounts and flags are changed apart from each other, that they are not to be relied on.
 func (i *Image) doubt(t *blockcore.Task) error {
-	if i.doubtful() == 0 {
+	if i.doubtful() == 0 || i.header.Has(format.IncompatibleDirty) && !i.headers.busy && !i.unsure {
 		return nil
 	}
 	return i.changeHeader(t, func(h *format.Header) { h.Incompatible |= format.IncompatibleDirty })
 }
 
-// shareAll is steps 2 and 3: the refcounts are higher, and nothing is changed in place any more.
-func (i *Image) shareAll(t *blockcore.Task) error {
-	if err := i.commit(t); err != nil {
-		return err
+// ExpectSnapshot has the header say ahead of a snapshot what CreateSnapshot would have it say while clients stand still, or takes that back. What fails is left to
+// CreateSnapshot, or to Close.
+func (i *Image) ExpectSnapshot(t *blockcore.Task, expected bool) {
+	var err error
+	switch {
+	case i.maySnapshot() != nil || i.unmarked:
+	case expected:
+		err = i.doubt(t)
+	case !i.lazy:
+		err = i.cleanImage(t)
 	}
-	if err := i.settleCopied(t, true); err != nil {
-		return err
+	if err != nil {
+		i.warn("qcow2: " + err.Error())
 	}
-	return i.commit(t)
 }
 
 // copyL1 writes an L1 table to clusters of its own. Nothing refers to it yet.
@@ -113,11 +122,19 @@ func (i *Image) copyL1(t *blockcore.Task, entries []uint64) (run, error) {
 	if err != nil {
 		return r, err
 	}
-	if err := i.writeEntries(t, entries, r.host); err != nil {
+	if err := i.writeEntriesIn(t, entries, r.host, i.used(int64(len(entries))*format.EntryBytes)); err != nil {
 		i.release(t, r)
 		return r, err
 	}
 	return r, nil
+}
+
+// usedAlign is what the lengths of tables are rounded up to that nobody reads behind their end: what most disks write at once. The rest of a cluster need not be
+// written, and clients need not wait for it.
+const usedAlign = 4096
+
+func (i *Image) used(lengthBytes int64) int64 {
+	return min((lengthBytes+usedAlign-1)&^(usedAlign-1), i.g.Clusters(lengthBytes)<<i.g.ClusterBits)
 }
 
 // l1Clusters is how many clusters an L1 table has. That of a disk without anything has none, and its place is that of something else: with QEMU, of the
@@ -188,15 +205,22 @@ func (i *Image) maySnapshot() error {
 	return nil
 }
 
-// settled runs fn on an image that is as it is on disk, and whose refcounts go there with every commit, lazy or not. Nothing is in flight.
+// settled is counted on an image that is as it is on disk.
 func (i *Image) settled(t *blockcore.Task, fn func() error) error {
+	return i.counted(t, func() error {
+		if err := i.settle(t); err != nil {
+			return err
+		}
+		return fn()
+	})
+}
+
+// counted runs fn on an image whose refcounts go to disk with every commit, lazy or not. Nothing is in flight.
+func (i *Image) counted(t *blockcore.Task, fn func() error) error {
 	if i.unmarked {
 		if err := i.mark(t); err != nil {
 			return err
 		}
-	}
-	if err := i.settle(t); err != nil {
-		return err
 	}
 	lazy := i.lazy
 	i.lazy = false
@@ -254,20 +278,12 @@ func (i *Image) writeSnapshots(t *blockcore.Task, all []format.Snapshot, doubt b
 	}
 	i.snapshots = all
 	i.noteMetadata(t)
-	return i.committed(t)
-}
-
-// committed is a commit of what need not be durable: the change that matters is.
-func (i *Image) committed(t *blockcore.Task) error {
-	if err := i.commit(t); err != nil {
-		i.warn("qcow2: " + err.Error())
-	}
 	return nil
 }
 
 // writeWhole writes bytes to clusters that nothing refers to yet.
 func (i *Image) writeWhole(t *blockcore.Task, p []byte, at format.Host) error {
-	end := i.g.Clusters(int64(len(p))) << i.g.ClusterBits
+	end := i.used(int64(len(p)))
 	buf := t.Buffers().Get(int(min(end, pieceBytes)))
 	defer t.Buffers().Put(buf)
 	for done := int64(0); done < end; done += int64(len(buf)) {

@@ -90,7 +90,7 @@ func TestSnapshotsUnderLoad(t *testing.T) {
 		require.NoError(t, r.graph.Update(context.Background(), "snapshot", func(tx *blockcore.Tx) error {
 			require.NoError(t, r.ctx.Do(func(*blockcore.Task) error { kept[name] = l.numbers; return nil }))
 			for _, n := range nodes {
-				if err := tx.CreateSnapshot(d, n, name, time.Now(), func(err error) { t.Error(err) }); err != nil {
+				if err := tx.CreateSnapshot(d, n, blockcore.NewSnapshot{Name: name, Taken: time.Now(), Undone: func(err error) { t.Error(err) }}); err != nil {
 					return err
 				}
 			}

@@ -30,7 +30,7 @@ func (r *rig) alter(change func(tx *blockcore.Tx, d *blockcore.Drained, n *block
 
 func (r *rig) createSnapshot(name string) error {
 	return r.alter(func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error {
-		return tx.CreateSnapshot(d, n, name, time.Unix(1700000000, 5), func(err error) { r.t.Error(err) })
+		return tx.CreateSnapshot(d, n, blockcore.NewSnapshot{Name: name, Taken: time.Unix(1700000000, 5), Undone: func(err error) { r.t.Error(err) }})
 	})
 }
 
@@ -156,7 +156,7 @@ func TestSnapshotThatCannotBe(t *testing.T) {
 		r.write(64<<10, []byte(strings.Repeat("y", 300<<10)))
 		err := r.alter(func(tx *blockcore.Tx, d *blockcore.Drained, n *blockcore.Node) error {
 			if c.options == "" {
-				require.NoError(t, tx.CreateSnapshot(d, n, "short", time.Now(), func(err error) { t.Error(err) }))
+				require.NoError(t, tx.CreateSnapshot(d, n, blockcore.NewSnapshot{Name: "short", Taken: time.Now(), Undone: func(err error) { t.Error(err) }}))
 			}
 			return context.Canceled
 		})

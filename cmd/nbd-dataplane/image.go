@@ -25,7 +25,9 @@ type image struct {
 	null    null.Options
 	nfs     *nfs.Options // of a file on an NFS server; nil = it is none
 	ignored []string     // options of that file that change nothing
-	node    *keyval.Set  // of a format that the control plane opens: its options; nil = it is raw, or null
+	// deprecated are warnings of how it was said, in QEMU's words.
+	deprecated []string
+	node       *keyval.Set // of a format that the control plane opens: its options; nil = it is raw, or null
 	// nodeKind is the driver of node; "" = qcow2.
 	nodeKind string
 }

@@ -11,24 +11,65 @@ import (
 
 // readImageOpts reads the argument of --image-opts.
 func (img *image) readImageOpts(text string) error {
-	set, err := keyval.Parse(text, "")
+	set, err := img.parseOptions(text)
 	if err != nil {
-		first, _, _ := strings.Cut(text, ",") // QEMU takes it for the name of a node
-		return wrong(fmt.Sprintf("%s: %v; write driver=raw,file.filename=PATH", text, err), fmt.Sprintf("Cannot find device='%s' nor node-name='%s'", first, first))
+		return err
 	}
 	return img.readSet(set, "")
 }
 
+// parseOptions parses a list of options. One without a value is a switch, as it was with QEMU once; there it has to come behind another.
+func (img *image) parseOptions(text string) (*keyval.Set, error) {
+	first, _, more := strings.Cut(text, ",")
+	if !strings.Contains(first, "=") { // QEMU takes it for the name of a node
+		qemu := fmt.Sprintf("Cannot find device='%s' nor node-name='%s'", first, first)
+		if more {
+			qemu = "Cannot reference an existing block device with additional options or a new filename"
+		}
+		return nil, wrong(fmt.Sprintf("%s: '%s' has no '='; write driver=raw,file.filename=PATH", text, first), qemu)
+	}
+	set, switches, err := keyval.ParseSwitches(text, func(string) bool { return false })
+	if err != nil {
+		return nil, wrong(fmt.Sprintf("%s: %v; write driver=raw,file.filename=PATH", text, err), err.Error())
+	}
+	if backing, found := set.Take("backing"); found {
+		set.Put("backing", backing)
+		if backing == "" {
+			defer img.deprecate(emptyBacking)
+		}
+	}
+	for _, s := range switches {
+		img.deprecate(fmt.Sprintf("short-form boolean option '%s' deprecated\nPlease use %s=%s instead", s.Part, s.Key, s.Value))
+	}
+	return set, nil
+}
+
+// emptyBacking is QEMU's warning of a backing image that is left out in the old way.
+const emptyBacking = `Use of "backing": "" is deprecated; use "backing": null instead`
+
+func (img *image) deprecate(text string) { img.deprecated = append(img.deprecated, text) }
+
 // readJSON reads a json:{...} file name. format is -f's, which comes first.
 func (img *image) readJSON(text, format string) error {
-	set, err := keysOfJSON(text)
-	if errors.Is(err, errNoObject) {
-		return wrong(fmt.Sprintf("%s: the JSON is no object; write json:{\"driver\":\"raw\",...}", img.display), "Invalid JSON object given")
-	}
+	set, err := img.parseJSON(text)
 	if err != nil {
-		return fmt.Errorf("Could not parse the JSON options: %w", err)
+		return err
 	}
 	return img.readSet(set, format)
+}
+
+func (img *image) parseJSON(text string) (*keyval.Set, error) {
+	set, err := keysOfJSON(text)
+	if errors.Is(err, errNoObject) {
+		return nil, wrong(fmt.Sprintf("%s: the JSON is no object; write json:{\"driver\":\"raw\",...}", img.display), "Invalid JSON object given")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("Could not parse the JSON options: %w", err)
+	}
+	if saysEmpty(text, "backing") {
+		img.deprecate(emptyBacking)
+	}
+	return set, nil
 }
 
 // readSet reads the options of a format and of the protocol below it. A protocol driver may stand alone.

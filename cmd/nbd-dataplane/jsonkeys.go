@@ -24,6 +24,17 @@ func keysOfJSON(text string) (*keyval.Set, error) {
 	return keysOf(v), nil
 }
 
+// saysEmpty reports whether a member of an object is a text, and nothing; null is something else.
+func saysEmpty(text, name string) bool {
+	v, err := qmp.ParseValue([]byte(text))
+	if err != nil || v.Kind() != qmp.Object {
+		return false
+	}
+	member := v.Member(name)
+	said, isText := scalarText(member)
+	return isText && said == ""
+}
+
 // keysOf makes dotted keys of an object. The depth of a value is bounded where it is parsed.
 func keysOf(v qmp.Value) *keyval.Set {
 	set := &keyval.Set{}

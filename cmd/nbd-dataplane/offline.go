@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -55,56 +54,13 @@ func oneImage(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// imageFlags are the options that most commands have.
-type imageFlags struct {
-	format string
-	output string
-	quiet  bool
-	share  bool // no locks, for reading what others write
-	warn   func(string)
-}
-
-func (f *imageFlags) add(c console, cmd *cobra.Command, names string) {
-	f.warn = c.warn
-	flags := cmd.Flags()
-	for _, name := range strings.Fields(names) {
-		switch name {
-		case "format":
-			flags.StringVarP(&f.format, name, "f", "", "the image's `FMT`, qcow2 or raw; it is guessed otherwise")
-		case "output":
-			flags.StringVar(&f.output, name, "human", "`FMT` of the output, human or json")
-		case "quiet":
-			flags.BoolVarP(&f.quiet, name, "q", false, "print errors only")
-		case "force-share":
-			flags.BoolVarP(&f.share, name, "U", false, "read the image even if somebody writes it, who may make it look damaged")
-		}
-	}
-	flags.SortFlags = false
-	completes(cmd, "format", "qcow2", "raw")
-	completes(cmd, "output", "human", "json")
-}
-
-// completes has the shell offer the values of an option, if the command has it.
-func completes(cmd *cobra.Command, name string, values ...string) {
-	if cmd.Flags().Lookup(name) != nil {
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails without the flag only
-	}
-}
-
-// json says how to print; anything but the two words is an error.
-func (f *imageFlags) json() (bool, error) {
-	switch f.output {
-	case "human", "json":
-		return f.output == "json", nil
-	}
-	return false, failed(errors.New("--output must be used with human or json as argument."))
-}
-
 // imageFile is an image's file, opened and locked.
 type imageFile struct {
 	storage
+	path   string
 	format string
-	made   bool // it was not there before
+	driver string // the format as it is called: a file that is used without one has the name of its protocol
+	made   bool   // it was not there before
 }
 
 // closing closes a file at the end of what changes it: what could not be stored is an error.
@@ -115,25 +71,35 @@ func (f *imageFile) closing(path string, err *error) {
 }
 
 // openFile opens and locks a file and finds out what format it has.
-func (f *imageFlags) openFile(path string, write bool) (*imageFile, error) {
-	file, err := openStorage(path, write, f.warn)
-	if err != nil {
-		text := openText(path, err)
-		if !nfs.IsURL(path) {
-			text = fmt.Sprintf("Could not open '%s': %s", path, text) // QEMU's driver says it as well
-		}
-		return nil, couldNot(path, errors.New(text))
+func (f *imageFlags) openFile(name string, write bool) (*imageFile, error) {
+	if err := f.judgeCaches(); err != nil {
+		return nil, err
 	}
-	opened := &imageFile{storage: file, format: f.format}
-	if err := opened.prepare(f, path, write); err != nil {
+	p, err := f.find(name)
+	if err != nil {
+		return nil, err
+	}
+	if write && p.share {
+		return nil, couldNot(name, errors.New("force-share=on can only be used with read-only images"))
+	}
+	file, err := openStorage(p.path, write, f.warn)
+	if err != nil {
+		text := openText(p.path, err)
+		if !nfs.IsURL(p.path) {
+			text = fmt.Sprintf("Could not open '%s': %s", p.path, text) // QEMU's driver says it as well
+		}
+		return nil, couldNot(name, errors.New(text))
+	}
+	opened := &imageFile{storage: file, path: p.path, format: p.format}
+	if err := opened.prepare(p.path, write, p.share); err != nil {
 		opened.Close()
-		return nil, couldNot(path, err)
+		return nil, couldNot(name, err)
 	}
 	return opened, nil
 }
 
-func (f *imageFile) prepare(flags *imageFlags, path string, write bool) error {
-	err := f.hold(write, flags.share)
+func (f *imageFile) prepare(path string, write, share bool) error {
+	err := f.hold(write, share)
 	var conflict *raw.LockError
 	switch {
 	case errors.As(err, &conflict):
@@ -148,7 +114,11 @@ func (f *imageFile) prepare(flags *imageFlags, path string, write bool) error {
 		}
 		f.format = sniffIn(f, size)
 	}
+	f.driver = f.format
 	switch {
+	case f.format == "file", f.format == "host_device":
+		f.format = "raw"
+		return nil
 	case f.format == "raw", f.format == formatQcow2:
 		return nil
 	case otherFormats[f.format]:

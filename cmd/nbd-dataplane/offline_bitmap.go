@@ -59,7 +59,7 @@ type imageBitmap struct {
 func newImageBitmap(c console) *cobra.Command {
 	t := &imageBitmap{c: c}
 	cmd := &cobra.Command{
-		Use:   "bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b FILE [-F FMT]] [-g GRANULARITY] [-f FMT] FILE BITMAP",
+		Use:   "bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b FILE [-F FMT]] [-g GRANULARITY] [-f FMT | --image-opts] FILE BITMAP",
 		Short: "Change the persistent dirty bitmaps of an image",
 		Long: "Does one thing or several, in the order in which they are given, to a persistent dirty bitmap: what a backup program uses to know what\n" +
 			"has been written. 'image info' lists them.",
@@ -82,7 +82,7 @@ func newImageBitmap(c console) *cobra.Command {
 	cmd.Flags().StringVarP(&t.sourceFile, "source-file", "b", "", "the image that has SOURCE, another `FILE`")
 	cmd.Flags().StringVarP(&t.sourceFormat, "source-format", "F", "", "`FMT` of that file")
 	cmd.Flags().StringVarP(&t.granularity, "granularity", "g", "", "how many bytes one bit of a new bitmap stands for, a power of two")
-	t.add(c, cmd, "format")
+	t.add(c, cmd, "format image-opts")
 	return cmd
 }
 

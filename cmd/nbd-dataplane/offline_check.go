@@ -37,7 +37,7 @@ type imageCheck struct {
 func newImageCheck(c console) *cobra.Command {
 	t := &imageChecker{c: c}
 	cmd := &cobra.Command{
-		Use:   "check [-q] [-f FMT] [--output=human|json] [-r leaks|all] [-U] FILE",
+		Use:   "check [-q] [-f FMT] [--output=human|json] [-r leaks|all] [-U] [-T MODE] [--image-opts] FILE",
 		Short: "Look an image over, and repair it",
 		Long: "Looks whether an image is consistent, and with -r repairs it: 'leaks' gives back space that nothing uses, 'all' puts right what\n" +
 			"is wrong as far as it can, at the risk of choosing wrongly. Make a copy first.\n\n" +
@@ -47,7 +47,7 @@ func newImageCheck(c console) *cobra.Command {
 		Args:    oneImage,
 		RunE:    func(_ *cobra.Command, args []string) error { return t.run(args[0]) },
 	}
-	t.add(c, cmd, "quiet format output force-share")
+	t.add(c, cmd, "quiet format output force-share source-cache image-opts")
 	cmd.Flags().StringVarP(&t.repair, "repair", "r", "", "repair `WHAT`: leaks or all")
 	completes(cmd, "repair", "leaks", "all")
 	cmd.Flags().BoolVarP(&t.progress, "progress", "p", false, "show how much is done")

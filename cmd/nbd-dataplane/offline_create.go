@@ -22,12 +22,16 @@ type imageCreate struct {
 	format                 string
 	options                []string
 	backing, backingFormat string
+	backingGiven           bool // -b is there
 	unchecked              bool // nobody looks at the backing file
 	quiet, progress        bool
 	exclusive              bool // no file is there
+	objects                []string
 
 	given map[string]string // options by name, as they are printed
 	what  offline.CreateOptions
+
+	attributes createAttributes
 }
 
 func newImageCreate(c console) *cobra.Command {
@@ -46,7 +50,8 @@ func newImageCreate(c console) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t.backingGiven = cmd.Flags().Changed("backing")
 			if t.wantsHelp() {
 				return t.help(args)
 			}
@@ -62,9 +67,10 @@ func newImageCreate(c console) *cobra.Command {
 	flags.StringVarP(&t.backing, "backing", "b", "", "`FILE` below the image: what it does not have itself is read there")
 	flags.StringVarP(&t.backingFormat, "backing-format", "F", "", "`FMT` of the backing file")
 	flags.BoolVarP(&t.unchecked, "backing-unsafe", "u", false, "do not look at the backing file")
-	flags.StringArrayVarP(&t.options, "options", "o", nil, "`OPTIONS` of the format, NAME=VALUE with commas in between; 'help' lists them")
+	flags.StringArrayVarP(&t.options, "options", "o", nil, "`OPTIONS` of the format, NAME=VALUE, or NAME of a switch, with commas in between; 'help' lists them")
 	flags.BoolVarP(&t.quiet, "quiet", "q", false, "print errors only")
 	flags.BoolVarP(&t.progress, "progress", "p", false, "show how much is done")
+	objectFlag(cmd, &t.objects)
 	flags.SortFlags = false
 	completes(cmd, "format", "qcow2", "raw")
 	completes(cmd, "backing-format", "qcow2", "raw")
@@ -126,8 +132,8 @@ func (t *imageCreate) createFile(path string) (*imageFile, error) {
 	case err != nil:
 		return nil, fmt.Errorf("Could not create '%s': %s", path, openText(path, err))
 	}
-	file := &imageFile{storage: f, format: "raw", made: made}
-	err = file.prepare(&imageFlags{}, path, true)
+	file := &imageFile{storage: f, path: path, format: "raw", made: made}
+	err = file.prepare(path, true, false)
 	if err == nil {
 		err = f.Truncate(0) // only now: somebody could have been using it
 	}
@@ -135,6 +141,7 @@ func (t *imageCreate) createFile(path string) (*imageFile, error) {
 		file.Close()
 		return nil, err
 	}
+	t.attributes.give(f)
 	return file, nil
 }
 

@@ -19,12 +19,19 @@ type createOption struct {
 	// value is what is printed when it was not given; "" = nothing.
 	value string
 	raw   bool // raw has it as well
-	// set is nil for those that cannot be had.
+	// set is nil where the file has it and not the image: see createAttributes.
 	set func(o *offline.CreateOptions, value string) error
 }
 
 // createOptions are in the order in which QEMU prints what it makes.
 var createOptions = []createOption{
+	{"encryption", "bool (on/off)", "Encrypt the image, which this program does not: off", "", false, func(_ *offline.CreateOptions, v string) error {
+		on, err := keyval.Bool("encryption", v)
+		if on {
+			err = errNoEncryption
+		}
+		return err
+	}},
 	{"cluster_size", "size", "qcow2 cluster size", "65536", false, func(o *offline.CreateOptions, v string) (err error) {
 		o.ClusterBytes, err = keyval.Size("cluster_size", v)
 		if err == nil && o.ClusterBytes == 0 {
@@ -64,7 +71,15 @@ var createOptions = []createOption{
 		return err
 	}},
 	{"refcount_bits", "num", "Width of a reference count entry in bits", "16", false, setRefcountBits},
+	{"nocow", "bool (on/off)", "Turn off copy-on-write (valid only on btrfs)", "", true, nil},
+	{"extent_size_hint", "size", "Extent size hint for the image file, 0 to disable (valid only on XFS)", "", true, nil},
 }
+
+// rawOptions are in the order in which QEMU prints those of raw.
+var rawOptions = []string{"size", "nocow", "preallocation", "extent_size_hint"}
+
+// errNoEncryption is for the options of images that nobody here could open.
+var errNoEncryption = errors.New("encrypted images are neither made nor opened by this version; leave out 'encryption' and 'encrypt.*'")
 
 func setPreallocation(o *offline.CreateOptions, v string) (err error) {
 	o.Preallocation, err = offline.ParsePreallocation(v)
@@ -103,8 +118,10 @@ func setRefcountBits(o *offline.CreateOptions, v string) error {
 
 func (t *imageCreate) wantsHelp() bool {
 	for _, text := range t.options {
-		if text == "help" || text == "?" {
-			return true
+		for part := range strings.SplitSeq(text, ",") {
+			if part == "help" || part == "?" {
+				return true
+			}
 		}
 	}
 	return false
@@ -120,8 +137,10 @@ func (t *imageCreate) help(args []string) error {
 		name = "raw"
 	}
 	fmt.Fprintf(t.c.out, "Supported %s options:\n", name)
-	for _, o := range createOptions {
-		if name == "qcow2" || o.raw {
+	options := slices.Clone(createOptions)
+	slices.SortFunc(options, func(a, b createOption) int { return strings.Compare(a.name, b.name) })
+	for _, o := range options {
+		if name == formatQcow2 || o.raw {
 			fmt.Fprintf(t.c.out, "  %-22s - %s\n", o.name+"=<"+o.kind+">", o.help)
 		}
 	}
@@ -135,11 +154,17 @@ func (t *imageCreate) read() error {
 	}
 	t.given = map[string]string{}
 	for _, text := range t.options {
-		set, err := keyval.Parse(text, "")
-		if err != nil {
+		set, _, err := keyval.ParseSwitches(text, t.knows)
+		switch {
+		case err != nil:
 			return fmt.Errorf("Invalid options for file format '%s': %w", t.format, err)
+		case set.Empty():
+			return fmt.Errorf("Invalid option list: '%s'; write NAME=VALUE, or 'help' for a list of names", text)
 		}
 		for name, value := range set.All() {
+			if strings.HasPrefix(name, "encrypt.") && t.format == formatQcow2 {
+				return errNoEncryption
+			}
 			if !t.knows(name) {
 				return fmt.Errorf("Invalid parameter '%s'", name)
 			}
@@ -164,6 +189,8 @@ func (t *imageCreate) knows(name string) bool {
 func (t *imageCreate) readBacking() error {
 	for _, o := range []struct{ name, value string }{{"backing_file", t.backing}, {"backing_fmt", t.backingFormat}} {
 		switch {
+		case o.value == "" && o.name == "backing_file" && t.backingGiven:
+			return errors.New("Expected backing file name, got empty string")
 		case o.value == "":
 		case t.format == "raw":
 			return errors.New("Backing file not supported for file format 'raw'")
@@ -183,7 +210,7 @@ func (t *imageCreate) readEarly() error {
 		if !given || o.kind == "str" {
 			continue
 		}
-		if err := o.set(&t.what, value); err != nil {
+		if err := t.set(&o, value); err != nil {
 			return err
 		}
 		if o.kind == "size" {
@@ -192,6 +219,19 @@ func (t *imageCreate) readEarly() error {
 		}
 	}
 	return nil
+}
+
+// set reads an option of the image, or of its file.
+func (t *imageCreate) set(o *createOption, value string) (err error) {
+	switch {
+	case o.set != nil:
+		return o.set(&t.what, value)
+	case o.name == "nocow":
+		t.attributes.noCOW, err = keyval.Bool(o.name, value)
+	default:
+		t.attributes.extentBytes, err = keyval.Size(o.name, value)
+	}
+	return err
 }
 
 // finish reads the words, and looks whether all fits together.
@@ -212,7 +252,8 @@ func (t *imageCreate) formatting() string {
 	fmt.Fprintf(&b, "Formatting '%s', fmt=%s", t.path, t.format)
 	options := slices.Clone(createOptions)
 	if t.format == "raw" {
-		slices.Reverse(options) // of its two the size is told first
+		place := func(o createOption) int { return slices.Index(rawOptions, o.name) }
+		slices.SortStableFunc(options, func(a, b createOption) int { return place(a) - place(b) })
 	}
 	for _, o := range options {
 		value, given := t.given[o.name]
@@ -225,7 +266,7 @@ func (t *imageCreate) formatting() string {
 		default:
 			value = o.value
 		}
-		fmt.Fprintf(&b, " %s=%s", o.name, value)
+		fmt.Fprintf(&b, " %s=%s", o.name, strings.ReplaceAll(value, ",", ",,"))
 	}
 	return b.String()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/internal/keyval"
@@ -36,7 +37,7 @@ func (t *imageCreate) findSize() error {
 // lookAtBacking opens the backing file, whose size is the new disk's unless that is known.
 func (t *imageCreate) lookAtBacking(name string, known bool) error {
 	full := besideImage(t.path, name)
-	if sameFile(full, t.path) {
+	if p, err := (&imageFlags{format: t.given["backing_fmt"]}).find(full); err == nil && sameFile(p.path, t.path) {
 		return errors.New("Error: Trying to create an image with the same filename as the backing file")
 	}
 	if t.unchecked {
@@ -46,7 +47,7 @@ func (t *imageCreate) lookAtBacking(name string, known bool) error {
 	info, err := flags.describeOne(full)
 	if err != nil {
 		text := err.Error()
-		if !nfs.IsURL(full) && !exists(full) {
+		if !strings.HasPrefix(full, "json:") && !nfs.IsURL(full) && !exists(full) {
 			text = fmt.Sprintf("Could not open '%s': No such file or directory", full)
 		}
 		return fmt.Errorf("%s\nCould not open backing image.", text)

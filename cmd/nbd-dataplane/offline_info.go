@@ -69,7 +69,7 @@ func newImageInfo(c console) *cobra.Command {
 	f := &imageFlags{}
 	chain := false
 	cmd := &cobra.Command{
-		Use:     "info [-f FMT] [--output=human|json] [--backing-chain] [-U] FILE",
+		Use:     "info [-f FMT] [--output=human|json] [--backing-chain] [-U] [--image-opts] FILE",
 		Short:   "Describe an image",
 		Example: "  nbd-dataplane image info disk.qcow2\n  nbd-dataplane image info --backing-chain --output=json top.qcow2 | jq '.[].filename'",
 		Args:    oneImage,
@@ -97,7 +97,7 @@ func newImageInfo(c console) *cobra.Command {
 			return nil
 		},
 	}
-	f.add(c, cmd, "format output force-share")
+	f.add(c, cmd, "format output force-share image-opts")
 	cmd.Flags().BoolVar(&chain, "backing-chain", false, "describe the backing files as well")
 	return cmd
 }
@@ -120,28 +120,28 @@ func (f *imageFlags) describe(path string, chain bool) ([]*imageInfo, error) {
 		if !chain || info.BackingFilename == "" {
 			return all, nil
 		}
-		path, flags.format = info.FullBackingFilename, info.BackingFormat
+		path, flags.format, flags.options = info.FullBackingFilename, info.BackingFormat, false
 	}
 }
 
-func (f *imageFlags) describeOne(path string) (*imageInfo, error) {
-	file, err := f.openFile(path, false)
+func (f *imageFlags) describeOne(name string) (*imageInfo, error) {
+	file, err := f.openFile(name, false)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	info := &imageInfo{Filename: path, Format: file.format, ActualSize: file.usedBytes()}
+	info := &imageInfo{Filename: file.path, Format: file.driver, ActualSize: file.usedBytes()}
 	if file.format == "raw" {
 		size, err := file.Size()
 		info.VirtualSize = uint64(size+sectorBytes-1) &^ (sectorBytes - 1)
 		return info, err
 	}
-	im, err := file.open(path, format.ForUse)
+	im, err := file.open(name, format.ForUse)
 	if err != nil {
 		return nil, err
 	}
-	if err := info.readQcow2(im, path); err != nil {
-		return nil, couldNot(path, err)
+	if err := info.readQcow2(im, file.path); err != nil {
+		return nil, couldNot(name, err)
 	}
 	return info, nil
 }

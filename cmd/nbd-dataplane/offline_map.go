@@ -36,13 +36,13 @@ type mapEntry struct {
 func newImageMap(c console) *cobra.Command {
 	t := &imageMap{c: c}
 	cmd := &cobra.Command{
-		Use:     "map [-f FMT] [--output=human|json] [-s OFFSET] [-l LENGTH] [-U] FILE",
+		Use:     "map [-f FMT] [--output=human|json] [-s OFFSET] [-l LENGTH] [-U] [--image-opts] FILE",
 		Short:   "Show which file of a chain has which part of the disk, and where",
 		Example: "  nbd-dataplane image map overlay.qcow2\n  nbd-dataplane image map --output=json overlay.qcow2 | jq 'map(select(.depth == 0).length) | add'",
 		Args:    oneImage,
 		RunE:    func(_ *cobra.Command, args []string) error { return t.run(args[0]) },
 	}
-	t.add(c, cmd, "format output force-share")
+	t.add(c, cmd, "format output force-share image-opts")
 	cmd.Flags().StringVarP(&t.from, "start-offset", "s", "0", "begin at `OFFSET`")
 	cmd.Flags().StringVarP(&t.length, "max-length", "l", "", "end after `LENGTH`")
 	return cmd
@@ -91,6 +91,9 @@ func (t *imageMap) run(path string) (err error) {
 
 func (t *imageMap) close() {
 	for _, l := range t.layers {
+		if l.data != nil && l.data != storage(l.file) {
+			l.data.Close()
+		}
 		l.file.Close()
 	}
 }
@@ -115,16 +118,29 @@ func (t *imageMap) openChain(path string) error {
 		if l.im, err = file.open(info.Filename, format.ForUse); err != nil {
 			return err
 		}
-		l.sparse = info.ActualSize*sparseFactor < l.fileBytes()*(sparseFactor-1)
-		if l.im.Header().Has(format.IncompatibleDataFile) {
-			l.name, l.sparse = l.im.Header().DataFile(), false
+		if err := t.openData(l, info.Filename); err != nil {
+			return err
+		}
+		if l.sparse, err = l.im.UsesMoreThan(info.ActualSize / info.ClusterSize); err != nil {
+			return couldNot(info.Filename, err)
 		}
 	}
 	return nil
 }
 
-// sparseFactor says when an image's file has holes enough that its clusters are looked up in the file: if a tenth of it is not there.
-const sparseFactor = 10
+// openData finds out where the data of an image is.
+func (t *imageMap) openData(l *mapLayer, image string) (err error) {
+	l.data = l.file
+	if !l.im.Header().Has(format.IncompatibleDataFile) {
+		return nil
+	}
+	l.name = l.im.Header().DataFile()
+	if l.data, err = openStorage(dataFileOf(image, l.name), false, t.warn); err != nil {
+		l.data = nil
+		return couldNot(image, fmt.Errorf("Could not open '%s': %s", l.name, openText(l.name, err)))
+	}
+	return nil
+}
 
 // visit tells the parts between two offsets, from the layer of that depth on down.
 func (t *imageMap) visit(depth int, from, to int64) error {
@@ -211,15 +227,8 @@ type mapLayer struct {
 	im        *offline.Image // nil = a plain file
 	sizeBytes int64
 	name      string
-	sparse    bool
-}
-
-func (l *mapLayer) fileBytes() int64 {
-	size, err := l.file.Size()
-	if err != nil {
-		return 0
-	}
-	return size
+	data      storage // where the data of im is
+	sparse    bool    // the file has holes enough, as QEMU sees it, for clusters to be looked up in it
 }
 
 func (l *mapLayer) extents(from, to int64, visit func(mapEntry) error) error {
@@ -239,7 +248,7 @@ func (l *mapLayer) extents(from, to int64, visit func(mapEntry) error) error {
 		if e.Kind != format.Normal || !l.sparse {
 			return visit(entry)
 		}
-		return l.file.holes(e.Offset, e.Offset+e.Length, func(at, length int64, hole bool) error {
+		return l.data.holes(e.Offset, e.Offset+e.Length, func(at, length int64, hole bool) error {
 			part := entry
 			part.start, part.length, part.offset, part.zero = e.At+at-e.Offset, length, at, hole
 			return visit(part)

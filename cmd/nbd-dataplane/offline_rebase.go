@@ -15,13 +15,13 @@ type imageRebase struct {
 	imageFlags
 	c                      console
 	backing, backingFormat string
-	unsafe                 bool
+	unsafe, progress       bool
 }
 
 func newImageRebase(c console) *cobra.Command {
 	t := &imageRebase{c: c}
 	cmd := &cobra.Command{
-		Use:   "rebase -u [-q] [-f FMT] [-b FILE [-F FMT]] IMAGE",
+		Use:   "rebase -u [-U] [-p] [-q] [-t MODE] [-T MODE] [-f FMT] [-b FILE [-F FMT]] [--image-opts] IMAGE",
 		Short: "Tell an image that its backing file is another one",
 		Long: "Changes which file is below an image, and no data: the new file must have what the old one had, or the disk changes under its user. That is what\n" +
 			"-u says, and it is the only way there is here. Without -b, or with an empty name, nothing is below any more.",
@@ -31,9 +31,10 @@ func newImageRebase(c console) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&t.unsafe, "unsafe", "u", false, "change the name only")
+	flags.BoolVarP(&t.progress, "progress", "p", false, "show how much is done")
 	flags.StringVarP(&t.backing, "backing", "b", "", "the new backing `FILE`")
 	flags.StringVarP(&t.backingFormat, "backing-format", "F", "", "`FMT` of the new backing file")
-	t.add(c, cmd, "quiet format")
+	t.add(c, cmd, "quiet format force-share cache source-cache image-opts")
 	return cmd
 }
 
@@ -46,6 +47,7 @@ func (t *imageRebase) run(path string) (err error) {
 	case t.backing != "" && t.backingFormat == "":
 		return failed(fmt.Errorf("Could not change the backing file to '%s': backing format must be specified", t.backing))
 	}
+	t.share = false // it is about old and new backing files, which nobody reads here
 	file, err := t.openFile(path, true)
 	if err != nil {
 		return err
@@ -58,7 +60,10 @@ func (t *imageRebase) run(path string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = im.SetBacking(t.backing, t.backingFormat)
+	bar := newProgressBar(t.c.err, t.progress)
+	if err = im.SetBacking(t.backing, t.backingFormat); err == nil {
+		bar.end()
+	}
 	switch {
 	case errors.Is(err, offline.ErrNoRoom):
 		return failed(fmt.Errorf("Could not change the backing file to '%s': No space left in the file header", t.backing))

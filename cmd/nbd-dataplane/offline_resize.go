@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -26,7 +27,7 @@ type imageResize struct {
 func newImageResize(c console) *cobra.Command {
 	t := &imageResize{c: c}
 	cmd := &cobra.Command{
-		Use:   "resize [-q] [-f FMT] [--preallocation=MODE] [--shrink] FILE [+|-]SIZE",
+		Use:   "resize [-q] [-f FMT] [--preallocation=MODE] [--shrink] [--image-opts] FILE [+|-]SIZE",
 		Short: "Make the disk in an image longer or shorter",
 		Long: "Makes the disk in an image as long as SIZE, or longer or shorter by it. What is cut off is lost, which is why that needs --shrink. SIZE is in\n" +
 			"bytes, or with k, M, G, T, P or E behind it.",
@@ -39,7 +40,7 @@ func newImageResize(c console) *cobra.Command {
 		},
 		RunE: func(_ *cobra.Command, args []string) error { return t.run(args[0], args[1]) },
 	}
-	t.add(c, cmd, "quiet format")
+	t.add(c, cmd, "quiet format image-opts")
 	cmd.Flags().StringVar(&t.preallocation, "preallocation", "off", "`MODE` for what is new: off, metadata, falloc or full")
 	completes(cmd, "preallocation", "off", "metadata", "falloc", "full")
 	cmd.Flags().BoolVar(&t.shrink, "shrink", false, "allow a smaller size: what is past it is lost")
@@ -90,7 +91,7 @@ func resizedTo(old int64, text string) (int64, error) {
 	digits := strings.TrimLeft(text, "+-")
 	size, err := keyval.Size("size", digits)
 	if err != nil || len(text)-len(digits) > 1 {
-		return 0, fmt.Errorf("%w. Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta- and exabytes, respectively.", err)
+		return 0, cmp.Or(err, error(&keyval.Error{Parameter: "size", Problem: "expects a number with no more than one sign"}))
 	}
 	switch text[0] {
 	case '+':

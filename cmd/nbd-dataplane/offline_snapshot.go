@@ -22,7 +22,7 @@ type imageSnapshot struct {
 func newImageSnapshot(c console) *cobra.Command {
 	t := &imageSnapshot{c: c}
 	cmd := &cobra.Command{
-		Use:     "snapshot [-q] [-U] [-l | -c NAME | -d NAME | -a NAME] FILE",
+		Use:     "snapshot [-q] [-U] [-l | -c NAME | -d NAME | -a NAME] [--image-opts] FILE",
 		Short:   "List, take, delete or apply internal snapshots",
 		Example: "  nbd-dataplane image snapshot -l disk.qcow2\n  nbd-dataplane image snapshot -c before disk.qcow2",
 		Args:    oneImage,
@@ -33,7 +33,7 @@ func newImageSnapshot(c console) *cobra.Command {
 	flags.StringVarP(&t.create, "create", "c", "", "take a snapshot `NAME`")
 	flags.StringVarP(&t.remove, "delete", "d", "", "delete the snapshot `NAME`")
 	flags.StringVarP(&t.apply, "apply", "a", "", "make the disk what it was at the snapshot `NAME`; what it is now is lost")
-	t.add(c, cmd, "quiet force-share")
+	t.add(c, cmd, "quiet force-share image-opts")
 	return cmd
 }
 
@@ -48,9 +48,6 @@ func (t *imageSnapshot) run(cmd *cobra.Command, path string) (err error) {
 		return failed(errors.New("Cannot mix '-l', '-a', '-c', '-d'"))
 	}
 	write := len(chosen) == 1 && chosen[0] != "list"
-	if write && t.share {
-		return failed(errors.New("-U is for reading; leave it out"))
-	}
 	file, err := t.openFile(path, write)
 	if err != nil {
 		return err

@@ -108,6 +108,11 @@ func TestImagesAreCreatedAsByQEMU(t *testing.T) {
 		"-f qcow2 a 8P", "-f qcow2 nodir/a 1M", "-f foo a 1M", "-f raw -b base.qcow2 a 1M", "-f qcow2 -o lazy_refcounts=foo a 1M", "-f qcow2 -o refcount_bits=foo a 1M",
 		"-f qcow2 -F qcow2 a 1M", "-f qcow2 -o data_file_raw=on a 1M", "-f qcow2 -u -b nothing -F qcow2 a",
 		"-f qcow2 -o preallocation=metadata -b base.qcow2 -F qcow2 a", "-f qcow2 -o data_file=d,compat=v2 a 1M",
+		"-f qcow2 -o lazy_refcounts a 1M", "-f qcow2 -o nolazy_refcounts,extended_l2 a 1M", "-f qcow2 -o nocow=on,extent_size_hint=1M,encryption=off a 1M",
+		"-f raw -o nocow=on,extent_size_hint=1M,preallocation=off a 1M", "-f raw -o nopreallocation a 1M", "-f qcow2 -o foo a 1M", "-f qcow2 -o compat a 1M",
+		"-f qcow2 -o encryption=foo a 1M", "-f raw -o encryption=off a 1M", "-f qcow2 -o data_file_raw a 1M", "-f qcow2 -b  a 1M",
+		`-f qcow2 -b json:{"driver":"qcow2","file":{"driver":"file","filename":"base.qcow2"}} -F qcow2 a`,
+		`-f qcow2 -b json:{"driver":"qcow2","file.filename":"base.qcow2"} -F qcow2 a`, `-f qcow2 -b json:{"file.filename":"base.qcow2"} -F qcow2 a`,
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
@@ -115,7 +120,7 @@ func TestImagesAreCreatedAsByQEMU(t *testing.T) {
 			for _, dir := range []string{stock, ours} {
 				qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "base.qcow2", "3M")
 			}
-			args := append([]string{"create"}, strings.Fields(line)...)
+			args := append([]string{"create"}, strings.Split(line, " ")...)
 			theirs := qcowtest.Stock(t, stock, "qemu-img", args...)
 			our := qcowtest.Stock(t, ours, program, append([]string{"image"}, args...)...)
 			our.Stderr = strings.ReplaceAll(our.Stderr, "nbd-dataplane: ", "qemu-img: ")
@@ -135,6 +140,82 @@ func TestImagesAreCreatedAsByQEMU(t *testing.T) {
 				t.Errorf("qemu-img's image (-) and ours (+):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Goal: images are found by other names than a path as qemu-img finds them, and so are backing files that are named like that. Method: both are asked about an
+// image, and about overlays of it, by names of all kinds.
+func TestImagesAreNamedAsByQEMU(t *testing.T) {
+	program := asProgram(t, programName)
+	dir := t.TempDir()
+	qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "a", "1M")
+	qcowtest.Must(t, dir, "qemu-io", "-c", "write 64k 64k", "a")
+	qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "raw", "r", "1M")
+	for _, line := range []string{
+		`info json:{"driver":"qcow2","file":{"driver":"file","filename":"a"}}`, `info json:{"driver":"qcow2","file.filename":"a","lazy-refcounts":true}`,
+		`info json:{"file":{"driver":"file","filename":"a"}}`, `info json:{"driver":"file","filename":"r"}`, `info json:{"driver":"raw","file":{"filename":"r"}}`,
+		`info -f raw json:{"file":{"driver":"file","filename":"a"}}`, `info -f qcow2 json:{"driver":"raw","file":{"filename":"r"}}`,
+		`info json:[]`, `info json:{}`, `info json:{"driver":"qcow2"`, `info json:{"driver":"qcow2"}`, `info json:{"driver":"raw","file":{"driver":"file"}}`,
+		`info json:{"driver":"qcow2","file":{"driver":"file","filename":"none"}}`, `info json:{"driver":"qcow2","foo":1,"file.filename":"a"}`,
+		`info -f file r`, `check -f file r`, `map -f file r`,
+		"info --image-opts driver=qcow2,file.filename=a", "info --image-opts driver=raw,file.driver=file,file.filename=r", "info --image-opts file.filename=a",
+		"info --image-opts driver=file,filename=r", "info --image-opts a", "info --image-opts driver=foo,file.filename=a",
+		"check --image-opts driver=qcow2,file.filename=a", "map --image-opts driver=qcow2,file.filename=a", "snapshot -l --image-opts driver=qcow2,file.filename=a",
+		"snapshot -c s --image-opts driver=qcow2,file.filename=a", "resize --image-opts driver=qcow2,file.filename=a 2M",
+		"bitmap --clear --image-opts driver=qcow2,file.filename=a none",
+		"rebase -u --image-opts driver=qcow2,file.filename=a -b r -F raw", "rebase -u --image-opts driver=qcow2,file.filename=a -b ",
+	} {
+		args := strings.Split(line, " ")
+		theirs := qcowtest.Stock(t, dir, "qemu-img", args...)
+		our := qcowtest.Stock(t, dir, program, append([]string{"image"}, args...)...)
+		our.Stderr = strings.ReplaceAll(our.Stderr, "nbd-dataplane: ", "qemu-img: ")
+		if strings.HasPrefix(line, "snapshot -c") || strings.HasPrefix(line, "check") { // both have taken one
+			theirs.Stdout, our.Stdout = "", ""
+		}
+		if theirs.Status != our.Status || oneLine(theirs.Stderr) != oneLine(our.Stderr) || withoutTimes(theirs.Stdout) != withoutTimes(our.Stdout) {
+			t.Errorf("%q: qemu-img says\n%+v\nand we\n%+v", line, theirs, our)
+		}
+	}
+	for _, backing := range []string{
+		`json:{"driver":"qcow2","file":{"driver":"file","filename":"a"}}`, `json:{"driver":"qcow2","file.driver":"file","file.filename":"a"}`,
+		`json:{"file.filename":"` + filepath.Join(dir, "a") + `"}`,
+	} {
+		qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", "top")
+		for _, args := range [][]string{
+			{"info", "--backing-chain", "top"}, {"info", "--backing-chain", "--output=json", "top"}, {"map", "top"}, {"map", "--output=json", "top"},
+		} {
+			bothSay(t, dir, program, args...)
+		}
+	}
+}
+
+// withoutTimes is a text without the lines that tell when a snapshot was taken.
+func withoutTimes(text string) string {
+	lines := strings.Split(text, "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "00:00:00.000") }), "\n")
+}
+
+// Goal: holes in an image's file are told as zeroes where qemu-img tells them so, and as data where it does. Method: both map images of several cluster sizes whose
+// clusters have lost a part of their blocks, few or many.
+func TestHolesAreMappedAsByQEMU(t *testing.T) {
+	program := asProgram(t, programName)
+	dir := t.TempDir()
+	for n, options := range []string{
+		"cluster_size=64k", "cluster_size=4k", "cluster_size=2M", "cluster_size=64k,preallocation=metadata", "cluster_size=4k,preallocation=metadata",
+		"cluster_size=64k,preallocation=falloc", "cluster_size=64k,data_file=data",
+	} {
+		name := fmt.Sprint("image", n)
+		qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, name, "8M")
+		qcowtest.Must(t, dir, "qemu-io", "-c", "write 0 4M", "-c", "write 5M 4k", "-c", "write -z 6M 100k", name)
+		at, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bothSay(t, dir, program, "map", "--output=json", name)
+		for from := at.Size() / 2 &^ 4095; from+1<<16 < at.Size() && from < at.Size()/2+(20<<16); from += 2 << 16 {
+			qcowtest.Must(t, dir, "fallocate", "-p", "-o", fmt.Sprint(from), "-l", "32768", name)
+			bothSay(t, dir, program, "map", "--output=json", name)
+		}
 	}
 }
 
@@ -158,6 +239,8 @@ func TestImagesAreChangedAsByQEMU(t *testing.T) {
 		"bitmap a b", "bitmap --add a b", "bitmap --add a b", "bitmap --remove a zz", "bitmap --add -g 1000 a g", "bitmap --add -g 256 a g",
 		"bitmap --disable a b", "bitmap --enable a b", "bitmap --clear a b", "bitmap --clear a bb", "bitmap --merge b a c", "bitmap --add --merge b a c",
 		"bitmap --remove --add a c", "bitmap -g 512 --clear a b",
+		"check -q -T none a", "check -T foo a", "check -q --object secret,id=x,data=y a", "check -q -r leaks -U a", "snapshot -U -c t a",
+		"rebase -u -t foo -b r.raw -F raw a", "rebase -u -T foo -b r.raw -F raw a", "rebase -u -U -t none -T writeback -b r.raw -F raw a", "rebase -u -b  a",
 		"snapshot -d q a", "snapshot -c t a", "snapshot -a zz a", "snapshot -a t a", "snapshot -l -c x a", "check a",
 	} {
 		args := strings.Split(line, " ")

@@ -213,7 +213,11 @@ func (d qcow2Driver) openNamed(o *control.Opening, role blockcore.Role, file *bl
 // describe returns the options for a file that an image names.
 func (d qcow2Driver) describe(image, name, format string) (qmp.Value, error) {
 	if text, is := strings.CutPrefix(name, "json:"); is {
-		return qmp.ParseValue([]byte(text))
+		set, err := keysOfJSON(text)
+		if err != nil {
+			return qmp.Value{}, fmt.Errorf("Could not parse the JSON options: %w", err)
+		}
+		return qmp.ParseOptions(set.All())
 	}
 	if isNFS(image, name) {
 		return describeNFS(image, name, format)

@@ -110,6 +110,8 @@ func TestQEMUQcow2Starts(t *testing.T) {
 		"--cache=none q.qcow2", "--detect-zeroes=on q.qcow2", "dirty.qcow2", "-r dirty.qcow2", "-r corrupt.qcow2", "-s dirty.qcow2",
 		"-A --image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=raw,backing.file.filename=base.img",
 		"-A --image-opts driver=qcow2,file.filename=top.qcow2,backing.file.filename=mid.qcow2", "-r --image-opts driver=qcow2,read-only=on,file.filename=q.qcow2",
+		"-r --image-opts driver=qcow2,read-only,lazy-refcounts,file.filename=q.qcow2", "-A --image-opts driver=qcow2,backing=,file.filename=top.qcow2",
+		`-A json:{"driver":"qcow2","backing":"","file.filename":"top.qcow2"}`, `-A json:{"driver":"qcow2","backing":null,"file.filename":"top.qcow2"}`,
 		"--image-opts driver=qcow2,file.filename=q.qcow2,encrypt.key-secret=none",
 		"--image-opts driver=qcow2,file.filename=q.qcow2,lazy-refcounts=on,pass-discard-request=off,pass-discard-snapshot=on,pass-discard-other=on,overlap-check=all",
 		"--image-opts driver=qcow2,file.filename=q.qcow2,cache-size=2M,l2-cache-size=1M,l2-cache-entry-size=4096,cache-clean-interval=1",

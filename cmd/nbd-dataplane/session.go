@@ -158,6 +158,11 @@ func (s *session) readImages() error {
 	for _, arg := range s.o.files {
 		name, file := s.o.splitFile(arg)
 		img, err := s.o.imageOf(file)
+		for _, text := range img.deprecated {
+			if s.o.door == doorQEMU {
+				s.journal.warn(text)
+			}
+		}
 		if err != nil {
 			return err
 		}

@@ -106,6 +106,8 @@ var mistakes = []string{
 	"-k DIR/s --aio=native -f raw d.img", "-k DIR/s foo:bar", "-k DIR/s -f raw foo://bar",
 	"-k DIR/s --image-opts driver=foo,filename=d.img", "-k DIR/s --image-opts driver=raw,file.filename=missing.img", "-k DIR/s --image-opts driver=raw",
 	"-k DIR/s --image-opts driver=raw,file.filename=d.img,bogus=1", "-k DIR/s --image-opts filename=d.img",
+	"-k DIR/s --image-opts driver=raw,read-only,file.filename=d.img", "-k DIR/s --image-opts driver=raw,nofoo,file.filename=d.img",
+	"-k DIR/s --image-opts read-only,driver=raw,file.filename=d.img",
 	"-k DIR/s --image-opts driver=raw,file.filename=d.img,cache.direct=foo",
 	`-k DIR/s json:[]`, `-k DIR/s json:{"driver":"foo"}`,
 	"-k DIR/s -f raw -B x d.img", "-k DIR/s -f raw -r -B  x -A d.img", "-B", "-L -B x",
@@ -134,6 +136,7 @@ func TestQEMUStarts(t *testing.T) {
 		"-f raw d.img", "-r -f raw d.img", "-e 3 -f raw d.img", "--shared=0 -f raw d.img", "-x name -D text -f raw d.img", "-A -f raw d.img",
 		"-o 0x1000 -f raw d.img", "-o 1048576 -f raw d.img", "--cache=off -f raw d.img", "--cache=writethrough -f raw d.img", "--aio=threads -f raw d.img",
 		"--discard=unmap --detect-zeroes=unmap -f raw d.img", "--image-opts driver=raw,offset=4k,size=8k,file.filename=d.img",
+		"-r --image-opts driver=raw,read-only,file.filename=d.img", "--image-opts driver=raw,noread-only,file.filename=d.img,file.read-only=off",
 		"--image-opts driver=file,filename=d.img", `json:{"driver":"raw","file":{"driver":"file","filename":"d.img"}}`,
 		"-f raw null-co://", "--image-opts driver=null-co,size=1M", "d.img", "-r d.img", "-v -f raw d.img", "-tf raw d.img", "d.img -fraw --read",
 	} {

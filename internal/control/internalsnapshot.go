@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 
@@ -65,10 +66,15 @@ func (k keeper) nodes() []*blockcore.Node {
 	return all
 }
 
-func (s *internalSnapshotAction) drained(_ context.Context, p *Plane) (_ []*blockcore.Node, err error) {
+// expectMax bounds how long what a snapshot can do ahead is waited for.
+const expectMax = 5 * time.Second
+
+// drained has the image get ready as well, for clients to stand still for a shorter time.
+func (s *internalSnapshotAction) drained(ctx context.Context, p *Plane) (_ []*blockcore.Node, err error) {
 	if s.disk, err = p.keeper(s.args.Device); err != nil {
 		return nil, err
 	}
+	s.expect(ctx, true)
 	return s.disk.nodes(), nil
 }
 
@@ -76,28 +82,43 @@ func (s *internalSnapshotAction) change(p *Plane, tx *blockcore.Tx, d *blockcore
 	if err := p.keepsSnapshots(s.disk, s.args.Device); err != nil {
 		return err
 	}
-	all, err := s.disk.node.Snapshots()
 	switch {
-	case err != nil:
-		return listFailed(err)
 	case s.args.Name == "":
 		return qmp.Errorf("Name is empty")
 	case len(s.args.Name) > snapshotNameMax:
 		return qmp.Errorf("Name is longer than %d bytes", snapshotNameMax)
 	}
-	for i := range all {
-		if all[i].Name == s.args.Name {
-			return qmp.Errorf("Snapshot with name '%s' already exists on device '%s'", s.args.Name, s.args.Device)
-		}
-	}
-	err = tx.CreateSnapshot(d, s.disk.node, s.args.Name, time.Now(), func(err error) { s.left = err })
-	if err != nil {
+	err := tx.CreateSnapshot(d, s.disk.node, blockcore.NewSnapshot{
+		Name: s.args.Name, Taken: time.Now(), May: s.isNew, Undone: func(err error) { s.left = err },
+	})
+	var refused *qmp.Error
+	switch {
+	case errors.As(err, &refused):
+		return refused
+	case err != nil:
 		return qmp.Errorf("Failed to create snapshot '%s' on device '%s': %v", s.args.Name, s.args.Device, err)
 	}
 	return nil
 }
 
+// isNew refuses a name that is taken.
+func (s *internalSnapshotAction) isNew(all []blockcore.Snapshot) error {
+	if slices.ContainsFunc(all, func(old blockcore.Snapshot) bool { return old.Name == s.args.Name }) {
+		return qmp.Errorf("Snapshot with name '%s' already exists on device '%s'", s.args.Name, s.args.Device)
+	}
+	return nil
+}
+
+func (s *internalSnapshotAction) expect(ctx context.Context, expected bool) {
+	ctx, cancel := context.WithTimeout(ctx, expectMax)
+	defer cancel()
+	s.disk.node.ExpectSnapshot(ctx, expected)
+}
+
 func (s *internalSnapshotAction) abort(*Plane) error {
+	if s.disk.node != nil {
+		s.expect(context.Background(), false)
+	}
 	if s.left == nil {
 		return nil
 	}
@@ -109,7 +130,7 @@ func (p *Plane) keepsSnapshots(k keeper, device string) error {
 	if !k.node.Writable() {
 		return qmp.Errorf("Device '%s' is read only", device)
 	}
-	if _, err := k.node.Snapshots(); errors.Is(err, syscall.ENOTSUP) {
+	if !k.node.KeepsSnapshots() {
 		driver, _ := p.describe(k.top)
 		return qmp.Errorf("Block format '%s' used by device '%s' does not support internal snapshots", driver, device)
 	}

@@ -51,6 +51,33 @@ func Parse(s, implied string) (*Set, error) {
 	return set, nil
 }
 
+// Switch is a part of an option string that has no "=".
+type Switch struct {
+	Part       string // as it stands there
+	Key, Value string // what it means
+}
+
+// ParseSwitches is Parse of a string in which a part without a "=" is a switch: NAME for NAME=on, and noNAME for NAME=off unless known says that a key
+// is called so. Those are returned as well, for who wants to warn of them.
+func ParseSwitches(s string, known func(key string) bool) (*Set, []Switch, error) {
+	set, switches := &Set{}, []Switch(nil)
+	for _, part := range split(s) {
+		key, value, found := strings.Cut(part, "=")
+		if !found {
+			key, value = part, "on"
+			if off, negative := strings.CutPrefix(part, "no"); negative && !known(part) {
+				key, value = off, "off"
+			}
+			switches = append(switches, Switch{part, key, value})
+		}
+		if err := checkKey(key); err != nil {
+			return nil, nil, err
+		}
+		set.put(key, value)
+	}
+	return set, switches, nil
+}
+
 // split cuts at single commas; doubled ones become one. A trailing comma adds no part.
 func split(s string) []string {
 	var parts []string

@@ -41,7 +41,7 @@ func (c *controller) takeSnapshot(s *section, d *image) {
 	var tags []uint64
 	err := c.update("snapshot of "+d.name, func(tx *blockcore.Tx) error {
 		c.attend()
-		if err := tx.CreateSnapshot(s.d, d.node, w.newName("snapshot"), time.Unix(0, 0), nil); err != nil {
+		if err := tx.CreateSnapshot(s.d, d.node, blockcore.NewSnapshot{Name: w.newName("snapshot"), Taken: time.Unix(0, 0)}); err != nil {
 			return err
 		}
 		return tx.Alter(s.d, d.node, func(t *blockcore.Task) (func(*blockcore.Task), error) {

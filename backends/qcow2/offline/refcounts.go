@@ -86,6 +86,28 @@ func (im *Image) refcount(cluster int64) (uint64, error) {
 	return im.g.Refcount(im.block.data, cluster&(im.g.RefBlockEntries()-1)), nil
 }
 
+// UsesMoreThan reports whether more clusters of the file are in use than that, with something to spare: a ninth, and two at least. Of a file that takes less
+// space than that, holes are a part of what the image has: metadata was allocated ahead, or what was discarded.
+func (im *Image) UsesMoreThan(clusters int64) (bool, error) {
+	enough := max(clusters*10/9, clusters+2)
+	used := int64(0)
+	for c, end := int64(0), im.g.Clusters(im.fileBytes); c < end && used < enough; {
+		index := c >> im.g.RefBlockBits()
+		there, err := im.loadBlock(index)
+		if err != nil {
+			return false, err
+		}
+		next := min((index+1)<<im.g.RefBlockBits(), end)
+		for ; there && c < next && used < enough; c++ {
+			if im.g.Refcount(im.block.data, c&(im.g.RefBlockEntries()-1)) > 0 {
+				used++
+			}
+		}
+		c = max(c, next)
+	}
+	return used >= enough, nil
+}
+
 // setRefcount changes a count where there is a block for it.
 func (im *Image) setRefcount(cluster int64, n uint64) error {
 	there, err := im.loadBlock(cluster >> im.g.RefBlockBits())

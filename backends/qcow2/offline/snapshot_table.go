@@ -108,7 +108,23 @@ func (im *Image) turnToSnapshots(t snapshotTable) error {
 	old, oldBytes := im.header.SnapshotsOffset, im.snapshotBytes
 	im.header.Snapshots, im.header.SnapshotsOffset = uint32(len(t.all)), t.at
 	im.snapshots, im.snapshotBytes = t.all, t.sizeBytes
-	return im.release(old, im.g.Clusters(oldBytes))
+	return im.releaseTable(old, im.g.Clusters(oldBytes), t)
+}
+
+// releaseTable gives the clusters of an old snapshot table back. That may have been damaged, and said to be where nothing is in use, or no file, or where the new
+// one has found room.
+func (im *Image) releaseTable(at format.Host, clusters int64, t snapshotTable) error {
+	first, end := im.g.Index(t.at), im.g.Index(t.at)+im.g.Clusters(t.sizeBytes)
+	for n := im.g.Index(at); n < min(im.g.Index(at)+clusters, max(im.g.Clusters(im.fileBytes), im.end)); n++ {
+		count, err := im.refcount(n)
+		if err == nil && count > 0 && (n < first || n >= end) {
+			err = im.addRefcount(n, -1)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // headerSnapshotsAt is where in the header the number of snapshots stands, and where their table is.

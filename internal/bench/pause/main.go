@@ -18,8 +18,9 @@ func main() {
 	times := pflag.Int("times", 30, "operations a round")
 	rounds := pflag.Int("rounds", 12, "rounds; the daemons take turns")
 	only := pflag.String("node", "", "only on this kind of node: null, raw or qcow2")
+	change := pflag.String("change", "", "only this change, beside those that it is compared with: replace, reopen, snapshot or internal")
 	pflag.Parse()
-	if err := compare(*ours, *only, *rounds, *times); err != nil {
+	if err := compare(*ours, *only, *change, *rounds, *times); err != nil {
 		fmt.Fprintln(os.Stderr, "pause:", err)
 		os.Exit(1)
 	}
@@ -31,7 +32,7 @@ type contestant struct {
 	op   operation
 }
 
-func compare(ours, only string, rounds, times int) error {
+func compare(ours, only, change string, rounds, times int) error {
 	ours, err := filepath.Abs(ours)
 	if err != nil {
 		return err
@@ -51,7 +52,7 @@ func compare(ours, only string, rounds, times int) error {
 		storage string
 		all     []contestant
 	}{{"null", plain}, {"raw", plain}, {"qcow2", external}, {"qcow2", internal}} {
-		if only != "" && c.storage != only {
+		if only != "" && c.storage != only || change != "" && !makes(c.all, change) {
 			continue
 		}
 		if err := one(c.storage, c.all, rounds, times); err != nil {
@@ -59,6 +60,11 @@ func compare(ours, only string, rounds, times int) error {
 		}
 	}
 	return nil
+}
+
+// makes reports whether one of the contestants makes a change of this name.
+func makes(all []contestant, change string) bool {
+	return slices.ContainsFunc(all, func(c contestant) bool { return c.op.name == change })
 }
 
 // one compares the contestants on one kind of storage, round by round.
