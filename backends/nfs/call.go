@@ -223,12 +223,13 @@ func (f *File) dispatch(c *call) {
 const (
 	// burstMax is how many calls of a turn go to one connection: they leave in one system call, and a server that reads ahead has something to do.
 	burstMax = 8
-	// spreadFrom is how many calls each connection has before there is one more.
+	// spreadFrom is how many calls each connection has before there is one more, if their number was left to us.
 	spreadFrom = 8
 )
 
 // pick returns the connection for the next call: the one that the last went to while the burst lasts, and then the one that has the least to do of those that are
-// there. When all have enough, one more is made meanwhile. In an outage all wait for the same one.
+// there. When all have enough, one more is made meanwhile; who has said how many there are gets them as soon as there are as many calls. In an outage all wait for
+// the same one.
 func (f *File) pick() *conn {
 	if last := f.lastConn; last != nil && last.fd >= 0 && last.burst > 0 && last.burst < burstMax {
 		return last
@@ -244,9 +245,13 @@ func (f *File) pick() *conn {
 			best = c
 		}
 	}
-	if best == nil {
+	switch {
+	case best == nil:
 		best = f.conns[0]
-	} else if more != nil && best.outstanding >= spreadFrom {
+	case more == nil:
+	case f.spread && best.outstanding > 0:
+		best = more
+	case best.outstanding >= spreadFrom:
 		more.dialSoon()
 	}
 	f.lastConn = best

@@ -30,6 +30,7 @@ type File struct {
 	onHealth func(Health)
 	noFlush  bool
 	through  bool // every write has FUA
+	spread   bool // there are to be all connections
 	guard    func(block0 []byte) error
 	align    int64
 
@@ -87,7 +88,7 @@ func newFile(o *Options, d *dialer, found wire.Found, sizes wire.Sizes, fd int) 
 	f := &File{
 		url: o.URL(), dialer: d, handle: found.Handle, readMax: int(sizes.ReadMax), writeMax: int(sizes.WriteMax),
 		fileMax: int64(min(sizes.FileMax, 1<<63-1)), timeout: o.Timeout, readOnly: o.ReadOnly, onHealth: o.OnHealth,
-		noFlush: o.NoFlush, through: o.Writethrough, guard: o.Guard, align: 1,
+		noFlush: o.NoFlush, spread: o.Connections > 1, through: o.Writethrough, guard: o.Guard, align: 1,
 		eof: int64(found.Attributes.SizeBytes), used: int64(min(found.Attributes.UsedBytes, 1<<63-1)),
 	}
 	if f.guard != nil {
