@@ -78,7 +78,7 @@ type AioContext struct {
 	backlog  bool // more requests are at hand than the one being started
 	polling  pollPolicy
 	batch    int64 // of operations that are queued; 0 = no bound (Tuning)
-	copying  int   // Tasks for which another thread is copying much: see Task.BeginCopy
+	lulls    int   // that were begun and not ended: see BeginLull
 	unwanted int   // requests that nobody waits for any more: see Root.Cancel
 	stopping bool
 	latest   time.Duration // the clock when it was last read on the loop
@@ -246,6 +246,13 @@ func (c *AioContext) Do(fn func(*Task) error) error {
 	}
 	return <-done
 }
+
+// BeginLull has the loop sleep at once when there is nothing to do, until EndLull, where else it would look for work first: who calls it knows that
+// what comes next takes longer than looking pays, or that others want the processor. On the loop only.
+func (c *AioContext) BeginLull() { c.lulls++ }
+
+// EndLull ends what BeginLull began. On the loop only.
+func (c *AioContext) EndLull() { c.lulls-- }
 
 // AtTurnEnd has e.TurnEnd called when the turn ends, after everything that could be done in it. Registering
 // twice calls twice. On the loop only.

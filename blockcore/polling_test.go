@@ -121,6 +121,6 @@ func TestNoPollingWhileAnotherThreadCopies(t *testing.T) {
 	complete = true
 	l.polling.current = 30 * time.Microsecond
 	l.resume(0)
-	require.Zero(t, l.copying)
+	require.Zero(t, l.lulls)
 	require.True(t, looked, "and then polls again")
 }

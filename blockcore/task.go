@@ -135,10 +135,10 @@ func (t *Task) Alone() bool {
 
 // BeginCopy says that another thread, of the engine's, copies so much for t that it wants a processor for itself: until EndCopy the
 // loop sleeps at once when there is nothing to do, where else it would look for work first.
-func (t *Task) BeginCopy() { t.ctx.copying++ }
+func (t *Task) BeginCopy() { t.ctx.BeginLull() }
 
 // EndCopy ends what BeginCopy began.
-func (t *Task) EndCopy() { t.ctx.copying-- }
+func (t *Task) EndCopy() { t.ctx.EndLull() }
 
 // Yield lets everything else that is ready run first.
 func (t *Task) Yield() {

@@ -20,9 +20,22 @@ type Timer struct {
 
 // After has fn called on the loop when d has passed. On the loop only.
 func (c *AioContext) After(d time.Duration, fn func()) *Timer {
-	tm := &Timer{ctx: c, fn: fn, at: c.clock.now() + d}
-	heap.Push(&c.timers, tm)
+	tm := c.NewTimer(fn)
+	tm.Reset(d)
 	return tm
+}
+
+// NewTimer returns a timer that waits for Reset.
+func (c *AioContext) NewTimer(fn func()) *Timer { return &Timer{ctx: c, fn: fn, index: -1} }
+
+// Reset has the function called when d has passed from now, whatever was planned before. On the loop only.
+func (tm *Timer) Reset(d time.Duration) {
+	tm.at = tm.ctx.clock.now() + d
+	if tm.index < 0 {
+		heap.Push(&tm.ctx.timers, tm)
+		return
+	}
+	heap.Fix(&tm.ctx.timers, tm.index)
 }
 
 // Stop takes the timer back and reports whether it was still pending. On the loop only.

@@ -120,7 +120,7 @@ func (c *AioContext) sleep() {
 // polling is worth is over.
 func (c *AioContext) lookAround(begin time.Duration) bool {
 	limit := c.polling.current
-	if limit <= 0 || c.copying > 0 {
+	if limit <= 0 || c.lulls > 0 {
 		return false
 	}
 	if d, ok := c.timers.next(); ok {

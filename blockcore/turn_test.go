@@ -376,3 +376,31 @@ func TestAlone(t *testing.T) {
 		true
 		wait 2ms`)
 }
+
+// Goal: a timer can be set again and again, earlier, later, when it is over and when it was stopped. Method: one timer on a loop whose clock the test drives.
+func TestTimerIsResetInPlace(t *testing.T) {
+	l := newFakeLoop(t, ContextOptions{PollMax: -1})
+	var tm *Timer
+	l.lines = nil
+	l.during(func() {
+		l.After(50*time.Microsecond, func() { l.note("other") })
+		tm = l.NewTimer(func() { l.note("fired") })
+		require.False(t, tm.Stop(), "it waits for Reset")
+		tm.Reset(time.Hour)
+		tm.Reset(100 * time.Microsecond)
+		tm.Reset(200 * time.Microsecond)
+	})
+	l.expect("wait 50us")
+	l.resume(50 * time.Microsecond)
+	l.expect("other\nwait 150us")
+	l.resume(150 * time.Microsecond)
+	l.expect("fired\nwait 2ms")
+	l.during(func() {
+		tm.Reset(10 * time.Microsecond)
+		require.True(t, tm.Stop())
+		tm.Reset(20 * time.Microsecond)
+	})
+	l.expect("wait 20us")
+	l.resume(20 * time.Microsecond)
+	l.expect("fired\nwait 2ms")
+}

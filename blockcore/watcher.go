@@ -65,6 +65,15 @@ func (w *Watcher) Heat() {
 // Cool ends the interest in reading. A call of ReadyIn may still come when the engine is armed.
 func (w *Watcher) Cool() { w.isHot = false }
 
+// ArmIn has ReadyIn called when the kernel says that there is something to read, and in no turn before that, until Heat or Cool. It is for who would find
+// nothing if he looked.
+func (w *Watcher) ArmIn() {
+	w.isHot = false
+	if !w.closed && !w.armed[directionIn] {
+		w.ctx.engine.arm(w, directionIn)
+	}
+}
+
 // ArmOut has ReadyOut called once when there is room to write.
 func (w *Watcher) ArmOut() {
 	if !w.closed && !w.armed[directionOut] {

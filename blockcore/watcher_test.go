@@ -604,3 +604,40 @@ func (k *talker) leave(t testing.TB, c *AioContext) {
 	closeWatcher(t, c, k.echo.w)
 	unix.Close(k.peer)
 }
+
+// Goal: ArmIn calls back once when something has come, and not in the turns before it. Method: a peer that writes after a while of turns.
+func TestArmInWaitsForTheKernel(t *testing.T) {
+	onPairs(t, func(t *testing.T, c *AioContext, ours, peer int) {
+		calls := 0
+		arrived := make(chan string, 1)
+		h := &inHandler{func() bool {
+			calls++
+			data, _ := readAll(ours)
+			arrived <- string(data)
+			return true
+		}}
+		var w *Watcher
+		onLoop(t, c, func() { w = c.Watch(ours, h); w.Heat(); w.ArmIn() })
+		do(t, c, func(t *Task) error {
+			for range 100 {
+				t.Yield()
+			}
+			return nil
+		})
+		onLoop(t, c, func() {
+			if calls != 0 {
+				arrived <- "called for nothing"
+			}
+		})
+		_, err := unix.Write(peer, []byte("data"))
+		require.NoError(t, err)
+		require.Equal(t, "data", <-arrived)
+		closeWatcher(t, c, w)
+	})
+}
+
+// inHandler is a Handler of a function for what comes in.
+type inHandler struct{ in func() bool }
+
+func (h *inHandler) ReadyIn() bool { return h.in() }
+func (h *inHandler) ReadyOut()     {}

@@ -209,18 +209,53 @@ func (f *File) encode(c *call) {
 	c.head = b
 }
 
-// dispatch gives the call to the connection that has the least to do.
+// dispatch gives the call to a connection.
 func (f *File) dispatch(c *call) {
-	best := f.conns[0]
-	for _, other := range f.conns[1:] {
-		if other.outstanding < best.outstanding {
-			best = other
-		}
-	}
+	best := f.pick()
 	c.conn, c.state = best, callQueued
 	best.outstanding++
+	f.outstanding++
 	f.keepWatch()
 	best.enqueue(c)
+}
+
+// How calls are spread over connections.
+const (
+	// burstMax is how many calls of a turn go to one connection: they leave in one system call, and a server that reads ahead has something to do.
+	burstMax = 8
+	// spreadFrom is how many calls each connection has before there is one more, if their number was left to us.
+	spreadFrom = 8
+)
+
+// pick returns the connection for the next call: the one that the last went to while the burst lasts, and then the one that has the least to do of those that are
+// there. When all have enough, one more is made meanwhile; who has said how many there are gets them as soon as there are as many calls. In an outage all wait for
+// the same one.
+func (f *File) pick() *conn {
+	if last := f.lastConn; last != nil && last.fd >= 0 && last.burst > 0 && last.burst < burstMax {
+		return last
+	}
+	var best, more *conn
+	for _, c := range f.conns {
+		switch {
+		case c.fd < 0:
+			if more == nil {
+				more = c
+			}
+		case best == nil || c.outstanding < best.outstanding:
+			best = c
+		}
+	}
+	switch {
+	case best == nil:
+		best = f.conns[0]
+	case more == nil:
+	case f.spread && best.outstanding > 0:
+		best = more
+	case best.outstanding >= spreadFrom:
+		more.dialSoon()
+	}
+	f.lastConn = best
+	return best
 }
 
 // await waits until no call of g is in flight.

@@ -47,9 +47,11 @@ type conn struct {
 	first   int
 	sent    int  // bytes of out[first] that have left
 	queued  bool // TurnEnd will be called
+	burst   int  // calls since it was called last
 	blocked bool // the socket is full, ReadyOut will be called
 
 	parser
+	gatherer
 	iovecs  [iovecsMax]unix.Iovec
 	message unix.Msghdr
 }
@@ -61,7 +63,11 @@ func (c *conn) enqueue(k *call) {
 		return
 	}
 	c.out = append(c.out, k)
-	c.watcher.Heat()
+	c.burst++
+	c.atTurnEnd()
+}
+
+func (c *conn) atTurnEnd() {
 	if !c.queued {
 		c.queued = true
 		c.f.ctx.AtTurnEnd(c)
@@ -70,16 +76,21 @@ func (c *conn) enqueue(k *call) {
 
 // release takes one call off.
 func (c *conn) release() {
+	c.f.outstanding--
 	if c.outstanding--; c.outstanding == 0 && c.watcher != nil {
 		c.watcher.Cool()
+		c.ungather()
 	}
 }
 
 // TurnEnd sends what the turn has brought. It implements blockcore.TurnEnder.
 func (c *conn) TurnEnd() {
-	c.queued = false
+	c.queued, c.burst = false, 0
 	if c.fd >= 0 && !c.blocked {
 		c.send()
+	}
+	if c.fd >= 0 {
+		c.gather()
 	}
 }
 
@@ -94,13 +105,11 @@ func (c *conn) ReadyIn() bool {
 	if c.fd < 0 {
 		return false
 	}
+	c.late = false
 	worked := c.receive()
-	if c.fd >= 0 {
-		if c.outstanding > 0 {
-			c.watcher.Heat()
-		} else {
-			c.watcher.Cool()
-		}
+	// Engines that report edges do not announce what is there already: only an empty socket may be left to them.
+	if c.fd >= 0 && c.outstanding > 0 && (!worked || c.full || !c.lull) {
+		c.watcher.Heat()
 	}
 	return worked
 }
@@ -220,6 +229,8 @@ func (c *conn) lose(why error) {
 
 // shut closes the socket, whatever is under way on it.
 func (c *conn) shut() {
+	c.ungather()
+	c.gatherer = gatherer{}
 	if c.watcher != nil {
 		c.watcher.Close()
 		c.watcher = nil
@@ -244,8 +255,8 @@ func (c *conn) connected(fd int) {
 	}
 	slices.SortFunc(c.out, func(a, b *call) int { return cmp.Compare(a.order, b.order) })
 	if c.outstanding > 0 {
-		c.watcher.Heat()
 		c.send()
+		c.atTurnEnd()
 	}
 }
 

@@ -61,7 +61,9 @@ func (a *attempt) done(fd int, err error) {
 		return
 	case err != nil:
 		c.attempt = nil
-		c.f.trouble(fmt.Errorf("connect: %w", err))
+		if c.outstanding > 0 { // else it was to be one more
+			c.f.trouble(fmt.Errorf("connect: %w", err))
+		}
 		c.later()
 		return
 	}
@@ -93,6 +95,8 @@ func (c *conn) leave() {
 		c.retry.Stop()
 		c.retry = nil
 	}
+	c.ungather()
+	c.gatherer = gatherer{} // its timer is of this loop
 	if c.watcher != nil {
 		c.watcher.Close()
 		c.watcher = nil

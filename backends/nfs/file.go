@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -29,34 +30,37 @@ type File struct {
 	onHealth func(Health)
 	noFlush  bool
 	through  bool // every write has FUA
+	spread   bool // there are to be all connections
 	guard    func(block0 []byte) error
 	align    int64
 
 	// Owned by the context.
-	ctx        *blockcore.AioContext // nil = on none at the moment
-	node       *blockcore.Node       // nil = in no graph
-	timeout    time.Duration         // of a call; 0 = none
-	conns      []*conn
-	calls      callTable
-	largeReads int // calls that bring much data
-	watch      *blockcore.Timer
-	sick       bool
-	eof        int64 // the file's length; Size is rounded up
-	locks      blockcore.RangeLocks
-	held       held
-	durable    uint64              // all that was held up to here is on stable storage
-	committing bool                // a COMMIT, or what goes before it, is under way
-	unsettled  bool                // the last one failed
-	ahead      bool                // one is being made before anybody has asked
-	settlers   blockcore.WaitQueue // wait for the end of a COMMIT
-	reserved   int64               // bytes that will be held when the WRITEs in flight are answered
-	roomers    blockcore.WaitQueue // wait for some of them
-	replays    uint64              // times that lost data was written again
-	extending  bool
-	extenders  blockcore.WaitQueue
-	limbos     int   // groups in limbo
-	limboBytes int64 // of their data
-	resizing   int   // SETATTRs among them
+	ctx         *blockcore.AioContext // nil = on none at the moment
+	node        *blockcore.Node       // nil = in no graph
+	timeout     time.Duration         // of a call; 0 = none
+	conns       []*conn
+	outstanding int   // calls that they have
+	lastConn    *conn // that a call was given to; nil = none was
+	calls       callTable
+	largeReads  int // calls that bring much data
+	watch       *blockcore.Timer
+	sick        bool
+	eof         int64 // the file's length; Size is rounded up
+	locks       blockcore.RangeLocks
+	held        held
+	durable     uint64              // all that was held up to here is on stable storage
+	committing  bool                // a COMMIT, or what goes before it, is under way
+	unsettled   bool                // the last one failed
+	ahead       bool                // one is being made before anybody has asked
+	settlers    blockcore.WaitQueue // wait for the end of a COMMIT
+	reserved    int64               // bytes that will be held when the WRITEs in flight are answered
+	roomers     blockcore.WaitQueue // wait for some of them
+	replays     uint64              // times that lost data was written again
+	extending   bool
+	extenders   blockcore.WaitQueue
+	limbos      int   // groups in limbo
+	limboBytes  int64 // of their data
+	resizing    int   // SETATTRs among them
 
 	// Safe from anywhere.
 	size     atomic.Int64
@@ -84,7 +88,7 @@ func newFile(o *Options, d *dialer, found wire.Found, sizes wire.Sizes, fd int) 
 	f := &File{
 		url: o.URL(), dialer: d, handle: found.Handle, readMax: int(sizes.ReadMax), writeMax: int(sizes.WriteMax),
 		fileMax: int64(min(sizes.FileMax, 1<<63-1)), timeout: o.Timeout, readOnly: o.ReadOnly, onHealth: o.OnHealth,
-		noFlush: o.NoFlush, through: o.Writethrough, guard: o.Guard, align: 1,
+		noFlush: o.NoFlush, spread: o.Connections > 1, through: o.Writethrough, guard: o.Guard, align: 1,
 		eof: int64(found.Attributes.SizeBytes), used: int64(min(found.Attributes.UsedBytes, 1<<63-1)),
 	}
 	if f.guard != nil {
@@ -92,7 +96,7 @@ func newFile(o *Options, d *dialer, found wire.Found, sizes wire.Sizes, fd int) 
 	}
 	f.size.Store(roundUp(f.eof))
 	f.health.Store(&Health{URL: f.url, OK: true, Since: time.Now()})
-	for range max(o.Connections, 1) {
+	for range cmp.Or(o.Connections, connectionsDefault) {
 		c := &conn{f: f, fd: -1, silence: silenceLeast}
 		c.parser.reset()
 		f.conns = append(f.conns, c)

@@ -25,7 +25,7 @@ type Options struct {
 	NFSPort, MountPort int
 	// SynCount is how often a connection is tried by the kernel before it gives up (TCP_SYNCNT); 0 = as it sees fit.
 	SynCount int
-	// Connections is how many there are; 0 = one.
+	// Connections is how many there are at most; 0 = connectionsDefault.
 	Connections int
 	// Timeout is how long a request waits for a server that does not answer before it fails; 0 = for ever.
 	Timeout time.Duration
@@ -46,6 +46,9 @@ type Options struct {
 const (
 	// ConnectionsMax: more than a few only cost memory.
 	ConnectionsMax = 16
+	// connectionsDefault: a server reads the calls of one connection one after the other, and hands its replies over in turn. Those beyond the first
+	// are made when there are calls enough.
+	connectionsDefault = 4
 	// timeoutMax is what fits into a timer with room to spare.
 	timeoutMax = 365 * 24 * time.Hour
 	// synCountMax is the kernel's.

@@ -37,6 +37,7 @@ const (
 // end anywhere (RFC 5531 11). Owned by the context.
 type parser struct {
 	in         []byte // received; nil until there was something
+	full       bool   // the last receive brought all that it had room for
 	begin, end int    // in[begin:end] is not parsed yet
 
 	fragment  int  // bytes of the fragment that are still to come
@@ -57,7 +58,7 @@ type parser struct {
 
 // reset forgets a record that has come in part.
 func (p *parser) reset() {
-	p.begin, p.end = 0, 0
+	p.begin, p.end, p.full = 0, 0, false
 	p.fragment, p.inRecord = 0, false
 	p.nextRecord()
 }
@@ -84,6 +85,14 @@ func (c *conn) receive() bool {
 	c.heard = c.f.ctx.Now()
 	if err := c.parse(); err != nil {
 		c.lose(err)
+		return true
+	}
+	if c.fd >= 0 {
+		c.pace(c.heard, c.f.outstanding)
+		if c.waiting {
+			c.timer.Reset(gatherMax)
+		}
+		c.atTurnEnd()
 	}
 	return true
 }
@@ -113,6 +122,7 @@ func (c *conn) recv() (int, unix.Errno) {
 		return 0, errno
 	}
 	c.end += int(n)
+	c.full = int(n) == len(free)
 	return int(n), 0
 }
 
@@ -132,6 +142,7 @@ func (c *conn) recvData() (int, unix.Errno) {
 	c.dataDone += inPlace
 	c.fragment -= inPlace
 	c.end = int(n) - inPlace
+	c.full = int(n) == len(rest)+len(behind)
 	return int(n), 0
 }
 
@@ -258,6 +269,7 @@ func (c *conn) endRecord() error {
 	k, at, read := c.current, c.stage, c.read
 	results := c.head[c.headEnd:c.filled]
 	short := at == stageHead || at == stageData && c.dataDone < read.DataBytes
+	c.came(c.bytes)
 	c.nextRecord()
 	if short {
 		return fmt.Errorf("reply that ends too early: %w", wire.ErrMalformed)
