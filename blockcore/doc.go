@@ -20,6 +20,8 @@
 // sections as QEMU does: one for each of its own, one for each child that is covered. A [Chore] is what a driver does by itself, and
 // is stopped by a section. A [Job] is long work under an operator's eyes, which every section over one of its nodes pauses.
 //
+// A request ends when its storage says so, unless nobody is left who wants it: a [Canceller] ends it before (cancel.go).
+//
 // The first parameter says who may call: *Task = a Task of that context, while it runs; *Tx = the control plane, which changes the
 // graph, one at a time; none = anywhere, or as stated.
 //

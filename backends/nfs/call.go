@@ -178,11 +178,12 @@ func (f *File) start(t *blockcore.Task, c *call) {
 
 // patience is how long a call may take; 0 = for ever. A node that is closed does not wait for a server that may never come back.
 func (f *File) patience() time.Duration {
+	timeout := f.Timeout()
 	switch {
 	case f.node == nil || !f.node.Closing():
-		return f.timeout
-	case f.timeout > 0:
-		return min(f.timeout, closeMax)
+		return timeout
+	case timeout > 0:
+		return min(timeout, closeMax)
 	}
 	return closeMax
 }

@@ -27,7 +27,8 @@
 //
 // Calls wait for the server, for ever or, with a timeout, that long; then they fail with ETIMEDOUT. What they wrote in part may still come to the file. Only
 // attempts to connect, which look up names and ask the port mapper, leave the loop. While calls are in flight a timer looks at them: a server that has been
-// silent for long is told of (Health), and its connection made anew.
+// silent for long is told of (Health), and its connection made anew. A request that nobody wants any more ends at once; a WRITE of it that the
+// server may have got is looked after until it is answered (cancel.go).
 //
 // # Goroutines
 //

@@ -37,7 +37,6 @@ type File struct {
 	// Owned by the context.
 	ctx         *blockcore.AioContext // nil = on none at the moment
 	node        *blockcore.Node       // nil = in no graph
-	timeout     time.Duration         // of a call; 0 = none
 	conns       []*conn
 	outstanding int   // calls that they have
 	lastConn    *conn // that a call was given to; nil = none was
@@ -64,6 +63,7 @@ type File struct {
 
 	// Safe from anywhere.
 	size     atomic.Int64
+	timeout  atomic.Int64 // of a call, in nanoseconds; 0 = none. Changed by the loop
 	health   atomic.Pointer[Health]
 	counters counters
 	dialing  sync.WaitGroup // goroutines that connect
@@ -87,7 +87,7 @@ var (
 func newFile(o *Options, d *dialer, found wire.Found, sizes wire.Sizes, fd int) *File {
 	f := &File{
 		url: o.URL(), dialer: d, handle: found.Handle, readMax: int(sizes.ReadMax), writeMax: int(sizes.WriteMax),
-		fileMax: int64(min(sizes.FileMax, 1<<63-1)), timeout: o.Timeout, readOnly: o.ReadOnly, onHealth: o.OnHealth,
+		fileMax: int64(min(sizes.FileMax, 1<<63-1)), readOnly: o.ReadOnly, onHealth: o.OnHealth,
 		noFlush: o.NoFlush, spread: o.Connections > 1, through: o.Writethrough, guard: o.Guard, align: 1,
 		eof: int64(found.Attributes.SizeBytes), used: int64(min(found.Attributes.UsedBytes, 1<<63-1)),
 	}
@@ -95,6 +95,7 @@ func newFile(o *Options, d *dialer, found wire.Found, sizes wire.Sizes, fd int) 
 		f.align = sectorBytes
 	}
 	f.size.Store(roundUp(f.eof))
+	f.timeout.Store(int64(o.Timeout))
 	f.health.Store(&Health{URL: f.url, OK: true, Since: time.Now()})
 	for range cmp.Or(o.Connections, connectionsDefault) {
 		c := &conn{f: f, fd: -1, silence: silenceLeast}

@@ -34,9 +34,15 @@ func (f *File) Change(o Changes) {
 	})
 }
 
+// Timeout returns how long a request waits for the server; 0 = for ever. Safe from anywhere.
+func (f *File) Timeout() time.Duration { return time.Duration(f.timeout.Load()) }
+
+// SetTimeout is Change for who knows nothing of NFS. Safe from anywhere.
+func (f *File) SetTimeout(d time.Duration) { f.Change(Changes{Timeout: d}) }
+
 // setTimeout is on the loop.
 func (f *File) setTimeout(d time.Duration) {
-	f.timeout = d
+	f.timeout.Store(int64(d))
 	for _, k := range f.calls.all {
 		switch {
 		case k.state == callFree:

@@ -45,7 +45,7 @@ func newCtl(c console) *cobra.Command {
 		parts []func() *cobra.Command
 	}{
 		{"Look:", []func() *cobra.Command{t.newStatus, t.newGraph, t.newClients, t.newInflight, t.newDrains, t.newEvents}},
-		{"Change what clients meet:", []func() *cobra.Command{t.newDrain, t.newSnapshot, t.newResize, t.newThrottle, t.newExport, t.newDisconnect}},
+		{"Change what clients meet:", []func() *cobra.Command{t.newDrain, t.newSnapshot, t.newResize, t.newThrottle, t.newTimeout, t.newExport, t.newDisconnect}},
 		{"Change what is below:", []func() *cobra.Command{t.newMove, t.newInsert, t.newRemove, t.newReplace}},
 		{"Everything else:", []func() *cobra.Command{t.newQMP}},
 	} {

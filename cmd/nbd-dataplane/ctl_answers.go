@@ -41,6 +41,7 @@ type healthAnswer struct {
 	OK        bool   `json:"ok"`
 	Reason    string `json:"reason"`
 	SinceMS   int64  `json:"since-ms"`
+	Timeout   int64  `json:"timeout"`
 	Incidents struct {
 		Reconnects uint64 `json:"reconnects"`
 		Repeats    uint64 `json:"repeated-calls"`

@@ -70,6 +70,9 @@ func (h *healthAnswer) String() string {
 	if !h.OK {
 		text = fmt.Sprintf("does not answer for %s: %s", time.Duration(h.SinceMS*int64(time.Millisecond)).Round(time.Second), printable(h.Reason))
 	}
+	if h.Timeout > 0 {
+		text += "; " + timeoutText(h.Timeout)
+	}
 	if n := h.Incidents.Reconnects; n > 0 {
 		text += fmt.Sprintf("; reconnects: %d, calls repeated: %d, lost data written again: %d", n, h.Incidents.Repeats, h.Incidents.Replays)
 	}

@@ -173,3 +173,59 @@ func asked(t *testing.T, conn net.Conn) {
 	_, err = io.ReadFull(conn, make([]byte, 16))
 	require.NoError(t, err)
 }
+
+// Goal: how long requests wait is changed while they do, for nodes of serve and of monitors, through images too, and told; a node becomes read-only and can be written again, but
+// not where it was opened for reading. Method: a request in an outage, ctl and a monitor; wrong values.
+func TestTimeoutWhileRequestsWait(t *testing.T) {
+	server, _ := onNFS(t)
+	server.Put("/export/disk", nfstest.File{SizeBytes: 1 << 20})
+	s, socket := serveNFS(t, server.URL("/export/disk"))
+	ctl := func(args ...string) (string, error) {
+		return s.tool(asProgram(t, programName), append([]string{"ctl", "--control", filepath.Join(s.dir, "m")}, args...)...)
+	}
+	server.Silence()
+	reading := exec.CommandContext(t.Context(), "qemu-io", "-r", "-f", "raw", "-c", "read 0 512", "nbd+unix:///e?socket="+socket)
+	require.NoError(t, reading.Start())
+	s.inFlightNow(1)
+	out, err := ctl("timeout", "e", "1")
+	require.NoError(t, err, out)
+	require.Regexp(t, `^disk0 \(nfs://.*\): requests wait 1s, was requests wait for ever\n$`, out)
+	require.Error(t, reading.Wait())
+	out, err = ctl("status")
+	require.NoError(t, err, out)
+	require.Contains(t, out, "; requests wait 1s")
+	out, err = ctl("timeout", "disk0", "none", "--json")
+	require.NoError(t, err, out)
+	require.Contains(t, out, `"was": 1`)
+	require.Contains(t, out, `"timeout": 0`)
+	server.Speak()
+	qemuIO(t, socket, "write -P 7 0 512", "flush", "read -P 7 0 512")
+	for _, bad := range [][]string{{"timeout", "e"}, {"timeout", "e", "-1"}, {"timeout", "e", "0.5"}, {"timeout", "e", "9000h"}, {"timeout", "none", "5"}} {
+		out, err = ctl(bad...)
+		require.Error(t, err, out)
+	}
+	require.Contains(t, s.do(`x-blockdev-set-timeout {"node-name":"disk0","timeout":-1}`), "timeout")
+	require.NoError(t, s.cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, s.cmd.Wait())
+
+	s = steer(t, asProgram(t, qsdName))
+	options := func(name, more string) string {
+		return fmt.Sprintf(`{"driver":"nfs","node-name":%q,"server":{"type":"inet","host":%q},"path":"/export/disk","nfsport":%d,"mountport":%d%s}`,
+			name, server.Address(), server.NFSPort(), server.MountPort(), more)
+	}
+	s.ok(`blockdev-add {"driver":"raw","node-name":"top","file":`+options("f", "")+`}`, `blockdev-add `+options("r", `,"read-only":true`),
+		`blockdev-add {"driver":"null-co","node-name":"n","size":1048576}`)
+	require.Contains(t, s.do(`x-blockdev-set-timeout {"node-name":"top","timeout":77}`), `"node-name":"f"`)
+	require.Contains(t, s.rawNodes(), `"timeout":77`)
+	require.Contains(t, s.do(`x-blockdev-set-timeout {"node-name":"n","timeout":5}`), "not on storage that has a timeout")
+	s.ok(`blockdev-add ` + options("w", ""))
+	reopen := func(o string) string { return `blockdev-reopen {"options":[` + o + `]}` }
+	writable := `block-export-add {"type":"nbd","id":"e","node-name":"w","name":"e","writable":true}`
+	s.ok(`nbd-server-start {"addr":{"type":"unix","data":{"path":"DIR/s"}}}`, reopen(options("w", `,"read-only":true`)))
+	require.Contains(t, s.do(writable), "Cannot export read-only node as writable")
+	s.ok(reopen(options("w", "")), writable)
+	qemuIO(t, filepath.Join(s.dir, "s"), "write -P 8 0 512")
+	require.Contains(t, s.do(reopen(options("w", `,"read-only":true`))), "GenericError", "somebody writes")
+	require.Contains(t, s.do(reopen(options("r", ""))), "Cannot open a read-only mount as read-write")
+	s.ok(reopen(options("r", `,"read-only":true,"timeout":3`)))
+}

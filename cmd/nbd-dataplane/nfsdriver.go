@@ -158,8 +158,8 @@ func reopenNFS(o *control.Opening) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f := o.Reopens().Driver().(*nfs.File); f.Features().ReadOnly != o.ReadOnly && !o.AutoReadOnly {
-		return nil, qmp.Errorf("Cannot change the option 'read-only'")
+	if f := o.Reopens().Driver().(*nfs.File); f.Features().ReadOnly && !o.ReadOnly && !o.AutoReadOnly {
+		return nil, qmp.Errorf("Cannot open a read-only mount as read-write")
 	}
 	return nfs.Changes{Timeout: options.Timeout}, nil
 }

@@ -29,6 +29,7 @@ func (p *Plane) commands() []qmp.Command {
 		{Name: "change-backing-file", Handler: qmp.With(p.changeBackingFile)},
 		{Name: "transaction", Handler: qmp.With(p.transaction)},
 		{Name: "x-blockdev-set-iothread", Handler: qmp.With(p.setIOThread)},
+		{Name: "x-blockdev-set-timeout", Handler: qmp.With(p.setTimeout)},
 		{Name: "x-blockdev-insert", Handler: qmp.With(p.insertNode)},
 		{Name: "x-blockdev-remove", Handler: qmp.With(p.removeNode)},
 		{Name: "x-blockdev-replace", Handler: qmp.With(p.replaceNode)},

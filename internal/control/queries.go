@@ -71,12 +71,14 @@ type healthInfo struct {
 	Reason    string `json:"reason,omitempty"`
 	SinceMS   int64  `json:"since-ms"` // how long it has been so
 	Incidents any    `json:"incidents"`
+	Timeout   int64  `json:"timeout"` // seconds that a request waits; 0 = for ever
 }
 
 // conditioned is a driver of such storage.
 type conditioned interface {
 	Condition() (ok bool, why string, since time.Time)
 	Incidents() any
+	Timeout() time.Duration
 }
 
 func healthOf(n *blockcore.Node) *healthInfo {
@@ -85,7 +87,7 @@ func healthOf(n *blockcore.Node) *healthInfo {
 		return nil
 	}
 	well, why, since := d.Condition()
-	return &healthInfo{OK: well, Reason: why, SinceMS: time.Since(since).Milliseconds(), Incidents: d.Incidents()}
+	return &healthInfo{OK: well, Reason: why, SinceMS: time.Since(since).Milliseconds(), Incidents: d.Incidents(), Timeout: int64(d.Timeout() / time.Second)}
 }
 
 type flatArgs struct {

@@ -21,6 +21,8 @@ type reopening struct {
 	opening *Opening
 	// options are what the driver takes; nil = nothing changes for it.
 	options any
+	// turns: it is read-only and is not to be, or the other way round.
+	turns bool
 }
 
 // childMove has an edge lead to another node.
@@ -87,6 +89,7 @@ func (p *Plane) readReopening(v qmp.Value, parent *Opening, role blockcore.Role,
 	}
 	r := &reopening{node: o.reopens, driver: driver, opening: o}
 	before, options := p.describe(r.node)
+	r.turns = options.ReadOnly != o.ReadOnly
 	if before != head.Driver {
 		return fixed(o.prefix() + "driver")
 	}
@@ -240,7 +243,7 @@ func inOrder(all []*reopening) (ordered []*reopening) {
 // requests that are held by the very options.
 func everyLive(all []*reopening) bool {
 	for _, r := range all {
-		if r.driver.Live == nil || len(r.opening.moves) > 0 {
+		if r.driver.Live == nil || r.turns || len(r.opening.moves) > 0 {
 			return false
 		}
 	}
