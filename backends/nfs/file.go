@@ -31,6 +31,7 @@ type File struct {
 	through  bool // every write has FUA
 	guard    func(block0 []byte) error
 	align    int64
+	nlm      *fileLocks // nil = none
 
 	// Owned by the context.
 	ctx        *blockcore.AioContext // nil = on none at the moment
@@ -41,6 +42,7 @@ type File struct {
 	largeReads int // calls that bring much data
 	watch      *blockcore.Timer
 	sick       bool
+	refusing   bool  // the locks are lost
 	eof        int64 // the file's length; Size is rounded up
 	locks      blockcore.RangeLocks
 	held       held
@@ -60,6 +62,7 @@ type File struct {
 
 	// Safe from anywhere.
 	size     atomic.Int64
+	loop     atomic.Pointer[blockcore.AioContext] // ctx, for who tells it something
 	health   atomic.Pointer[Health]
 	counters counters
 	dialing  sync.WaitGroup // goroutines that connect
@@ -157,6 +160,7 @@ func (f *File) Attach(ctx *blockcore.AioContext) {
 // arrive brings the connections to a loop.
 func (f *File) arrive(ctx *blockcore.AioContext) {
 	f.ctx = ctx
+	f.loop.Store(ctx)
 	for _, c := range f.conns {
 		c.arrive()
 	}
@@ -173,7 +177,11 @@ func (f *File) Close(t *blockcore.Task) error {
 	for _, c := range f.conns {
 		c.shut()
 	}
-	return t.Block(func() error { f.dialing.Wait(); return nil })
+	return t.Block(func() error {
+		f.dialing.Wait()
+		f.nlm.release()
+		return nil
+	})
 }
 
 // fail adds to an error what was being done, and where.
