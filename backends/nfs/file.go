@@ -124,7 +124,10 @@ func (f *File) Limits() blockcore.Limits {
 func (f *File) Features() blockcore.Features { return blockcore.Features{ReadOnly: f.readOnly} }
 
 // SetNode takes the node that the file has become.
-func (f *File) SetNode(n *blockcore.Node) { f.node = n }
+func (f *File) SetNode(n *blockcore.Node) {
+	f.node = n
+	f.loop.Store(n.Context())
+}
 
 // enter sees to it that everything is on the loop of t.
 func (f *File) enter(t *blockcore.Task) {
@@ -152,6 +155,7 @@ func (f *File) Detach() {
 
 // Attach goes on with what is in limbo. Otherwise the first request on the new loop takes up what is needed.
 func (f *File) Attach(ctx *blockcore.AioContext) {
+	f.loop.Store(ctx)
 	if f.limbos > 0 {
 		f.arrive(ctx)
 	}

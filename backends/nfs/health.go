@@ -74,6 +74,9 @@ func (f *File) Condition() (ok bool, why string, since time.Time) {
 	return h.OK, h.Why, h.Since
 }
 
+// RefusesWrites reports that nothing is written any more, as the lock of the file was lost. Safe from anywhere.
+func (f *File) RefusesWrites() bool { return f.Health().Refuses }
+
 // Incidents is Counters for who knows nothing of NFS. Safe from anywhere.
 func (f *File) Incidents() any { return f.Counters() }
 

@@ -126,15 +126,11 @@ func (l *locker) probe(at uint64) (wire.LockStat, wire.LockHolder, error) {
 // take has a byte locked. A server that was just restarted gives, for a time of grace, what was had before and nothing else, and afterwards nothing that
 // was had before: had has it asked for both ways. What is not given because of the time is asked for again.
 func (l *locker) take(at uint64, had bool) (granted bool, err error) {
-	for {
-		if had {
-			s, err := l.lock(at, true)
-			if err != nil || s == wire.LockGranted {
-				return err == nil, err
-			}
-		}
-		s, err := l.lock(at, false)
+	for tries := 0; ; tries++ {
+		s, err := l.takeOnce(at, had)
 		switch {
+		case err != nil && tries > 0 && l.ctx.Err() != nil:
+			return false, &wire.LockStatError{Stat: wire.LockGrace} // that is what the time was spent on
 		case err != nil:
 			return false, err
 		case s == wire.LockGranted:
@@ -151,6 +147,15 @@ func (l *locker) take(at uint64, had bool) (granted bool, err error) {
 			return false, fmt.Errorf("%v: %w", wire.LockNMLock, &wire.LockStatError{Stat: s})
 		}
 	}
+}
+
+func (l *locker) takeOnce(at uint64, had bool) (wire.LockStat, error) {
+	if had {
+		if s, err := l.lock(at, true); err != nil || s == wire.LockGranted {
+			return s, err
+		}
+	}
+	return l.lock(at, false)
 }
 
 // rest waits, unless it has lasted too long.

@@ -32,14 +32,14 @@ func (f *File) confirmed(ctx context.Context, fd int) (int, error) {
 	return -1, err
 }
 
-// postLoss has the loop notice that the locks are lost. Safe from anywhere.
+// postLoss has the loop notice that the locks are lost; it is called again until it has. Safe from anywhere.
 func (f *File) postLoss() {
 	loop := f.loop.Load()
 	if loop == nil {
 		return
 	}
 	loop.Post(func() {
-		if f.ctx == loop {
+		if (f.ctx == nil || f.ctx == loop) && (f.node == nil || f.node.Context() == loop) { // it has not moved meanwhile
 			f.noticeLoss()
 		}
 	})

@@ -14,6 +14,8 @@ import (
 const (
 	// confirmEach is how often it is made sure that they are still there. Servers give those that had locks 45 s and more after a restart.
 	confirmEach = 20 * time.Second
+	// confirmAgain is how soon that is tried again when the lock manager could not be asked.
+	confirmAgain = 2 * time.Second
 	// confirmMax bounds one such look.
 	confirmMax = 10 * time.Second
 	// unlockMax is how long the end of a file may wait for a lock manager.
@@ -63,16 +65,11 @@ func (w *walker) acquireLocks(h wire.Handle, set lockSet) (*fileLocks, error) {
 		return nil, nil
 	}
 	w.doing = locking
-	owner, held, err := newOwner(o.LockNotes, o.URL(), h)
-	if err != nil {
-		o.warn("%s: its lock cannot be noted down (%v): if this process is killed, the lock stays at the server", o.URL(), err)
-	}
 	l := &fileLocks{
-		url: o.URL(), dialer: w.dialer, port: &lockPort{given: o.LockPort}, handle: h, set: set, owner: owner, note: held,
-		each: confirmEach, turn: make(chan struct{}, 1),
+		url: o.URL(), dialer: w.dialer, port: &lockPort{given: o.LockPort}, handle: h, set: set, each: confirmEach, turn: make(chan struct{}, 1),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	err = l.acquire(w.ctx, o.LockNotes)
+	err := l.acquire(w.ctx, o)
 	switch {
 	case err == nil:
 		return l, nil
@@ -96,20 +93,23 @@ func (l *fileLocks) begin(ctx context.Context) (*locker, error) {
 }
 
 // acquire takes the locks, after what dead processes of this host have left. If it cannot have them all it keeps none.
-func (l *fileLocks) acquire(ctx context.Context, notes string) (err error) {
+func (l *fileLocks) acquire(ctx context.Context, o *Options) (err error) {
 	k, err := l.begin(ctx)
 	if err != nil {
-		l.note.remove()
 		return err
 	}
 	defer k.client.close()
+	if l.owner, l.note, err = newOwner(o.LockNotes, l.url, l.handle); err != nil {
+		o.warn("%s: its lock cannot be noted down (%v): if this process is killed, the lock stays at the server", l.url, err)
+	}
+	k.owner = l.owner
 	defer func() {
 		if err != nil {
 			l.giveBack(k)
 		}
 	}()
-	if notes != "" {
-		k.clearAbandoned(notes)
+	if o.LockNotes != "" {
+		k.clearAbandoned(o.LockNotes)
 	}
 	denied, err := k.takeAll(l.set, false)
 	if err != nil {
@@ -209,15 +209,19 @@ func (l *fileLocks) lookAgain(k *locker) (conflict *LockError, err error) {
 // watchLoop confirms the locks while the file is open, so that those are reclaimed that nobody has used since the server's restart.
 func (l *fileLocks) watchLoop() {
 	defer l.work.Done()
-	for !l.told.Load() {
+	for wait := l.each; !l.told.Load(); {
 		select {
 		case <-l.ctx.Done():
 			return
-		case <-time.After(l.each):
+		case <-time.After(wait):
 		}
 		ctx, cancel := context.WithTimeout(l.ctx, confirmMax)
 		err := l.confirm(ctx)
 		cancel()
+		wait = l.each
+		if err != nil {
+			wait = min(wait, confirmAgain)
+		}
 		if _, lost := errors.AsType[*LockLostError](err); lost {
 			l.onLoss()
 		}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -220,8 +219,14 @@ func TestBadLockManager(t *testing.T) {
 			t.Run(name+" "+string(proc), func(t *testing.T) {
 				s := lockedServer(t, nfstest.NamedLocks)
 				s.Inject(nfstest.Rule{Proc: proc, Count: -1, Fault: fault})
-				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), patienceMax)
 				defer cancel()
+				if fault.NoReply {
+					go func() {
+						s.AwaitCalls(proc, 1)
+						cancel()
+					}()
+				}
 				o := optionsOf(t, s, diskPath)
 				w := &walker{ctx: ctx, o: &o, dialer: newDialer(&o)}
 				_, err := w.open()
@@ -238,8 +243,11 @@ func TestBadLockManager(t *testing.T) {
 func TestGraceAtOpening(t *testing.T) {
 	s := lockedServer(t, nfstest.NamedLocks)
 	s.SetGrace(true)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second/10)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		s.AwaitCalls(nfstest.LockNMLock, 2)
+		cancel()
+	}()
 	o := optionsOf(t, s, diskPath)
 	w := &walker{ctx: ctx, o: &o, dialer: newDialer(&o)}
 	_, err := w.open()

@@ -116,7 +116,7 @@ func (f *imageFile) closing(path string, err *error) {
 
 // openFile opens and locks a file and finds out what format it has.
 func (f *imageFlags) openFile(path string, write bool) (*imageFile, error) {
-	file, err := openStorage(path, write, f.warn)
+	file, err := openStorage(path, write, f.share, f.warn)
 	if err != nil {
 		text := openText(path, err)
 		if !nfs.IsURL(path) {
