@@ -6,11 +6,13 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"nbd-dataplane/backends/nfs/nfstest"
+	"nbd-dataplane/blockcore"
 )
 
 // ganeshaDisk is a disk on nfs-ganesha, and how to open it.
@@ -48,4 +50,63 @@ func TestLocksOnGanesha(t *testing.T) {
 	f, err = Open(o)
 	require.NoError(t, err)
 	closeFile(t, f)
+}
+
+// Goal: ganesha keeps the locks of a client that is gone, until the note of it is found; and after its own restart it gets them again, before anything else is written. Method: a file that ends
+// as by kill -9 of its process, opened again without the notes and with them; then the server is killed below it, twice.
+func TestLocksOnGaneshaOutliveTheirOwner(t *testing.T) {
+	g, o := ganeshaDisk(t)
+	o.LockNotes = t.TempDir()
+	f, err := Open(o)
+	require.NoError(t, err)
+	dieWith(f)
+	closeFile(t, f)
+	without := o
+	without.LockNotes = t.TempDir()
+	_, err = Open(without)
+	require.True(t, isLocked(err), "%v", err)
+
+	r := &rig{t: t, health: make(chan Health, 1000)}
+	r.ctx, err = blockcore.NewAioContext(blockcore.ContextOptions{Name: t.Name()})
+	require.NoError(t, err)
+	t.Cleanup(r.ctx.Close)
+	r.file, err = Open(o)
+	require.NoError(t, err)
+	t.Cleanup(r.close)
+	r.write(0, random(1, 4096), 0)
+	g.Kill()
+	g.Restart()
+	r.write(4096, random(2, 4096), 0)
+	require.NoError(t, r.flush())
+	_, err = Open(without)
+	require.True(t, isLocked(err), "%v", err)
+
+	// Another client gets the disk before this one comes back: scripts/ganesha gives no time of grace.
+	g.Kill()
+	g.Restart()
+	other, err := Open(without)
+	require.NoError(t, err)
+	t.Cleanup(func() { closeFile(t, other) })
+	require.ErrorIs(t, r.do(r.writing(0, random(3, 512), 0)), syscall.EIO)
+	require.True(t, r.file.RefusesWrites())
+}
+
+// Goal: in the time of grace of a real server locks are reclaimed and data written, while others wait and then see who has the disk. Method: ganesha with 3 s of grace is killed.
+func TestLocksAreReclaimedOnGanesha(t *testing.T) {
+	t.Setenv("GANESHA_GRACE", "3")
+	g, o := ganeshaDisk(t)
+	r := &rig{t: t, health: make(chan Health, 1000)}
+	var err error
+	r.ctx, err = blockcore.NewAioContext(blockcore.ContextOptions{Name: t.Name()})
+	require.NoError(t, err)
+	t.Cleanup(r.ctx.Close)
+	r.file, err = Open(o)
+	require.NoError(t, err)
+	t.Cleanup(r.close)
+	r.write(0, random(1, 4096), 0)
+	g.Kill()
+	g.Restart()
+	r.write(4096, random(2, 4096), blockcore.WriteFUA)
+	_, err = Open(o)
+	require.True(t, isLocked(err), "%v", err)
 }
