@@ -165,6 +165,10 @@ func (f *File) take(t *blockcore.Task, g *group) *call {
 }
 
 func (f *File) start(t *blockcore.Task, c *call) {
+	if err := f.refusal(c.proc); err != nil {
+		f.refuse(c, err)
+		return
+	}
 	c.since, c.rest, c.deadline, c.tried = t.Now(), 0, 0, false
 	if d := f.patience(); d > 0 {
 		c.deadline = c.since + d

@@ -36,6 +36,9 @@ func (a *attempt) dialLoop(ctx context.Context, f *File) {
 	defer f.dialing.Done()
 	defer a.cancel()
 	fd, err := f.dialer.socket(ctx)
+	if err == nil {
+		fd, err = f.confirmed(ctx, fd)
+	}
 	if !a.ctx.Post(func() { a.done(fd, err) }) && fd >= 0 {
 		unix.Close(fd)
 	}
@@ -68,6 +71,7 @@ func (a *attempt) done(fd int, err error) {
 		return
 	}
 	c.attempt = nil
+	c.f.noticeLoss()
 	c.f.counters.connects.Add(1)
 	c.connected(fd)
 }

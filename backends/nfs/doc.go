@@ -30,8 +30,16 @@
 // silent for long is told of (Health), and its connection made anew. A request that nobody wants any more ends at once; a WRITE of it that the
 // server may have got is looked after until it is answered (cancel.go).
 //
+// # Locks
+//
+// QEMU's image locks are taken at the server's lock manager (lockset.go, lockcall.go), by calls that block, off the loop: when a file is opened, and again
+// before a connection that was made anew is used, since that is how a restart of the server is noticed, which forgets them. Until they are confirmed requests
+// wait, as in any outage. When somebody else has the file by then, nothing is written any more (lockloss.go). Processes of this host
+// that are gone are known by their notes (locknote.go).
+//
 // # Goroutines
 //
 //   - attempt.dialLoop: one for each attempt to connect. It ends when there is a socket, or an error; Close and a move to another loop cancel it,
 //     and Close waits for it.
+//   - fileLocks.watchLoop: one for each file with locks. Close ends it, and waits for it.
 package nfs

@@ -33,6 +33,7 @@ type File struct {
 	spread   bool // there are to be all connections
 	guard    func(block0 []byte) error
 	align    int64
+	nlm      *fileLocks // nil = none
 
 	// Owned by the context.
 	ctx         *blockcore.AioContext // nil = on none at the moment
@@ -44,6 +45,7 @@ type File struct {
 	largeReads  int // calls that bring much data
 	watch       *blockcore.Timer
 	sick        bool
+	refusing    bool  // the locks are lost
 	eof         int64 // the file's length; Size is rounded up
 	locks       blockcore.RangeLocks
 	held        held
@@ -63,7 +65,8 @@ type File struct {
 
 	// Safe from anywhere.
 	size     atomic.Int64
-	timeout  atomic.Int64 // of a call, in nanoseconds; 0 = none. Changed by the loop
+	timeout  atomic.Int64                         // of a call, in nanoseconds; 0 = none. Changed by the loop
+	loop     atomic.Pointer[blockcore.AioContext] // ctx, for who tells it something
 	health   atomic.Pointer[Health]
 	counters counters
 	dialing  sync.WaitGroup // goroutines that connect
@@ -126,7 +129,10 @@ func (f *File) Limits() blockcore.Limits {
 func (f *File) Features() blockcore.Features { return blockcore.Features{ReadOnly: f.readOnly} }
 
 // SetNode takes the node that the file has become.
-func (f *File) SetNode(n *blockcore.Node) { f.node = n }
+func (f *File) SetNode(n *blockcore.Node) {
+	f.node = n
+	f.loop.Store(n.Context())
+}
 
 // enter sees to it that everything is on the loop of t.
 func (f *File) enter(t *blockcore.Task) {
@@ -154,6 +160,7 @@ func (f *File) Detach() {
 
 // Attach goes on with what is in limbo. Otherwise the first request on the new loop takes up what is needed.
 func (f *File) Attach(ctx *blockcore.AioContext) {
+	f.loop.Store(ctx)
 	if f.limbos > 0 {
 		f.arrive(ctx)
 	}
@@ -162,6 +169,7 @@ func (f *File) Attach(ctx *blockcore.AioContext) {
 // arrive brings the connections to a loop.
 func (f *File) arrive(ctx *blockcore.AioContext) {
 	f.ctx = ctx
+	f.loop.Store(ctx)
 	for _, c := range f.conns {
 		c.arrive()
 	}
@@ -178,7 +186,11 @@ func (f *File) Close(t *blockcore.Task) error {
 	for _, c := range f.conns {
 		c.shut()
 	}
-	return t.Block(func() error { f.dialing.Wait(); return nil })
+	return t.Block(func() error {
+		f.dialing.Wait()
+		f.nlm.release()
+		return nil
+	})
 }
 
 // fail adds to an error what was being done, and where.

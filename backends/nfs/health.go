@@ -28,6 +28,8 @@ type Health struct {
 	URL, Node string
 	// OK: calls are answered, as far as there are any.
 	OK bool
+	// Refuses: nothing is written any more, as the lock of the file was lost. It stays so.
+	Refuses bool
 	// Why it is not well, or was not.
 	Why string
 	// Since is when it became like this.
@@ -40,6 +42,9 @@ type Health struct {
 func (h Health) String() string {
 	if h.OK {
 		return fmt.Sprintf("%s: the server answers again after %v", h.URL, h.Lasted.Round(time.Millisecond))
+	}
+	if h.Refuses {
+		return fmt.Sprintf("%s: %s", h.URL, h.Why)
 	}
 	return fmt.Sprintf("%s: the server does not answer (%s); requests wait", h.URL, h.Why)
 }
@@ -68,6 +73,9 @@ func (f *File) Condition() (ok bool, why string, since time.Time) {
 	h := f.Health()
 	return h.OK, h.Why, h.Since
 }
+
+// RefusesWrites reports that nothing is written any more, as the lock of the file was lost. Safe from anywhere.
+func (f *File) RefusesWrites() bool { return f.Health().Refuses }
 
 // Incidents is Counters for who knows nothing of NFS. Safe from anywhere.
 func (f *File) Incidents() any { return f.Counters() }
@@ -100,7 +108,9 @@ func (f *File) trouble(why error) {
 	if first {
 		h = Health{URL: f.url, Node: f.nodeName(), Since: time.Now()}
 	}
-	h.Why = why.Error()
+	if !f.refusing {
+		h.Why = why.Error()
+	}
 	f.health.Store(&h)
 	f.sick = true
 	if first && f.onHealth != nil {
@@ -117,7 +127,7 @@ func (f *File) setWhy(why error) {
 
 // well notes that a call was answered.
 func (f *File) well() {
-	if !f.sick {
+	if !f.sick || f.refusing {
 		return
 	}
 	f.sick = false

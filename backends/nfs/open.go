@@ -108,15 +108,33 @@ func (w *walker) open() (*File, error) {
 	if err := w.rights(found.Handle); err != nil {
 		return nil, err
 	}
-	if !w.o.ReadOnly {
-		w.o.warn("%s: no lock is taken at the NFS server; see to it that nobody else writes to the file", w.o.URL())
+	nlm, err := w.lock(&found)
+	if err != nil {
+		return nil, err
 	}
 	fd, err := w.nfs.take()
 	w.nfs = nil
 	if err != nil {
+		nlm.release()
 		return nil, err
 	}
-	return newFile(w.o, w.dialer, found, sizes, fd), nil
+	f := newFile(w.o, w.dialer, found, sizes, fd)
+	f.guardBy(nlm)
+	return f, nil
+}
+
+// lock takes the image locks. What the file is like is what it is like from then on.
+func (w *walker) lock(found *wire.Found) (*fileLocks, error) {
+	nlm, err := w.acquireLocks(found.Handle, w.o.lockSet())
+	if nlm == nil || err != nil {
+		return nil, err
+	}
+	found.Known = false
+	if err := w.inspect(found); err != nil {
+		nlm.release()
+		return nil, err
+	}
+	return nlm, nil
 }
 
 // atDirectory begins what is being done when a directory above the file cannot be had.
@@ -299,6 +317,12 @@ func (w *walker) remedy(err error) string {
 	var dns *net.DNSError
 	mounting := strings.HasPrefix(w.doing, "mount ")
 	switch {
+	case isLocked(err):
+		return "stop the other one first; docs/nfs.md says what to do about a lock whose owner is gone"
+	case w.doing == locking && errors.Is(err, syscall.EAGAIN):
+		return "the server was restarted a short while ago and lets those that had locks have them first: try again in a minute"
+	case w.doing == locking:
+		return "see to the server's lock manager, or give locking=off if nobody else can write to the file"
 	case errors.As(err, &dns):
 		return "check the name of the server " + w.o.Host + ", or give its address"
 	case errors.Is(err, syscall.ECONNREFUSED) && mounting && w.o.MountPort == 0:

@@ -21,8 +21,8 @@ type Options struct {
 	Path string
 	// UID and GID are who we say that we are; nil = who we are.
 	UID, GID *uint32
-	// NFSPort and MountPort are where the server's two programs listen; 0 = its port mapper knows.
-	NFSPort, MountPort int
+	// NFSPort, MountPort and LockPort are where the server's programs listen; 0 = its port mapper knows.
+	NFSPort, MountPort, LockPort int
 	// SynCount is how often a connection is tried by the kernel before it gives up (TCP_SYNCNT); 0 = as it sees fit.
 	SynCount int
 	// Connections is how many there are at most; 0 = connectionsDefault.
@@ -31,6 +31,13 @@ type Options struct {
 	Timeout time.Duration
 	// ReadOnly is to open the file for reading.
 	ReadOnly bool
+	// Locking says whether image locks are taken. ForceShare takes none and heeds none; only with ReadOnly.
+	Locking    Locking
+	ForceShare bool
+	// ShareRW lets others write the file at the same time. Grows says that whoever opens the file makes it longer, which others have to bear.
+	ShareRW, Grows bool
+	// LockNotes is a directory of this host for notes of locks, by which those are known that a process left when it was killed; "" = none.
+	LockNotes string
 	// NoFlush has flush and FUA do nothing. Writethrough gives every write FUA.
 	NoFlush, Writethrough bool
 	// Guard is asked about what a write would put into the first 512 bytes of the disk; an error refuses the write. It is for disks whose format was
@@ -70,6 +77,12 @@ func (o *Options) check() error {
 		return fmt.Errorf("nfsport=%d: give 1 to 65535", o.NFSPort)
 	case o.MountPort < 0 || o.MountPort > 65535:
 		return fmt.Errorf("mountport=%d: give 1 to 65535", o.MountPort)
+	case o.LockPort < 0 || o.LockPort > 65535:
+		return fmt.Errorf("nlmport=%d: give 1 to 65535", o.LockPort)
+	case int(o.Locking) >= len(lockingNames):
+		return errors.New("locking: give auto, on or off")
+	case o.ForceShare && !o.ReadOnly:
+		return errors.New("force-share=on can only be used with read-only images")
 	case o.SynCount < 0 || o.SynCount > synCountMax:
 		return fmt.Errorf("tcp-syn-count=%d: give 1 to %d", o.SynCount, synCountMax)
 	case o.Connections < 0 || o.Connections > ConnectionsMax:
@@ -105,6 +118,10 @@ func (o *Options) URL() string {
 	}
 	add("nfsport", uint64(o.NFSPort), o.NFSPort != 0)
 	add("mountport", uint64(o.MountPort), o.MountPort != 0)
+	add("nlmport", uint64(o.LockPort), o.LockPort != 0)
+	if o.Locking != LockAuto {
+		query = append(query, "locking="+o.Locking.String())
+	}
 	add("tcp-syncnt", uint64(o.SynCount), o.SynCount != 0)
 	add("connections", uint64(o.Connections), o.Connections != 0)
 	add("timeout", uint64(o.Timeout/time.Second), o.Timeout >= time.Second)

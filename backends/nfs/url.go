@@ -67,6 +67,7 @@ var parameters = map[string]struct {
 }{
 	"uid":             {1<<32 - 1, func(o *Options, v uint64) { o.UID = ptr(uint32(v)) }},
 	"gid":             {1<<32 - 1, func(o *Options, v uint64) { o.GID = ptr(uint32(v)) }},
+	"nlmport":         {65535, func(o *Options, v uint64) { o.LockPort = int(v) }},
 	"tcp-syncnt":      {synCountMax, func(o *Options, v uint64) { o.SynCount = int(v) }},
 	"tcp-syn-count":   {synCountMax, func(o *Options, v uint64) { o.SynCount = int(v) }},
 	"nfsport":         {65535, func(o *Options, v uint64) { o.NFSPort = int(v) }},
@@ -81,19 +82,34 @@ var parameters = map[string]struct {
 }
 
 // ParameterNames are what a URL may say behind the '?', sorted.
-func ParameterNames() []string { return slices.Sorted(maps.Keys(parameters)) }
+func ParameterNames() []string {
+	names := append(slices.Collect(maps.Keys(parameters)), keyLocking)
+	slices.Sort(names)
+	return names
+}
+
+// keyLocking is the one parameter that is no number.
+const keyLocking = "locking"
 
 func ptr[T any](v T) *T { return &v }
 
 // set takes a parameter over, and reports whether it is of any use.
 func (o *Options) set(key string, given []string) (used bool, _ *URLError) {
 	known, is := parameters[key]
-	if !is {
+	if !is && key != keyLocking {
 		return false, &URLError{fmt.Sprintf("unknown parameter %q; use one of %s", key, strings.Join(ParameterNames(), ", ")),
 			"Unknown NFS parameter name: " + key}
 	}
 	if len(given) > 1 {
 		return false, &URLError{key + " is given twice", "Illegal value for NFS parameter: " + key}
+	}
+	if key == keyLocking {
+		l, err := ParseLocking(given[0])
+		if err != nil {
+			return false, &URLError{err.Error(), "Illegal value for NFS parameter: " + key}
+		}
+		o.Locking = l
+		return true, nil
 	}
 	v, err := strconv.ParseUint(given[0], 10, 64)
 	if err != nil || v > known.most {

@@ -39,6 +39,7 @@ type nodeAnswer struct {
 
 type healthAnswer struct {
 	OK        bool   `json:"ok"`
+	Refuses   bool   `json:"refuses-writes"`
 	Reason    string `json:"reason"`
 	SinceMS   int64  `json:"since-ms"`
 	Timeout   int64  `json:"timeout"`

@@ -67,7 +67,10 @@ func remoteStorage(nodes []nodeAnswer) (all []storageAnswer) {
 // String is how storage is doing, for people.
 func (h *healthAnswer) String() string {
 	text := "answers"
-	if !h.OK {
+	switch {
+	case h.Refuses:
+		text = "is not written to any more: " + printable(h.Reason)
+	case !h.OK:
 		text = fmt.Sprintf("does not answer for %s: %s", time.Duration(h.SinceMS*int64(time.Millisecond)).Round(time.Second), printable(h.Reason))
 	}
 	if h.Timeout > 0 {

@@ -179,6 +179,8 @@ func (j *journal) storageEvent(e control.StorageHealth) {
 		fmt.Fprintf(j.err, "%s\n", e)
 	case e.OK:
 		j.log.Info().Str("node", e.Node).Str("file", e.File).Dur("lasted", e.Lasted).Msg("storage answers again")
+	case e.Refuses:
+		j.log.Error().Str("node", e.Node).Str("file", e.File).Str("why", e.Why).Msg("storage is not written to any more")
 	default:
 		j.log.Warn().Str("node", e.Node).Str("file", e.File).Str("why", e.Why).Msg("storage does not answer, requests wait")
 	}

@@ -33,6 +33,8 @@ type nfsNode struct {
 	Timeout     *int64 `qmp:"timeout"`
 	NFSPort     *int64 `qmp:"nfsport"`
 	MountPort   *int64 `qmp:"mountport"`
+	LockPort    *int64 `qmp:"nlmport"`
+	Locking     string `qmp:"locking,optional,enum=auto|on|off"`
 }
 
 type nfsServer struct {
@@ -42,7 +44,12 @@ type nfsServer struct {
 
 // options are those of the driver. ignored are the names of those that say something and change nothing.
 func (n *nfsNode) options() (o nfs.Options, ignored []string, err error) {
-	o = nfs.Options{Host: n.Server.Host, Path: n.Path}
+	o = nfs.Options{Host: n.Server.Host, Path: n.Path, LockNotes: lockNotes()}
+	if n.Locking != "" {
+		if o.Locking, err = nfs.ParseLocking(n.Locking); err != nil {
+			return o, nil, err
+		}
+	}
 	if !strings.HasPrefix(n.Path, "/") {
 		return o, nil, wrong(fmt.Sprintf("path=%s: it has to begin with a slash", n.Path), "Invalid URL specified")
 	}
@@ -59,6 +66,7 @@ func (n *nfsNode) options() (o nfs.Options, ignored []string, err error) {
 		{"timeout", n.Timeout, 31536000, func(v int64) { o.Timeout = time.Duration(v) * time.Second }},
 		{"nfsport", n.NFSPort, 65535, func(v int64) { o.NFSPort = int(v) }},
 		{"mountport", n.MountPort, 65535, func(v int64) { o.MountPort = int(v) }},
+		{"nlmport", n.LockPort, 65535, func(v int64) { o.LockPort = int(v) }},
 		{"readahead-size", n.Readahead, 1<<63 - 1, nil},
 		{"page-cache-size", n.PageCache, 1<<63 - 1, nil},
 		{"debug", n.Debug, 1<<63 - 1, nil},
@@ -92,6 +100,7 @@ func nfsNumbers(o *nfs.Options, put func(key string, v int64)) {
 	}
 	for key, v := range map[string]int{
 		"tcp-syn-count": o.SynCount, "connections": o.Connections, "timeout": int(o.Timeout / time.Second), "nfsport": o.NFSPort, "mountport": o.MountPort,
+		"nlmport": o.LockPort,
 	} {
 		if v > 0 {
 			put(key, int64(v))
@@ -105,12 +114,18 @@ func putNFS(set *keyval.Set, prefix string, o *nfs.Options) {
 	set.Put(prefix+"server.host", o.Host)
 	set.Put(prefix+"path", o.Path)
 	nfsNumbers(o, func(key string, v int64) { set.Put(prefix+key, strconv.FormatInt(v, 10)) })
+	if o.Locking != nfs.LockAuto {
+		set.Put(prefix+"locking", o.Locking.String())
+	}
 }
 
 // nfsFields are options as blockdev-add takes them.
 func nfsFields(o *nfs.Options) map[string]any {
 	fields := map[string]any{"driver": driverNFS, "server": map[string]string{"type": "inet", "host": o.Host}, "path": o.Path}
 	nfsNumbers(o, func(key string, v int64) { fields[key] = v })
+	if o.Locking != nfs.LockAuto {
+		fields["locking"] = o.Locking.String()
+	}
 	return fields
 }
 
@@ -131,6 +146,7 @@ func (d nfsDriver) open(o *control.Opening) (blockcore.Driver, error) {
 	}
 	warnIgnored(d.warn, ignored)
 	options.ReadOnly, options.NoFlush, options.Warn = o.ReadOnly, o.Cache.NoFlush, d.warn
+	options.ForceShare, options.Grows = o.ForceShare, o.HoldsImage()
 	options.OnHealth = func(h nfs.Health) { o.TellStorage(storageHealth(h)) }
 	f, err := nfs.Open(options)
 	if err != nil && o.AutoReadOnly && !options.ReadOnly && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EROFS)) {
@@ -145,7 +161,8 @@ func (d nfsDriver) open(o *control.Opening) (blockcore.Driver, error) {
 
 // fixedOfNFS are the options that cannot be changed: all but timeout.
 var fixedOfNFS = []string{
-	"server", "path", "user", "group", "tcp-syn-count", "readahead-size", "page-cache-size", "debug", "connections", "nfsport", "mountport",
+	"server", "path", "user", "group", "tcp-syn-count", "readahead-size", "page-cache-size", "debug", "connections", "nfsport", "mountport", "nlmport",
+	"locking",
 }
 
 // reopenNFS reads the options of a node that is there.
@@ -171,7 +188,7 @@ func changeNFS(d blockcore.Driver, options any) error {
 }
 
 func storageHealth(h nfs.Health) control.StorageHealth {
-	return control.StorageHealth{Node: h.Node, File: h.URL, OK: h.OK, Why: h.Why, Lasted: h.Lasted}
+	return control.StorageHealth{Node: h.Node, File: h.URL, OK: h.OK, Refuses: h.Refuses, Why: h.Why, Lasted: h.Lasted}
 }
 
 // nfsCreation are the options of a file that is to be made on an NFS server.

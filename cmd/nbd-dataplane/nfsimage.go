@@ -28,6 +28,7 @@ func nfsURL(arg string, ignored func(keys []string)) (nfs.Options, error) {
 		return options, wrong(bad.Text, bad.QEMU)
 	}
 	ignored(keys)
+	options.LockNotes = lockNotes()
 	return options, err
 }
 
@@ -91,12 +92,16 @@ func sniffNFS(options nfs.Options, creates bool) string {
 func (img *image) openNFS(warn func(string), tell func(nfs.Health)) (blockcore.Driver, error) {
 	options := *img.nfs
 	options.ReadOnly, options.NoFlush, options.Writethrough = img.raw.ReadOnly, img.raw.Cache.NoFlush, img.raw.Cache.Writethrough
+	options.ForceShare, options.ShareRW = img.raw.ForceShare, img.raw.ShareRW
 	options.Warn, options.OnHealth = warn, tell
 	if img.minBlock() != 0 || img.guarded() {
 		options.Guard = keepsRaw
 	}
 	warnIgnored(warn, img.ignored)
 	f, err := nfs.Open(options)
+	if lock, is := errors.AsType[*nfs.LockError](err); is {
+		return nil, openError(img.display, wrong(err.Error(), lock.Message()+"\n"+lock.Hint()))
+	}
 	if err != nil {
 		return nil, openError(img.display, err)
 	}

@@ -82,7 +82,7 @@ func (f *imageFlags) openFile(name string, write bool) (*imageFile, error) {
 	if write && p.share {
 		return nil, couldNot(name, errors.New("force-share=on can only be used with read-only images"))
 	}
-	file, err := openStorage(p.path, write, f.warn)
+	file, err := openStorage(p.path, write, p.share, f.warn)
 	if err != nil {
 		text := openText(p.path, err)
 		if !nfs.IsURL(p.path) {

@@ -30,10 +30,10 @@ type storage interface {
 	discard()
 }
 
-// openStorage opens a file by the name of an image.
-func openStorage(name string, write bool, warn func(string)) (storage, error) {
+// openStorage opens a file by the name of an image. share is to have no locks there where they are taken now, and not by hold.
+func openStorage(name string, write, share bool, warn func(string)) (storage, error) {
 	if nfs.IsURL(name) {
-		return openNFSFile(name, write, warn)
+		return openNFSFile(name, write, share, warn)
 	}
 	how := os.O_RDONLY
 	if write {

@@ -135,7 +135,7 @@ func (t *imageMap) openData(l *mapLayer, image string) (err error) {
 		return nil
 	}
 	l.name = l.im.Header().DataFile()
-	if l.data, err = openStorage(dataFileOf(image, l.name), false, t.warn); err != nil {
+	if l.data, err = openStorage(dataFileOf(image, l.name), false, t.share, t.warn); err != nil {
 		l.data = nil
 		return couldNot(image, fmt.Errorf("Could not open '%s': %s", l.name, openText(l.name, err)))
 	}

@@ -22,12 +22,12 @@ type nfsFile struct {
 }
 
 // openNFSFile opens the file of a URL. warn is told what is left out, and when the server does not answer; it may be nil.
-func openNFSFile(url string, write bool, warn func(string)) (storage, error) {
+func openNFSFile(url string, write, share bool, warn func(string)) (storage, error) {
 	options, err := nfsFileOptions(url, warn)
 	if err != nil {
 		return nil, err
 	}
-	options.ReadOnly = !write
+	options.ReadOnly, options.Grows, options.ForceShare = !write, true, share && !write
 	f := &nfsFile{options: options, graph: blockcore.NewGraph()}
 	if f.loop, err = blockcore.NewAioContext(blockcore.ContextOptions{Name: "image"}); err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func newNFSFile(url string, exclusive bool, warn func(string)) (s storage, made 
 	case exclusive && !made:
 		return nil, false, fmt.Errorf("%s: %w", url, fs.ErrExist)
 	}
-	s, err = openNFSFile(url, true, warn)
+	s, err = openNFSFile(url, true, false, warn)
 	if err != nil && made {
 		err = errors.Join(err, nfs.Remove(options))
 	}
@@ -96,7 +96,7 @@ func (f *nfsFile) Close() error {
 	return err
 }
 
-// hold does nothing: opening the file has done what can be done.
+// hold does nothing: opening the file has taken the locks.
 func (f *nfsFile) hold(bool, bool) error { return nil }
 
 func (f *nfsFile) usedBytes() int64 { return f.driver.UsedBytes() }

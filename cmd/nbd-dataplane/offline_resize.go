@@ -159,7 +159,7 @@ func (r *resizable) resize(o offline.ResizeOptions) (err error) {
 	o.BackingBytes = r.backing
 	if r.im.Header().Has(format.IncompatibleDataFile) {
 		name := dataFileOf(r.path, r.im.Header().DataFile())
-		data, failure := openStorage(name, true, r.warn)
+		data, failure := openStorage(name, true, false, r.warn)
 		if failure != nil {
 			return fmt.Errorf("Could not open '%s': %s", name, openText(name, failure))
 		}

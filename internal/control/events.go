@@ -66,19 +66,23 @@ func (o *Opening) Corrupted(c Corruption) {
 	o.plane.monitor.Broadcast("BLOCK_IMAGE_CORRUPTED", data)
 }
 
-// StorageHealth says that storage is out of reach, or within reach again.
+// StorageHealth says that storage is out of reach, or within reach again, or lost to somebody else.
 type StorageHealth struct {
-	Node   string // "" = it is in no graph yet
-	File   string
-	OK     bool
-	Why    string
-	Lasted time.Duration // how long it was away, when it is back
+	Node    string // "" = it is in no graph yet
+	File    string
+	OK      bool
+	Refuses bool // nothing is written any more, and that will not change
+	Why     string
+	Lasted  time.Duration // how long it was away, when it is back
 }
 
 // String is one line for people.
 func (h StorageHealth) String() string {
 	if h.OK {
 		return fmt.Sprintf("%s answers again after %v", h.File, h.Lasted.Round(time.Millisecond))
+	}
+	if h.Refuses {
+		return fmt.Sprintf("%s is not written to any more: %s", h.File, h.Why)
 	}
 	return fmt.Sprintf("%s does not answer, requests wait: %s", h.File, h.Why)
 }
@@ -91,6 +95,9 @@ func (p *Plane) TellStorage(h StorageHealth) {
 	data := map[string]any{"node-name": h.Node, "file": h.File, "ok": h.OK, "reason": h.Why}
 	if h.OK {
 		data["lasted-ms"] = h.Lasted.Milliseconds()
+	}
+	if h.Refuses {
+		data["refuses-writes"] = true
 	}
 	p.monitor.Broadcast("X_STORAGE_HEALTH", data)
 }

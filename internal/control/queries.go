@@ -68,6 +68,7 @@ type nodeInfo struct {
 // healthInfo is how storage is doing that may be out of reach.
 type healthInfo struct {
 	OK        bool   `json:"ok"`
+	Refuses   bool   `json:"refuses-writes,omitempty"` // for good
 	Reason    string `json:"reason,omitempty"`
 	SinceMS   int64  `json:"since-ms"` // how long it has been so
 	Incidents any    `json:"incidents"`
@@ -77,6 +78,7 @@ type healthInfo struct {
 // conditioned is a driver of such storage.
 type conditioned interface {
 	Condition() (ok bool, why string, since time.Time)
+	RefusesWrites() bool
 	Incidents() any
 	Timeout() time.Duration
 }
@@ -87,7 +89,7 @@ func healthOf(n *blockcore.Node) *healthInfo {
 		return nil
 	}
 	well, why, since := d.Condition()
-	return &healthInfo{OK: well, Reason: why, SinceMS: time.Since(since).Milliseconds(), Incidents: d.Incidents(), Timeout: int64(d.Timeout() / time.Second)}
+	return &healthInfo{OK: well, Refuses: d.RefusesWrites(), Reason: why, SinceMS: time.Since(since).Milliseconds(), Incidents: d.Incidents(), Timeout: int64(d.Timeout() / time.Second)}
 }
 
 type flatArgs struct {

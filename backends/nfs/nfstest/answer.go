@@ -28,7 +28,7 @@ func (s *Server) answer(c *conn, h header, call Call, args *reader, f Fault) []b
 	return accepted(h.xid, stat, x.reply.bytes)
 }
 
-var versions = map[uint32]uint32{progPortmap: versPortmap, progMount: versMount, progNFS: versNFS}
+var versions = map[uint32]uint32{progPortmap: versPortmap, progMount: versMount, progNFS: versNFS, progNLM: versNLM}
 
 // handler executes a procedure and writes its results. It writes the status first, with begin or fail.
 type handler func(*exchange)
@@ -40,6 +40,7 @@ var handlers = map[Proc]handler{
 	Read: read, Write: write, Commit: commit,
 	Create: create, MkDir: mkDir, Remove: remove, RmDir: rmDir, Rename: rename,
 	ReadDir: readDir, ReadDirPlus: readDirPlus,
+	LockNull: func(*exchange) {}, LockTest: testLock, LockLock: lock, LockNMLock: lock, LockUnlock: unlock,
 	FSStat: fsStat, FSInfo: fsInfo, PathConf: pathConf,
 }
 
@@ -87,6 +88,11 @@ func (x *exchange) begin() { x.reply.u32(uint32(OK)) }
 // fail writes a status and what the procedure's results are then: attributes that are left out.
 func (x *exchange) fail(status Status) {
 	x.refused = true
+	switch x.call.Proc {
+	case LockTest, LockLock, LockNMLock, LockUnlock:
+		x.failLock(status)
+		return
+	}
 	x.reply.u32(uint32(status))
 	switch x.call.Proc {
 	case GetAttr, Mnt:

@@ -16,6 +16,7 @@ type Call struct {
 	Offset    uint64 // in bytes
 	Count     uint32 // in bytes, as asked
 	Stability Stability
+	Reclaim   bool // of a lock that was held before the server's restart
 	At        time.Time
 }
 
@@ -45,7 +46,9 @@ func (s *Server) admit(c *conn, h header, args *reader) (Call, Fault) {
 // read takes what the log is interested in from the arguments.
 func (c *Call) read(s *Server, args *reader) {
 	switch c.Proc {
-	case Null, MountNull, PortmapNull, Exports, UmntAll, GetPort, "":
+	case Null, MountNull, PortmapNull, LockNull, Exports, UmntAll, GetPort, "":
+	case LockTest, LockLock, LockNMLock, LockUnlock:
+		c.readLock(s, args)
 	case Mnt, Umnt:
 		c.Name = args.text(pathBytesMax)
 	default:

@@ -3,9 +3,9 @@
 //
 // # What it is
 //
-// Three services on TCP, each on a port of its own: the port mapper (RFC 1833, version 2), MOUNT version 3 and NFS
-// version 3 (RFC 1813), over ONC RPC version 2 with record marking (RFC 5531). XDR and all numbers are written here anew
-// and on purpose: a mistake in the client's encoding is not shared. There are no links, no special files, no locks and no
+// Four services on TCP, each on a port of its own: the port mapper (RFC 1833, version 2), MOUNT version 3, NFS
+// version 3 (RFC 1813) and, if it is wanted, the lock manager (NLM version 4, the same), over ONC RPC version 2 with record marking (RFC 5531). XDR and all numbers are written here anew
+// and on purpose: a mistake in the client's encoding is not shared. There are no links, no special files and no
 // cache of duplicate requests, so a repeated REMOVE finds nothing and a repeated guarded CREATE finds its own file.
 //
 // # Durability

@@ -21,9 +21,10 @@ const (
 	progPortmap, versPortmap = 100000, 2
 	progNFS, versNFS         = 100003, 3
 	progMount, versMount     = 100005, 3
+	progNLM, versNLM         = 100021, 4
 )
 
-// Proc names a procedure of one of the three programs. Its text is also what rules and counters go by.
+// Proc names a procedure of one of the four programs. Its text is also what rules and counters go by.
 type Proc string
 
 // AnyProc in a Rule meets every procedure.
@@ -62,6 +63,15 @@ const (
 	GetPort     Proc = "GETPORT"
 )
 
+// The procedures of the lock manager, RFC 1813 6.3.
+const (
+	LockNull   Proc = "NLM NULL"
+	LockTest   Proc = "NLM TEST"
+	LockLock   Proc = "NLM LOCK"
+	LockUnlock Proc = "NLM UNLOCK"
+	LockNMLock Proc = "NLM NM_LOCK"
+)
+
 type procNumber struct{ prog, proc uint32 }
 
 var procs = map[procNumber]Proc{
@@ -71,6 +81,8 @@ var procs = map[procNumber]Proc{
 	{progNFS, 19}: FSInfo, {progNFS, 20}: PathConf, {progNFS, 21}: Commit,
 
 	{progMount, 0}: MountNull, {progMount, 1}: Mnt, {progMount, 3}: Umnt, {progMount, 4}: UmntAll, {progMount, 5}: Exports,
+
+	{progNLM, 0}: LockNull, {progNLM, 1}: LockTest, {progNLM, 2}: LockLock, {progNLM, 4}: LockUnlock, {progNLM, 22}: LockNMLock,
 
 	{progPortmap, 0}: PortmapNull, {progPortmap, 3}: GetPort,
 }

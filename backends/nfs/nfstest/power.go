@@ -21,6 +21,7 @@ func (s *Server) Crash(loss Loss) {
 		svc.shut()
 	}
 	s.lose(loss)
+	s.locks.of = nil
 	s.closeConns()
 }
 
@@ -30,6 +31,7 @@ func (s *Server) Restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.up = true
+	s.locks.grace = s.options.LockGrace
 	s.listenAll()
 }
 

@@ -19,6 +19,11 @@ type Options struct {
 	// PortmapPort, MountPort and NFSPort are the ports, 0 for any that is free. Clients that are told no ports look for
 	// the port mapper at 111.
 	PortmapPort, MountPort, NFSPort int
+	// Locks is what lock manager there is, at LockPort.
+	Locks    LockManager
+	LockPort int
+	// LockGrace has a time of grace begin with each Restart, which SetGrace ends.
+	LockGrace bool
 	// NotRegistered has the port mapper know neither MOUNT nor NFS.
 	NotRegistered bool
 
@@ -91,6 +96,7 @@ type Server struct {
 	rules      []*armed
 	counts     map[Proc]int
 	log        []Call
+	locks      lockTable
 }
 
 func newChance(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0x6e6673)) }
@@ -170,7 +176,11 @@ func (s *Server) openPorts() error {
 	for _, want := range []struct {
 		prog uint32
 		port int
-	}{{progPortmap, o.PortmapPort}, {progMount, o.MountPort}, {progNFS, o.NFSPort}} {
+		has  bool
+	}{{progPortmap, o.PortmapPort, true}, {progMount, o.MountPort, true}, {progNFS, o.NFSPort, true}, {progNLM, o.LockPort, o.Locks != NoLocks}} {
+		if !want.has {
+			continue
+		}
 		svc, err := reserve(s, want.prog, want.port)
 		if err == nil {
 			s.services = append(s.services, svc)
@@ -211,6 +221,9 @@ func (s *Server) NFSPort() int { return s.port(progNFS) }
 // MountPort is that of MOUNT.
 func (s *Server) MountPort() int { return s.port(progMount) }
 
+// LockPort is that of the lock manager; 0 = there is none.
+func (s *Server) LockPort() int { return s.port(progNLM) }
+
 // PortmapPort is that of the port mapper.
 func (s *Server) PortmapPort() int { return s.port(progPortmap) }
 
@@ -231,7 +244,11 @@ func (s *Server) StockURL(path string) string { return "nfs://" + bracketed(s.ad
 
 // URL is that of a file for clients that can be told the ports: path begins with an export, "/export/disk.img".
 func (s *Server) URL(path string) string {
-	return fmt.Sprintf("nfs://%s%s?nfsport=%d&mountport=%d", bracketed(s.address), path, s.NFSPort(), s.MountPort())
+	url := fmt.Sprintf("nfs://%s%s?nfsport=%d&mountport=%d", bracketed(s.address), path, s.NFSPort(), s.MountPort())
+	if s.LockPort() != 0 {
+		url += fmt.Sprintf("&nlmport=%d", s.LockPort())
+	}
+	return url
 }
 
 func bracketed(a netip.Addr) string {
