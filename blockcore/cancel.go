@@ -93,9 +93,13 @@ func (n *Node) Unwanted(t *Task) bool {
 // judge finds out what t works for. It may be a Task that a driver above has started for requests, so one without a request is unwanted when all requests
 // above are.
 func (n *Node) judge(t *Task) bool {
+	k := t.ticket
+	if k != nil && !k.unwanted {
+		return false
+	}
 	n.graph.mu.Lock()
 	defer n.graph.mu.Unlock()
-	if k := t.ticket; k != nil && k.unwanted && k.root.Node().leadsAlone(n) {
+	if k != nil && k.root.Node().leadsAlone(n) {
 		return true
 	}
 	roots, nodes := n.users()

@@ -221,3 +221,53 @@ func TestCancelAllEndsEverything(t *testing.T) {
 		s.finish()
 	})
 }
+
+// rangedDisk holds the whole of itself for each request.
+type rangedDisk struct {
+	*patientDisk
+	locks RangeLocks
+}
+
+func (d *rangedDisk) ReadAt(t *Task, p []byte, off int64) error {
+	lock := d.locks.AcquireWanted(t, d.node, Range{0, 4096}, true)
+	if lock == nil {
+		return ErrCancelled
+	}
+	defer d.locks.Release(lock)
+	return d.patientDisk.ReadAt(t, p, off)
+}
+
+func (d *rangedDisk) Cancel() {
+	d.patientDisk.Cancel()
+	d.locks.Recheck()
+}
+
+func TestCancelOfThoseWhoWaitForARange(t *testing.T) {
+	// Who waits for a range that somebody else holds does not wait when he is unwanted, and those behind him get it in their turn.
+	onEngines(t, func(t *testing.T, c *AioContext) {
+		d := &rangedDisk{patientDisk: &patientDisk{memory: newMemory(4096, Limits{Align: 1})}}
+		g := NewGraph()
+		n, err := g.AddNode(NodeOptions{Name: "disk", Context: c, Driver: d})
+		require.NoError(t, err)
+		r, err := g.NewRoot(n, RootOptions{Name: "r"})
+		require.NoError(t, err)
+		s := &cancelScene{t: t, ctx: c, disk: d.patientDisk, g: g}
+		first, second, third := reader("x").read(t, r), reader("y").read(t, r), reader("z").read(t, r)
+		s.settled(1)
+		s.cancel(r, "y")
+		require.ErrorIs(t, <-second, ErrCancelled)
+		s.settled(1)
+		s.cancel(r, "x")
+		require.ErrorIs(t, <-first, ErrCancelled)
+		s.settled(1)
+		s.finish(third)
+		do(t, c, func(*Task) error {
+			if len(d.locks.held) > 0 {
+				return errors.New("a range is held by nobody")
+			}
+			return nil
+		})
+		r.Close()
+		require.NoError(t, g.RemoveNodes())
+	})
+}

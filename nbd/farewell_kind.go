@@ -25,7 +25,8 @@ var (
 	FarewellRestart = Farewell{kind: restarts}
 	// FarewellRetire: what comes from now on is answered with ESHUTDOWN until the client leaves, or for Limits.Retire.
 	FarewellRetire = Farewell{kind: retires}
-	// FarewellCut: connections are cut at once, requests in flight are finished and not answered, and others not executed.
+	// FarewellCut: connections are cut at once, requests in flight are finished, or ended early where the storage does not answer, and not answered, and
+	// others not executed.
 	FarewellCut = Farewell{kind: cuts}
 	// FarewellNone: an export that has clients stays.
 	FarewellNone = Farewell{kind: stays}

@@ -164,8 +164,8 @@ func (f *File) resumeLimbo() {
 		case c.fd < 0:
 			c.dialSoon()
 		default:
-			c.watcher.Heat()
 			c.send()
+			c.atTurnEnd()
 		}
 	}
 	f.keepWatch()

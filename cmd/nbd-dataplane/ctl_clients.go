@@ -66,8 +66,9 @@ func (t *ctl) newDisconnect() *cobra.Command {
 	return &cobra.Command{
 		Use:   "disconnect CLIENT-ID",
 		Short: "Throw a client out",
-		Long: "Cuts the connection of one client at once; 'ctl clients' tells the ids. Its requests in flight finish, and their replies are\n" +
-			"dropped; until then it is listed as leaving. What has not begun is not executed. A client that reconnects by itself (QEMU with reconnect-delay, the kernel) comes back under another id.",
+		Long: "Cuts the connection of one client at once; 'ctl clients' tells the ids. Its requests in flight finish, or end where they\n" +
+			"wait for an NFS server and no other client depends on them, and their replies are dropped; until then it is listed as leaving.\n" +
+			"What has not begun is not executed. A client that reconnects by itself (QEMU with reconnect-delay, the kernel) comes back under another id.",
 		Args:              t.args(1, 1, "a client by its id"),
 		ValidArgsFunction: t.completeFirst(clientIDs),
 		RunE:              t.run(t.disconnect),

@@ -33,7 +33,8 @@ func (t *ctl) newExportDel() *cobra.Command {
 		Use:   "del ID [flags]",
 		Short: "Take an export away",
 		Long: "Takes an export away and waits until it is gone. One that has clients stays, unless one of these is given: --hard\n" +
-			"cuts their connections at once, also where a disk does not answer; requests in flight are finished and not answered. --restart\n" +
+			"cuts their connections at once, also where a disk does not answer; requests in flight are finished and not answered, and those\n" +
+			"that wait for an NFS server are ended. --restart\n" +
 			"answers them and closes the connections without a word; in both cases clients which can will come back.\n" +
 			"--retire answers everything with the error that the server is going, for as long as they stay, or 10 seconds; --pause\n" +
 			"finishes their requests and keeps their connections for the next export of the same name, on which they go on; when\n" +
