@@ -270,7 +270,7 @@ func TestLimboFollows(t *testing.T) {
 			require.NoError(t, h.wait(h.flushes("stays")))
 			stable := h.server.Stable(diskPath)
 			require.True(t, bytes.Equal(next, stable[:len(next)]))
-			require.True(t, h.look(func() bool { return len(h.disk.held.pages) == 0 }))
+			require.True(t, h.look(func() bool { return h.disk.held.pages.count == 0 }))
 		})
 	}
 }

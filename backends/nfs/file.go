@@ -155,6 +155,7 @@ func (f *File) Detach() {
 	for _, c := range f.conns {
 		c.leave()
 	}
+	f.held.idle(f.ctx.Buffers())
 	f.ctx = nil
 }
 

@@ -11,7 +11,7 @@ import (
 // Bounds of what is waited for, each with its reason.
 const (
 	// gatherLeast is from how many calls of a file on replies are gathered: with fewer the server, or a client, may have nothing to do meanwhile.
-	gatherLeast = 8
+	gatherLeast = 12
 	// gatherAll and gatherOwn: at most a quarter of all calls in flight, and half of those of the connection. The server works on the others meanwhile.
 	gatherAll = 4
 	gatherOwn = 2

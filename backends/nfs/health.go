@@ -171,6 +171,8 @@ func (f *File) look() {
 	}
 	if busy {
 		f.keepWatch()
+	} else {
+		f.held.idle(f.ctx.Buffers())
 	}
 }
 

@@ -28,16 +28,17 @@ type page struct {
 //
 // INVARIANT: a byte that was acknowledged by a WRITE and is on no stable storage is held. Owned by the context.
 type held struct {
-	pages map[int64]*page
+	pages pageTable
 	first *page // the oldest
 	last  *page
 	seq   uint64 // of the newest write
 	stale int    // pages that have to be written again
 	free  []*page
+	spare [][]byte // memory of pages that were dropped, for the next ones: see idle
 }
 
 // bytes is how much memory the data takes.
-func (h *held) bytes() int64 { return int64(len(h.pages)) * pageBytes }
+func (h *held) bytes() int64 { return int64(h.pages.count) * pageBytes }
 
 // pagesOf is how many pages a range touches.
 func pagesOf(off, length int64) int64 {
@@ -60,9 +61,6 @@ func pieces(off int64, p []byte, do func(index int64, at int, piece []byte)) {
 // put holds what was just written, by a server in that run.
 func (h *held) put(buffers *membuf.Cache, off int64, p []byte, verifier uint64) {
 	h.seq++
-	if h.pages == nil {
-		h.pages = map[int64]*page{}
-	}
 	for len(p) > 0 {
 		at := int(off % pageBytes)
 		n := min(pageBytes-at, len(p))
@@ -72,7 +70,7 @@ func (h *held) put(buffers *membuf.Cache, off int64, p []byte, verifier uint64) 
 }
 
 func (h *held) putPiece(buffers *membuf.Cache, index int64, at int, p []byte, verifier uint64) {
-	g := h.pages[index]
+	g := h.pages.at(index)
 	if g == nil {
 		g = h.newPage(buffers, index)
 		g.verifier = verifier
@@ -105,19 +103,46 @@ func (h *held) newPage(buffers *membuf.Cache, index int64) *page {
 	} else {
 		g = &page{}
 	}
-	g.index, g.data = index, buffers.Get(pageBytes)
-	h.pages[index] = g
+	g.index, g.data = index, h.memory(buffers)
+	h.pages.put(g)
 	return g
 }
 
-// pagesKeptMax bounds the pages without data that are kept for the next ones.
-const pagesKeptMax = 1024
+// memory of a page.
+func (h *held) memory(buffers *membuf.Cache) []byte {
+	if last := len(h.spare) - 1; last >= 0 {
+		p := h.spare[last]
+		h.spare = h.spare[:last]
+		return p
+	}
+	return buffers.Get(pageBytes)
+}
+
+const (
+	// pagesKeptMax bounds the pages without data that are kept for the next ones.
+	pagesKeptMax = heldBytesMax / pageBytes
+	// spareMax bounds the memory that is kept: what a COMMIT ahead of need frees at once is needed again at once, and the pool would give it to the
+	// kernel and get it back page by page.
+	spareMax = commitAhead / pageBytes
+)
+
+// idle gives the memory back that is kept for the next writes.
+func (h *held) idle(buffers *membuf.Cache) {
+	for _, p := range h.spare {
+		buffers.Put(p)
+	}
+	h.spare = nil
+}
 
 // drop gives a page up, which was unlinked.
 func (h *held) drop(buffers *membuf.Cache, g *page) {
 	h.setStale(g, false)
-	delete(h.pages, g.index)
-	buffers.Put(g.data)
+	h.pages.drop(g.index)
+	if len(h.spare) < spareMax {
+		h.spare = append(h.spare, g.data)
+	} else {
+		buffers.Put(g.data)
+	}
 	*g = page{}
 	if len(h.free) < pagesKeptMax {
 		h.free = append(h.free, g)
@@ -168,11 +193,11 @@ func (h *held) unlink(g *page) {
 
 // overwrite takes over what has gone to stable storage: where older data is held it must not come back.
 func (h *held) overwrite(buffers *membuf.Cache, off int64, p []byte) {
-	if len(h.pages) == 0 {
+	if h.pages.count == 0 {
 		return
 	}
 	pieces(off, p, func(index int64, at int, piece []byte) {
-		g := h.pages[index]
+		g := h.pages.at(index)
 		switch {
 		case g == nil:
 		case len(piece) == pageBytes:
@@ -185,11 +210,11 @@ func (h *held) overwrite(buffers *membuf.Cache, off int64, p []byte) {
 
 // overlay puts what is held over what was read.
 func (h *held) overlay(p []byte, off int64) {
-	if len(h.pages) == 0 {
+	if h.pages.count == 0 {
 		return
 	}
 	pieces(off, p, func(index int64, at int, piece []byte) {
-		if g := h.pages[index]; g != nil {
+		if g := h.pages.at(index); g != nil {
 			g.each(at, at+len(piece), func(from, to int) { copy(piece[from-at:to-at], g.data[from:to]) })
 		}
 	})
@@ -197,13 +222,13 @@ func (h *held) overlay(p []byte, off int64) {
 
 // covers reports whether all of a range is held.
 func (h *held) covers(off, length int64) bool {
-	if len(h.pages) == 0 {
+	if h.pages.count == 0 {
 		return length == 0
 	}
 	for length > 0 {
 		at := int(off % pageBytes)
 		n := int(min(pageBytes-int64(at), length))
-		if g := h.pages[off/pageBytes]; g == nil || !g.has(at, n) {
+		if g := h.pages.at(off / pageBytes); g == nil || !g.has(at, n) {
 			return false
 		}
 		off, length = off+int64(n), length-int64(n)

@@ -57,14 +57,14 @@ func TestHeldIsTheNewest(t *testing.T) {
 				commit()
 				for _, r := range h.staleRuns(2 * pageBytes) {
 					for index := r.Offset / pageBytes; index < r.End()/pageBytes; index++ {
-						g := h.pages[index]
+						g := h.pages.at(index)
 						g.each(0, pageBytes, func(from, to int) { copy(m.volatile[index*pageBytes+int64(from):], g.data[from:to]) })
 						g.verifier = m.verifier
 						h.setStale(g, false)
 					}
 				}
 				commit()
-				require.Empty(t, h.pages)
+				require.Zero(t, h.pages.count)
 				require.Equal(t, m.seen, m.stable)
 			},
 			"": func(t *rapid.T) {
@@ -85,6 +85,9 @@ func TestHeldIsTheNewest(t *testing.T) {
 			},
 		})
 		h.dropAll(buffers)
+		require.Zero(t, h.pages.count)
+		require.Empty(t, h.pages.leaves)
+		h.idle(buffers)
 		buffers.Drain()
 		require.NoError(t, pool.Close(), "a page was leaked")
 	})

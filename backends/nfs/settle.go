@@ -60,7 +60,7 @@ func (f *File) commit(t *blockcore.Task) error {
 			}
 		}
 		upTo := f.held.seq
-		if len(f.held.pages) == 0 {
+		if f.held.pages.count == 0 {
 			f.durable = upTo
 			return nil
 		}
@@ -119,7 +119,7 @@ func (f *File) replayRun(t *blockcore.Task, g *group, r blockcore.Range, how wir
 	defer t.Buffers().Put(buf)
 	var sent []*page
 	for off := r.Offset; off < r.End(); off += pageBytes {
-		if p := f.held.pages[off/pageBytes]; p != nil && p.stale {
+		if p := f.held.pages.at(off / pageBytes); p != nil && p.stale {
 			sent = append(sent, p)
 			copy(buf[off-r.Offset:], p.data)
 		}
@@ -152,7 +152,7 @@ func (f *File) replayRun(t *blockcore.Task, g *group, r blockcore.Range, how wir
 	}
 	for _, p := range sent {
 		switch {
-		case f.held.pages[p.index] != p: // on stable storage, and dropped
+		case f.held.pages.at(p.index) != p: // on stable storage, and dropped
 		case !g.unstable:
 			f.held.remove(t.Buffers(), p)
 		case !g.mixed:
@@ -180,7 +180,7 @@ func (f *File) makeRoom(t *blockcore.Task, pages int64) error {
 			return blockcore.ErrCancelled
 		}
 		switch {
-		case len(f.held.pages) > 0:
+		case f.held.pages.count > 0:
 			if err := f.settle(t, f.held.seq); err != nil {
 				return fmt.Errorf("make room: %w", err)
 			}
