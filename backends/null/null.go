@@ -115,3 +115,6 @@ func (d *Disk) wait(t *blockcore.Task) {
 		t.Sleep(d.latency)
 	}
 }
+
+// UsedBytes returns that the disk takes up no space. On the loop.
+func (d *Disk) UsedBytes(*blockcore.Task) (usedBytes int64, ok bool) { return 0, true }

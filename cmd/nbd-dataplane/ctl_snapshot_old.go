@@ -67,12 +67,17 @@ func (t *ctl) snapshotList(m *monitor, args []string) error {
 	return nil
 }
 
-// keptRows goes down a chain of images.
+// keptRows goes down a chain of images. A filter has the file of what is below it, and nothing of its own.
 func keptRows(name string, node *nodeAnswer) (rows []keptRow) {
+	first := true
 	for image := &node.Image; image != nil; image = image.Backing {
-		if image != &node.Image {
+		if image.Backing != nil && image.Backing.Filename == image.Filename {
+			continue
+		}
+		if !first {
 			rows = append(rows, keptRow{What: name, Node: node.Name, Kind: "below", File: image.Filename})
 		}
+		first = false
 		for i := range image.Snapshots {
 			s := &image.Snapshots[i]
 			rows = append(rows, keptRow{What: name, Node: node.Name, Kind: "internal", ID: s.ID, Name: s.Name, Taken: s.takenText(),

@@ -42,27 +42,8 @@ type snapshotInfo struct {
 }
 
 type formatSpecific struct {
-	Type string    `json:"type"`
-	Data qcow2Info `json:"data"`
-}
-
-// qcow2Info is what only qcow2 has. Version 2 knows the first two only, besides the width of refcounts.
-type qcow2Info struct {
-	Compat          string       `json:"compat"`
-	CompressionType string       `json:"compression-type"`
-	LazyRefcounts   *bool        `json:"lazy-refcounts,omitempty"`
-	Bitmaps         []bitmapInfo `json:"bitmaps,omitempty"`
-	RefcountBits    uint         `json:"refcount-bits"`
-	DataFile        string       `json:"data-file,omitempty"`
-	DataFileRaw     *bool        `json:"data-file-raw,omitempty"`
-	Corrupt         *bool        `json:"corrupt,omitempty"`
-	ExtendedL2      *bool        `json:"extended-l2,omitempty"`
-}
-
-type bitmapInfo struct {
-	Flags       []string `json:"flags"`
-	Name        string   `json:"name"`
-	Granularity uint64   `json:"granularity"`
+	Type string             `json:"type"`
+	Data format.Description `json:"data"`
 }
 
 func newImageInfo(c console) *cobra.Command {
@@ -158,23 +139,11 @@ func (info *imageInfo) readQcow2(im *offline.Image, path string) error {
 	for _, s := range im.Snapshots() {
 		info.Snapshots = append(info.Snapshots, describeSnapshot(&s))
 	}
-	data := qcow2Info{Compat: "0.10", CompressionType: h.Compression.String(), RefcountBits: h.Geometry().RefcountBits()}
-	if h.Version >= 3 {
-		data.Compat = "1.1"
-		lazy, corrupt, extended := h.Compatible&format.CompatibleLazyRefcounts != 0, h.Has(format.IncompatibleCorrupt), h.Has(format.IncompatibleExtendedL2)
-		data.LazyRefcounts, data.Corrupt, data.ExtendedL2 = &lazy, &corrupt, &extended
-		if raw := h.Autoclear&format.AutoclearRawData != 0; h.Has(format.IncompatibleDataFile) {
-			data.DataFile, data.DataFileRaw = h.DataFile(), &raw
-		}
-	}
 	bitmaps, err := im.Bitmaps()
 	if err != nil {
 		return err
 	}
-	for _, b := range bitmaps {
-		data.Bitmaps = append(data.Bitmaps, describeBitmap(&b))
-	}
-	info.FormatSpecific = &formatSpecific{Type: "qcow2", Data: data}
+	info.FormatSpecific = &formatSpecific{Type: "qcow2", Data: format.Describe(h, bitmaps)}
 	return nil
 }
 
@@ -210,17 +179,6 @@ func describeSnapshot(s *format.Snapshot) snapshotInfo {
 	if s.InstructionCount != format.NoInstructionCount {
 		count := int64(s.InstructionCount)
 		info.ICount = &count
-	}
-	return info
-}
-
-func describeBitmap(b *format.Bitmap) bitmapInfo {
-	info := bitmapInfo{Name: b.Name, Granularity: 1 << b.GranularityBits, Flags: []string{}}
-	if b.Flags&format.BitmapInUse != 0 {
-		info.Flags = append(info.Flags, "in-use")
-	}
-	if b.Flags&format.BitmapAuto != 0 {
-		info.Flags = append(info.Flags, "auto")
 	}
 	return info
 }

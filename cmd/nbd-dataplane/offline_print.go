@@ -5,6 +5,8 @@ import (
 	"io"
 	"math"
 	"time"
+
+	"nbd-dataplane/backends/qcow2/format"
 )
 
 // write prints what is said of an image for people, as qemu-img does.
@@ -34,11 +36,12 @@ func (info *imageInfo) write(w io.Writer) {
 		writeSnapshots(w, info.Snapshots)
 	}
 	if info.FormatSpecific != nil {
-		info.FormatSpecific.Data.write(w)
+		writeDescription(w, &info.FormatSpecific.Data)
 	}
 }
 
-func (q *qcow2Info) write(w io.Writer) {
+// writeDescription prints what only qcow2 has.
+func writeDescription(w io.Writer, q *format.Description) {
 	fmt.Fprintf(w, "Format specific information:\n    compat: %s\n    compression type: %s\n", q.Compat, q.CompressionType)
 	line := func(name string, value *bool) {
 		if value != nil {

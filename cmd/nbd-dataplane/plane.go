@@ -53,7 +53,11 @@ func wordsOfQEMU(err error) error {
 	if _, done := errors.AsType[*worded](err); done { // of a node below
 		return &worded{qmp: qmp.ErrorOf(err), cause: err}
 	}
-	return &worded{qmp: &qmp.Error{Class: qmp.ErrorOf(err).Class, Desc: qemuText(err)}, cause: err}
+	text := qemuText(err)
+	if usage, is := errors.AsType[*usageError](err); is && usage.hint != "" {
+		text = usage.qemu // programs have no use for a hint
+	}
+	return &worded{qmp: &qmp.Error{Class: qmp.ErrorOf(err).Class, Desc: text}, cause: err}
 }
 
 // worded is an error in QEMU's words, with what it was before.

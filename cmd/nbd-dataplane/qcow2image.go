@@ -91,6 +91,9 @@ func (img *image) openNode(p *control.Plane, name string, loop *blockcore.AioCon
 // imageError is an error about an image, at our own door with the remedy that there is.
 func imageError(err error) error {
 	text := qmp.ErrorOf(err).Desc
+	if usage, is := errors.AsType[*usageError](err); is && usage.hint != "" {
+		return wrong(text+". "+usage.hint, text+"\n"+usage.hint)
+	}
 	known, ok := errors.AsType[*format.Error](err)
 	if !ok || known.Hint == "" {
 		return errors.New(text)

@@ -12,6 +12,8 @@ import (
 type usageError struct {
 	own  string
 	qemu string // empty = as own
+	// hint is what qemu is followed by where people read it, on a line of its own; empty = nothing.
+	hint string
 	// see makes our door point at the help, for mistakes that show that somebody looks for an option.
 	see bool
 	// plain is set where qemu begins with the program's name.
@@ -49,6 +51,9 @@ func qemuLine(err error) string {
 // qemuText is err in QEMU's words, as far as there are such; a hint follows on a line of its own.
 func qemuText(err error) string {
 	var usage *usageError
+	if errors.As(err, &usage) && usage.hint != "" {
+		return usage.qemu + "\n" + usage.hint
+	}
 	if errors.As(err, &usage) && usage.qemu != "" {
 		return usage.qemu
 	}

@@ -107,22 +107,6 @@ func (a *bitmapAddition) change(p *Plane, tx *blockcore.Tx, _ *blockcore.Drained
 	return err
 }
 
-// clustered is a driver whose image is made of clusters.
-type clustered interface{ ClusterBytes() int64 }
-
-// Granularities that are taken when nobody says: QEMU's.
-const granularityBitsLow, granularityBitsHigh = 12, 16
-
-// defaultGranularityBits is that of the clusters of an image, within bounds.
-func defaultGranularityBits(n *blockcore.Node) uint {
-	for ; n != nil; n = childOf(n, blockcore.RoleFile) {
-		if c, ok := n.Driver().(clustered); ok {
-			return min(max(uint(bits.TrailingZeros64(uint64(c.ClusterBytes()))), granularityBitsLow), granularityBitsHigh)
-		}
-	}
-	return granularityBitsHigh
-}
-
 // findBitmap finds a bitmap of a node.
 func (p *Plane) findBitmap(node, name string) (*blockcore.Node, *blockcore.Bitmap, error) {
 	n := p.graph.Node(node)

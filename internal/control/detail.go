@@ -36,7 +36,18 @@ func detailed(table []qmp.Command) []qmp.Command {
 	return table
 }
 
+// locked is an error about a lock that somebody else has, with a hint for people.
+type locked interface {
+	error
+	Message() string
+	Hint() string
+}
+
 func withDetail(err error) error {
+	var lock locked
+	if errors.As(err, &lock) {
+		return qmp.Errorf("%s", lock.Message())
+	}
 	if drain, ok := errors.AsType[*blockcore.DrainError](err); ok {
 		d := detail{Reason: "drain-timeout", AfterMS: drain.After.Milliseconds()}
 		d.Culprits = describeCulprits(drain.Culprits)

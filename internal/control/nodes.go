@@ -69,6 +69,9 @@ func (p *Plane) blockdevDel(ctx context.Context, _ *qmp.Call, a *nodeNameArgs) (
 	if owner := rootOf(n); owner != nil {
 		return nil, qmp.Errorf("Node %s is in use", a.NodeName)
 	}
+	if err := busy(n); err != nil {
+		return nil, err
+	}
 	if !p.owns(n) {
 		return nil, qmp.Errorf("Node %s is not owned by the monitor", a.NodeName)
 	}

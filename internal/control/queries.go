@@ -31,6 +31,9 @@ type imageInfo struct {
 	VirtualSize int64      `json:"virtual-size"`
 	DirtyFlag   bool       `json:"dirty-flag"`
 	Backing     *imageInfo `json:"backing-image,omitempty"`
+	ActualSize  *int64     `json:"actual-size,omitempty"` // nil = nobody knows
+	ClusterSize int64      `json:"cluster-size,omitempty"`
+	Specific    *specific  `json:"format-specific,omitempty"`
 	// Snapshots are those that the image keeps; none if its loop is going.
 	Snapshots []snapshotInfo `json:"snapshots,omitempty"`
 }
@@ -178,7 +181,12 @@ func (p *Plane) image(n *blockcore.Node, flat bool) imageInfo {
 	for i := range all {
 		info.Snapshots = append(info.Snapshots, describeSnapshot(&all[i]))
 	}
-	if below := childOf(n, blockcore.RoleBacking); below != nil && !flat {
+	info.describe(n)
+	below := childOf(n, blockcore.RoleBacking)
+	if below == nil && n.Features().Filter && len(n.Children()) == 1 {
+		below = n.Children()[0].Node()
+	}
+	if below != nil && !flat {
 		backing := p.image(below, false)
 		info.Backing = &backing
 	}

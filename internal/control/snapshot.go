@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/qmp"
@@ -27,6 +28,9 @@ func (s *snapshotAction) drained(_ context.Context, p *Plane) (_ []*blockcore.No
 	if s.node, err = p.either(s.args.Node); err != nil {
 		return nil, err
 	}
+	if err = busy(s.node); err != nil {
+		return nil, err
+	}
 	if s.above, err = p.either(s.args.Overlay); err != nil {
 		return nil, err
 	}
@@ -34,6 +38,9 @@ func (s *snapshotAction) drained(_ context.Context, p *Plane) (_ []*blockcore.No
 }
 
 func (s *snapshotAction) change(p *Plane, tx *blockcore.Tx, d *blockcore.Drained) error {
+	if err := busy(s.node); err != nil {
+		return err
+	}
 	switch {
 	case len(s.above.Parents()) > 0:
 		return qmp.Errorf("The overlay is already in use")
@@ -63,6 +70,17 @@ func (s *snapshotAction) settle(ctx context.Context, p *Plane) {
 		return // the one writes when it is read
 	}
 	_ = p.setAccess(ctx, s.node, true)
+}
+
+// busy refuses to do with the image below another one what QEMU does not: an overlay in between would be one of the other image too. Of several the one is
+// named that came last.
+func busy(n *blockcore.Node) error {
+	for _, e := range slices.Backward(n.Parents()) {
+		if above, _ := e.User(); above != nil && e.Role() == blockcore.RoleBacking {
+			return qmp.Errorf("Node '%s' is busy: node is used as backing hd of '%s'", n.Name(), above.Name())
+		}
+	}
+	return nil
 }
 
 func hasRole(n *blockcore.Node, role blockcore.Role) bool {

@@ -46,6 +46,9 @@ func (s *snapshotSyncAction) drained(ctx context.Context, p *Plane) (_ []*blockc
 	if s.node, err = a.find(p); err != nil {
 		return nil, err
 	}
+	if err := busy(s.node); err != nil {
+		return nil, err
+	}
 	if a.Format == "" {
 		a.Format = "qcow2"
 	}

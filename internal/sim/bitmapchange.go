@@ -58,7 +58,7 @@ func (c *controller) changeBitmap(l *layer, b *bitmap) {
 			}
 			return err
 		})
-	case n < 8:
+	case n < 7:
 		enabled := c.rng.IntN(3) > 0
 		c.onBitmap("enable", b, func(tx *blockcore.Tx, is *blockcore.Bitmap) error {
 			before := b.enabled
@@ -232,7 +232,26 @@ func (c *controller) reopen() {
 			c.mayFail("reopen "+l.name, err)
 		}
 		c.checkBitmaps(l)
+		if c.rng.IntN(2) == 0 {
+			c.changeStored(d)
+		}
 	})
+}
+
+// changeStored changes a bitmap that has just been stored, and looks at what a power cut would leave of that. A section covers the image.
+func (c *controller) changeStored(d *image) {
+	w := c.w
+	b, ok := pick(c.rng, d.bitmaps)
+	v := d.volume
+	if !ok || v == nil || w.locked[v] || !w.here(&d.layer) {
+		return
+	}
+	w.locked[v] = true
+	defer delete(w.locked, v)
+	c.changeBitmap(&d.layer, b)
+	if w.here(&d.layer) {
+		c.cutPower(d)
+	}
 }
 
 // keptBitmaps is what the model says now of the bitmaps of an image.
