@@ -51,6 +51,9 @@ func (i *Image) Resize(t *blockcore.Task, sizeBytes int64) error {
 		i.l2.piecesMax = plan.l2Pieces
 	}
 	if sizeBytes < old {
+		if err := i.dropBlocks(t); err != nil {
+			i.warn("qcow2: refcount blocks that count nothing stay: " + err.Error())
+		}
 		i.shrinkFile(t)
 		i.cutData(t, sizeBytes)
 	}

@@ -41,6 +41,31 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// Goal: parts without a "=" are switches, on or off, but for names that begin with "no" themselves. Method: a table of strings, their keys and their switches.
+func TestParseSwitches(t *testing.T) {
+	known := func(key string) bool { return key == "nocow" }
+	for _, row := range []struct {
+		in       string
+		want     map[string]string
+		switches []keyval.Switch
+	}{
+		{"", map[string]string{}, nil},
+		{"a=b", map[string]string{"a": "b"}, nil},
+		{"a", map[string]string{"a": "on"}, []keyval.Switch{{Part: "a", Key: "a", Value: "on"}}},
+		{"b=1,noa", map[string]string{"b": "1", "a": "off"}, []keyval.Switch{{Part: "noa", Key: "a", Value: "off"}}},
+		{"nocow", map[string]string{"nocow": "on"}, []keyval.Switch{{Part: "nocow", Key: "nocow", Value: "on"}}},
+	} {
+		s, switches, err := keyval.ParseSwitches(row.in, known)
+		require.NoError(t, err, row.in)
+		require.Equal(t, row.switches, switches, row.in)
+		require.Equal(t, row.want, taken(s), row.in)
+	}
+	for _, in := range []string{"=x", "no", "a.", "a b"} {
+		_, _, err := keyval.ParseSwitches(in, known)
+		require.ErrorIs(t, err, keyval.ErrSyntax, in)
+	}
+}
+
 // Goal: a string that is no list of parameters is refused. Method: a table of such strings.
 func TestParseRefuses(t *testing.T) {
 	for _, in := range []string{"a", "a=b,c", "=b", "a..b=c", ".a=b", "a.=b", "a b=c"} {

@@ -143,6 +143,9 @@ func (im *Image) shrink(o ResizeOptions) error {
 			return err
 		}
 	}
+	if err := im.dropBlocks(); err != nil {
+		return err
+	}
 	return im.cutFile()
 }
 

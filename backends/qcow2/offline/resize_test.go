@@ -97,3 +97,30 @@ func TestSetBacking(t *testing.T) {
 		qcowtest.MustEqual(t, path, "qcow2", filepath.Join(dir, step.equals), "raw")
 	}
 }
+
+// Goal: a disk that has become much shorter has no refcount blocks left that count nothing, and a file as short as qemu-img leaves it; and it can become long again.
+// Method: disks that QEMU has filled are shrunk, grown and filled again, by us and by QEMU in turn.
+func TestShrinkDropsRefcountBlocks(t *testing.T) {
+	for _, options := range []string{"cluster_size=512,refcount_bits=64", "cluster_size=512", "cluster_size=4k"} {
+		dir := t.TempDir()
+		path, theirs := filepath.Join(dir, "image"), filepath.Join(dir, "theirs")
+		qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "40M")
+		for range 2 {
+			qcowtest.Must(t, dir, "qemu-io", "-c", "write -P 7 0 40M", path)
+			qcowtest.Must(t, dir, "cp", path, theirs)
+			change(t, path, func(i *Image) error { return i.Resize(ResizeOptions{SizeBytes: 1 << 20}) })
+			qcowtest.MustBeClean(t, path, false)
+			qcowtest.Must(t, dir, "qemu-img", "resize", "-q", "--shrink", theirs, "1M")
+			qcowtest.MustEqual(t, path, "qcow2", theirs, "qcow2")
+			ours, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stock, err := os.Stat(theirs); err != nil || ours.Size() > stock.Size() {
+				t.Errorf("%s: our file has %d bytes, qemu-img's %v (%v)", options, ours.Size(), stock, err)
+			}
+			change(t, path, func(i *Image) error { return i.Resize(ResizeOptions{SizeBytes: 40 << 20}) })
+			qcowtest.MustBeClean(t, path, false)
+		}
+	}
+}
