@@ -38,10 +38,16 @@ func (i *Image) storeBitmaps(t *blockcore.Task) error {
 // toStore reports whether the disk has not got the bitmaps as they are.
 func (i *Image) toStore() bool {
 	b := &i.bitmaps
-	return b.list != nil && (b.inUse || b.mayBeInUse || slices.ContainsFunc(b.list.All(), func(m *blockcore.Bitmap) bool {
+	return b.list != nil && (b.inUse || b.mayBeInUse || i.lacksBitmap())
+}
+
+// lacksBitmap reports whether there is a bitmap to be kept that is not on disk.
+func (i *Image) lacksBitmap() bool {
+	b := &i.bitmaps
+	return slices.ContainsFunc(b.list.All(), func(m *blockcore.Bitmap) bool {
 		info := m.Info()
 		return info.Persistent && !info.Inconsistent && b.entry(info.Name) < 0
-	}))
+	})
 }
 
 // entry finds a bitmap in the directory; negative = it is not there.

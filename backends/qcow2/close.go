@@ -1,11 +1,18 @@
 package qcow2
 
-import "nbd-dataplane/blockcore"
+import (
+	"fmt"
+
+	"nbd-dataplane/blockcore"
+)
 
 // Close writes what is not on disk yet, and gives everything back. An image that has not come into the graph, or not stayed there, has lost its file, and has
 // written nothing.
 func (i *Image) Close(t *blockcore.Task) error {
 	i.cleaner.stop()
+	if i.readOnly && i.node != nil && i.lacksBitmap() {
+		i.warn(fmt.Sprintf("Lost persistent bitmaps during inactivation of node '%s': No write access", i.node.Name()))
+	}
 	var err error
 	if i.file.Load() != nil {
 		if err = i.conclude(t); err == nil {

@@ -125,6 +125,26 @@ func TestAccessAsQEMU(t *testing.T) {
 	require.Equal(t, want, look(asProgram(t, qsdName)))
 }
 
+// Goal: a bitmap that is to be kept of an image without the right to write is given up with a warning, as by qemu-storage-daemon; if the image is writable in the
+// end it is kept. Method: both daemons; what they print.
+func TestBitmapsThatCannotBeKept(t *testing.T) {
+	look := func(program string) outcome {
+		s := steer(t, program)
+		require.Zero(t, run(t, s.dir, "/bin/sh", "-c", "for i in a b; do qemu-img create -q -f qcow2 $i.qcow2 1M; done").Status)
+		for _, name := range []string{"a", "b"} {
+			s.ok(`blockdev-add {"driver":"qcow2","node-name":"`+name+`","read-only":true,"file":{"driver":"file","filename":"DIR/`+name+`.qcow2"}}`,
+				`block-dirty-bitmap-add {"node":"`+name+`","name":"x","persistent":true}`, `block-dirty-bitmap-add {"node":"`+name+`","name":"y"}`)
+		}
+		s.ok(`blockdev-reopen {"options":[{"driver":"qcow2","node-name":"b","file":{"driver":"file","filename":"DIR/b.qcow2"}}]}`,
+			`blockdev-del {"node-name":"a"}`, `blockdev-del {"node-name":"b"}`)
+		require.Contains(t, run(t, s.dir, "qemu-img", "info", "b.qcow2").Stdout, "name: x")
+		return s.end(syscall.SIGTERM)
+	}
+	want := look(stockQSD)
+	require.Contains(t, want.Stderr, "Lost persistent bitmaps")
+	require.Equal(t, want, look(asProgram(t, qsdName)))
+}
+
 // Goal: an image that was not closed is repaired when its node is reopened for writing, and not written to otherwise: nothing of it is lost, which QEMU, that
 // writes to it as it is, does not achieve. One that cannot be repaired stays read-only. Method: images of which the writer was killed, one with an entry of
 // its L2 table spoiled besides; a client writes, qemu-io and qemu-img look at what is left.

@@ -35,7 +35,7 @@ type bitmap struct {
 func (l *layer) exact() bool {
 	switch d := l.self.(type) {
 	case *disk:
-		return d.limits.Align == 1
+		return d.limits.Align == 1 && d.limits.TransferMax == 0
 	case *image:
 		return true
 	}

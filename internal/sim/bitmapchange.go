@@ -212,13 +212,12 @@ func (c *controller) reopen() {
 		if !w.here(l) {
 			return
 		}
-		o := someOptions(c.rng)
-		o.ReadOnly = !l.node.Writable()
-		toggles := l.volume == nil && c.rng.IntN(2) == 0 // nobody writes
+		o, toggles := someOptions(c.rng), c.rng.IntN(2) == 0
 		err := c.update("reopen "+l.name, func(tx *blockcore.Tx) error {
 			c.attend()
 			var err error
-			if toggles {
+			o.ReadOnly = !l.node.Writable()
+			if toggles && l.volume == nil { // nobody writes
 				err = tx.SetAccess(s.d, l.node, l.node.Writable())
 			} else {
 				err = tx.Reopen(s.d, l.node, o)

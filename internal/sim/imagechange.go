@@ -79,6 +79,7 @@ func (c *controller) putOver(s *section, l *layer, p *opening) bool {
 			return err
 		}
 		l.volume, p.image.volume = nil, v
+		tx.Undo(func() { l.volume, p.image.volume = v, nil }, nil)
 		return nil
 	})
 	if err != nil {
