@@ -187,9 +187,13 @@ func (f *File) Close(t *blockcore.Task) error {
 	for _, c := range f.conns {
 		c.shut()
 	}
+	patience := unlockMax
+	if !f.Health().OK || f.unwanted(t) {
+		patience = unlockSoon
+	}
 	return t.Block(func() error {
 		f.dialing.Wait()
-		f.nlm.release()
+		f.nlm.release(patience)
 		return nil
 	})
 }

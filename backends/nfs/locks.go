@@ -18,8 +18,9 @@ const (
 	confirmAgain = 2 * time.Second
 	// confirmMax bounds one such look.
 	confirmMax = 10 * time.Second
-	// unlockMax is how long the end of a file may wait for a lock manager.
-	unlockMax = 2 * time.Second
+	// unlockMax is how long the end of a file may wait for a lock manager, unlockSoon the same where the server does not answer or nobody wants to wait.
+	unlockMax  = 2 * time.Second
+	unlockSoon = 200 * time.Millisecond
 	// lossTries and lossEach: who opens a file takes his locks first and then sees that he may not, so for a moment he is in the way of those that may.
 	lossTries = 5
 	lossEach  = 300 * time.Millisecond
@@ -235,14 +236,14 @@ func (l *fileLocks) watch(onLoss func()) {
 	go l.watchLoop()
 }
 
-// release gives the locks back, if the lock manager answers. It waits for our goroutine. There may be none.
-func (l *fileLocks) release() {
+// release gives the locks back, if the lock manager answers in that time. It waits for our goroutine. There may be none.
+func (l *fileLocks) release(patience time.Duration) {
 	if l == nil {
 		return
 	}
 	l.cancel()
 	l.work.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), unlockMax)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	k, err := l.begin(ctx)
 	if err != nil {

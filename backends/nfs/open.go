@@ -115,7 +115,7 @@ func (w *walker) open() (*File, error) {
 	fd, err := w.nfs.take()
 	w.nfs = nil
 	if err != nil {
-		nlm.release()
+		nlm.release(unlockMax)
 		return nil, err
 	}
 	f := newFile(w.o, w.dialer, found, sizes, fd)
@@ -131,7 +131,7 @@ func (w *walker) lock(found *wire.Found) (*fileLocks, error) {
 	}
 	found.Known = false
 	if err := w.inspect(found); err != nil {
-		nlm.release()
+		nlm.release(unlockMax)
 		return nil, err
 	}
 	return nlm, nil
