@@ -55,9 +55,14 @@ model: deps ## check the model of the drain protocol (docs/model) within larger 
 simulate: ## run SIM_SEEDS (100000) seeds of the simulation of the block layer from SIM_FIRST (1) on
 	$(GO) test -count=1 -timeout=0 -v -run TestSeeds ./internal/sim -sim.seeds=$(SIM_SEEDS) -sim.first=$(SIM_FIRST)
 
+.PHONY: simulate-nfs
+simulate-nfs: ## run SIM_SEEDS (100000) seeds of the simulation of the NFS driver from SIM_FIRST (1) on
+	$(GO) test -count=1 -timeout=0 -v -run 'TestSimulation$$' ./backends/nfs -nfs.seeds=$(SIM_SEEDS) -nfs.first=$(SIM_FIRST)
+
 .PHONY: mutants
-mutants: ## break the block layer on purpose, and see that the simulation finds each mistake
+mutants: ## break the block layer and the NFS driver on purpose, and see that the simulations find each mistake
 	$(GO) test $(TEST_FLAGS) -v -run TestMutantsAreFound ./internal/sim -sim.mutants
+	$(GO) test $(TEST_FLAGS) -timeout=1h -v -run TestSimulationFindsMutants ./backends/nfs -nfs.mutants
 
 .PHONY: e2e
 e2e: deps build ## boot virtual machines (TCG) on a disk served by us: nbd-client and QEMU's nbd: drive

@@ -129,7 +129,8 @@ func (n *Node) users() ([]*Root, []*Node) {
 	return roots, nodes
 }
 
-// isDeserted reports whether there are requests above n, and nobody wants one. graph.mu is held. On the loop.
+// isDeserted reports whether there are requests above n, and nobody wants one. Those that a section holds back have come to no driver: what is under way
+// then is the control plane's. graph.mu is held. On the loop.
 func (n *Node) isDeserted(on *AioContext, roots []*Root, nodes []*Node) bool {
 	for _, above := range nodes {
 		for k := above.errands.first; k != nil; k = k.next {
@@ -147,10 +148,13 @@ func (n *Node) isDeserted(on *AioContext, roots []*Root, nodes []*Node) bool {
 			return false
 		}
 		for k := r.tickets.first; k != nil; k = k.next {
-			if !k.unwanted && !k.held {
+			if k.held {
+				continue
+			}
+			if !k.unwanted {
 				return false
 			}
-			some = some || k.unwanted
+			some = true
 		}
 	}
 	return some

@@ -44,6 +44,7 @@ type call struct {
 	size     int64         // of SETATTR
 	deadline time.Duration // 0 = none
 	since    time.Duration
+	asked    time.Duration // when it was last made, or its connection lost
 
 	tried bool             // the server may have got it over a connection that was lost
 	rest  time.Duration    // how long it rested last
@@ -59,6 +60,7 @@ type group struct {
 
 	short      int64           // where the file ended before a READ did; -1 = nowhere
 	unstable   bool            // something was written that is not on stable storage yet
+	repeated   bool            // a call was made again, and may have been answered before
 	written    bool            // verifier is one
 	mixed      bool            // WRITEs were answered with different verifiers
 	verifier   uint64          // of WRITE and COMMIT
@@ -170,6 +172,7 @@ func (f *File) start(t *blockcore.Task, c *call) {
 		return
 	}
 	c.since, c.rest, c.deadline, c.tried = t.Now(), 0, 0, false
+	c.asked = c.since
 	if d := f.patience(); d > 0 {
 		c.deadline = c.since + d
 	}
@@ -183,13 +186,17 @@ func (f *File) start(t *blockcore.Task, c *call) {
 // patience is how long a call may take; 0 = for ever. A node that is closed does not wait for a server that may never come back.
 func (f *File) patience() time.Duration {
 	timeout := f.Timeout()
-	switch {
-	case f.node == nil || !f.node.Closing():
+	if f.node == nil || !f.node.Closing() {
 		return timeout
-	case timeout > 0:
-		return min(timeout, closeMax)
 	}
-	return closeMax
+	if f.closeBy == 0 {
+		f.closeBy = f.ctx.Now() + closeMax
+	}
+	left := max(f.closeBy-f.ctx.Now(), watchLeast)
+	if timeout > 0 {
+		return min(timeout, left)
+	}
+	return left
 }
 
 // encode writes the call down, with a new transaction id: for a server that remembers ids it is another call.
@@ -294,7 +301,7 @@ func (f *File) finish(c *call, err error) {
 // again sends a call once more, as another one.
 func (f *File) again(c *call) {
 	f.encode(c)
-	c.state = callQueued
+	c.state, c.asked = callQueued, f.ctx.Now()
 	c.conn.enqueue(c)
 }
 

@@ -39,6 +39,7 @@ type dialer struct {
 	nfsPort, mountPort int
 	synCount           int
 	cred               []byte
+	simulated          func() func(context.Context) (fd int, err error) // the way to a server that is simulated; nil = it is a real one
 
 	// Safe from anywhere.
 	lastPort atomic.Int32 // of the NFS program, when it was last reached; 0 = never

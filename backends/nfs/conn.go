@@ -40,6 +40,7 @@ type conn struct {
 	backoff     time.Duration      // before the attempt after the next one
 	proven      bool               // a reply has come over this socket
 	heard       time.Duration      // when something last came over it
+	mute        time.Duration      // since when it has been silent, if a call was given up that it has not answered; 0 = none was
 	silence     time.Duration      // how long it may be silent before it is given up
 	outstanding int                // calls that it has
 
@@ -214,7 +215,8 @@ func (c *conn) lose(why error) {
 	}
 	for _, k := range c.f.calls.all {
 		if k.conn == c && k.state == callSent {
-			k.state, k.tried = callQueued, true
+			k.state, k.tried, k.asked = callQueued, true, c.f.ctx.Now()
+			k.group.repeated = true
 			c.f.counters.repeats.Add(1)
 		}
 	}
@@ -246,7 +248,7 @@ func (c *conn) shut() {
 
 // connected takes a socket, and sends over it what waits, in the order in which it was made.
 func (c *conn) connected(fd int) {
-	c.fd, c.proven, c.heard = fd, false, c.f.ctx.Now()
+	c.fd, c.proven, c.heard, c.mute = fd, false, c.f.ctx.Now(), 0
 	c.watcher = c.f.ctx.Watch(fd, c)
 	for _, k := range c.f.calls.all {
 		if k.conn == c && k.state == callQueued {

@@ -15,6 +15,7 @@ type attempt struct {
 	conn   *conn
 	ctx    *blockcore.AioContext
 	cancel context.CancelFunc
+	reach  func(context.Context) (fd int, err error)
 
 	// Owned by the context.
 	abandoned bool // nobody wants the socket any more; conn may be on another loop
@@ -26,7 +27,7 @@ func (c *conn) dialSoon() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openMax)
-	c.attempt = &attempt{conn: c, ctx: c.f.ctx, cancel: cancel}
+	c.attempt = &attempt{conn: c, ctx: c.f.ctx, cancel: cancel, reach: c.f.dialer.way()}
 	c.f.dialing.Add(1)
 	go c.attempt.dialLoop(ctx, c.f)
 }
@@ -35,13 +36,21 @@ func (c *conn) dialSoon() {
 func (a *attempt) dialLoop(ctx context.Context, f *File) {
 	defer f.dialing.Done()
 	defer a.cancel()
-	fd, err := f.dialer.socket(ctx)
+	fd, err := a.reach(ctx)
 	if err == nil {
 		fd, err = f.confirmed(ctx, fd)
 	}
 	if !a.ctx.Post(func() { a.done(fd, err) }) && fd >= 0 {
 		unix.Close(fd)
 	}
+}
+
+// way is how an attempt reaches the server.
+func (d *dialer) way() func(context.Context) (fd int, err error) {
+	if d.simulated != nil {
+		return d.simulated()
+	}
+	return d.socket
 }
 
 // socket makes a connection to the NFS program that no goroutine waits for.

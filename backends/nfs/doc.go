@@ -21,6 +21,9 @@
 // succeeds: the error stays as long as its cause, and no FLUSH after it says more than is true. Unlike with a file of the
 // kernel's nothing is lost by it. What is held is bounded: when there is no room, writes wait for a COMMIT, and fail with its error.
 //
+// A COMMIT whose answer nobody has heard counts as one that failed: that may have been the answer, and a server gives it once. Nor does a page that is written over
+// lose what it owes: where a restart has taken what was there before, a FLUSH waits until what has come in its place is on stable storage.
+//
 // Writes to one place are never under way at once. Otherwise the server might end up with one of them and the held copy with another.
 //
 // # Outages

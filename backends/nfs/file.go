@@ -34,10 +34,12 @@ type File struct {
 	guard    func(block0 []byte) error
 	align    int64
 	nlm      *fileLocks // nil = none
+	heldMax  int64      // bytes that may be held
 
 	// Owned by the context.
 	ctx         *blockcore.AioContext // nil = on none at the moment
 	node        *blockcore.Node       // nil = in no graph
+	closeBy     time.Duration         // when the last flush has to have ended; 0 = the node is not being closed
 	conns       []*conn
 	outstanding int   // calls that they have
 	lastConn    *conn // that a call was given to; nil = none was
@@ -47,16 +49,17 @@ type File struct {
 	sick        bool
 	refusing    bool  // the locks are lost
 	eof         int64 // the file's length; Size is rounded up
+	firm        int64 // what of it no restart of the server takes back; between the two are writes that are held, and zeroes
 	locks       blockcore.RangeLocks
 	held        held
 	durable     uint64              // all that was held up to here is on stable storage
 	committing  bool                // a COMMIT, or what goes before it, is under way
+	doubted     uint64              // calls made up to this one may have brought data that a COMMIT that failed has dropped
 	unsettled   bool                // the last one failed
 	ahead       bool                // one is being made before anybody has asked
 	settlers    blockcore.WaitQueue // wait for the end of a COMMIT
 	reserved    int64               // bytes that will be held when the WRITEs in flight are answered
 	roomers     blockcore.WaitQueue // wait for some of them
-	replays     uint64              // times that lost data was written again
 	extending   bool
 	extenders   blockcore.WaitQueue
 	limbos      int   // groups in limbo
@@ -92,11 +95,12 @@ func newFile(o *Options, d *dialer, found wire.Found, sizes wire.Sizes, fd int) 
 		url: o.URL(), dialer: d, handle: found.Handle, readMax: int(sizes.ReadMax), writeMax: int(sizes.WriteMax),
 		fileMax: int64(min(sizes.FileMax, 1<<63-1)), readOnly: o.ReadOnly, onHealth: o.OnHealth,
 		noFlush: o.NoFlush, spread: o.Connections > 1, through: o.Writethrough, guard: o.Guard, align: 1,
-		eof: int64(found.Attributes.SizeBytes), used: int64(min(found.Attributes.UsedBytes, 1<<63-1)),
+		eof: int64(found.Attributes.SizeBytes), used: int64(min(found.Attributes.UsedBytes, 1<<63-1)), heldMax: heldBytesMax,
 	}
 	if f.guard != nil {
 		f.align = sectorBytes
 	}
+	f.firm = f.eof
 	f.size.Store(roundUp(f.eof))
 	f.timeout.Store(int64(o.Timeout))
 	f.health.Store(&Health{URL: f.url, OK: true, Since: time.Now()})

@@ -18,8 +18,8 @@ const (
 	watchEach = time.Second
 	// watchLeast is the most often.
 	watchLeast = 10 * time.Millisecond
-	// closeMax is how long each call may take while the node is closed.
-	closeMax = 10 * time.Second
+	// closeMax is how long the last flush of a node that is closed may take in all: less than what its graph waits.
+	closeMax = 20 * time.Second
 )
 
 // Health is how a server is doing.
@@ -176,8 +176,11 @@ func (f *File) look() {
 	}
 }
 
-// expire ends a call whose time is over.
+// expire ends a call whose time is over. Its connection remembers how long it has been silent, which is longer than any call may wait.
 func (f *File) expire(k *call) {
+	if c := k.conn; c.mute == 0 {
+		c.mute = max(k.since, c.heard)
+	}
 	f.trouble(errSilent)
 	k.conn.forget(k)
 	f.finish(k, errSilent)
@@ -189,9 +192,18 @@ func (c *conn) listen(now time.Duration) {
 		return
 	}
 	oldest := now
+	if c.mute != 0 {
+		oldest = c.mute
+	}
 	for _, k := range c.f.calls.all {
-		if k.conn == c && (k.state == callSent || k.state == callQueued) {
-			oldest = min(oldest, max(k.since, c.heard))
+		if k.conn != c || k.state != callSent && k.state != callQueued {
+			continue
+		}
+		oldest = min(oldest, max(k.since, c.heard))
+		if now-k.asked >= silenceMost {
+			// Others are answered, but it is forgotten, or so are all that the connection has.
+			c.lose(fmt.Errorf("%v was not answered for %v", k.proc, silenceMost))
+			return
 		}
 	}
 	silent := now - oldest

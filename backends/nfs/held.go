@@ -19,6 +19,7 @@ type page struct {
 	verifier uint64                  // of the run of the server that has them all
 	stale    bool                    // there is none: they have to be written again
 	seq      uint64                  // of the last write
+	begun    uint64                  // of the first that a FLUSH may still be owed, even if it was written over since
 	next     *page                   // in the order of seq
 	prev     *page
 }
@@ -33,6 +34,9 @@ type held struct {
 	last  *page
 	seq   uint64 // of the newest write
 	stale int    // pages that have to be written again
+	// gone counts pages that were given up, or are the server's again, after it may have shown the file without them: a READ that was under way may
+	// have seen that.
+	gone  uint64
 	free  []*page
 	spare [][]byte // memory of pages that were dropped, for the next ones: see idle
 }
@@ -73,7 +77,7 @@ func (h *held) putPiece(buffers *membuf.Cache, index int64, at int, p []byte, ve
 	g := h.pages.at(index)
 	if g == nil {
 		g = h.newPage(buffers, index)
-		g.verifier = verifier
+		g.verifier, g.begun = verifier, h.seq
 		if len(p) < pageBytes {
 			g.mask = new([pageBytes / 64]uint64)
 		}
@@ -83,8 +87,9 @@ func (h *held) putPiece(buffers *membuf.Cache, index int64, at int, p []byte, ve
 	copy(g.data[at:], p)
 	switch {
 	case len(p) == pageBytes:
+		// What was there before may be lost, and a FLUSH wait for it: it is owed this instead.
+		h.setStale(g, g.stale || g.verifier != verifier)
 		g.mask, g.verifier = nil, verifier
-		h.setStale(g, false)
 	case g.verifier != verifier:
 		h.setStale(g, true) // no run of the server has all of it
 		g.cover(at, len(p))
@@ -123,7 +128,7 @@ const (
 	pagesKeptMax = heldBytesMax / pageBytes
 	// spareMax bounds the memory that is kept: what a COMMIT ahead of need frees at once is needed again at once, and the pool would give it to the
 	// kernel and get it back page by page.
-	spareMax = commitAhead / pageBytes
+	spareMax = heldBytesMax / aheadPart / pageBytes
 )
 
 // idle gives the memory back that is kept for the next writes.
@@ -192,7 +197,7 @@ func (h *held) unlink(g *page) {
 }
 
 // overwrite takes over what has gone to stable storage: where older data is held it must not come back.
-func (h *held) overwrite(buffers *membuf.Cache, off int64, p []byte) {
+func (h *held) overwrite(buffers *membuf.Cache, off int64, p []byte, verifier uint64) {
 	if h.pages.count == 0 {
 		return
 	}
@@ -201,6 +206,9 @@ func (h *held) overwrite(buffers *membuf.Cache, off int64, p []byte) {
 		switch {
 		case g == nil:
 		case len(piece) == pageBytes:
+			if g.stale || g.verifier != verifier {
+				h.gone++
+			}
 			h.remove(buffers, g)
 		default:
 			g.each(at, at+len(piece), func(from, to int) { copy(g.data[from:to], piece[from-at:]) })
@@ -237,23 +245,36 @@ func (h *held) covers(off, length int64) bool {
 }
 
 // committed drops what a COMMIT has brought to stable storage: all that was written before it, up to upTo, by the run of the server that has answered it. What
-// another run had is stale.
+// another run had is stale, and so is a page that has some of that and something newer.
 func (h *held) committed(buffers *membuf.Cache, upTo, verifier uint64) {
-	for g := h.first; g != nil && g.seq <= upTo; {
+	for g := h.first; g != nil; {
 		next := g.next
-		if g.stale || g.verifier != verifier {
+		switch {
+		case g.begun > upTo:
+		case g.stale || g.verifier != verifier:
 			h.setStale(g, true)
-		} else {
+		case g.seq <= upTo:
 			h.remove(buffers, g)
+		default:
+			g.begun = upTo + 1
 		}
 		g = next
 	}
 }
 
 // doubt has everything written again: nobody knows what is on stable storage.
-func (h *held) doubt(upTo uint64) {
-	for g := h.first; g != nil && g.seq <= upTo; g = g.next {
+func (h *held) doubt() {
+	for g := h.first; g != nil; g = g.next {
 		h.setStale(g, true)
+	}
+}
+
+// doubtRange is doubt for some of it.
+func (h *held) doubtRange(off, length int64) {
+	for index := off / pageBytes; index*pageBytes < off+length; index++ {
+		if g := h.pages.at(index); g != nil {
+			h.setStale(g, true)
+		}
 	}
 }
 

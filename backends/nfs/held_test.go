@@ -47,7 +47,7 @@ func TestHeldIsTheNewest(t *testing.T) {
 			"stable write": func(t *rapid.T) {
 				off, p := write(t)
 				copy(m.stable[off:], p)
-				h.overwrite(buffers, int64(off), p)
+				h.overwrite(buffers, int64(off), p, m.verifier)
 			},
 			"restart": func(*rapid.T) {
 				m.volatile = m.stable

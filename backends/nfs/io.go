@@ -8,22 +8,19 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// chunkBytes is how much of a request is written at once: it has to be held, beside what others write.
-const chunkBytes = heldBytesMax / 4
-
 // ReadAt reads in pieces that the server takes, all at once. What is held is newer than what the server has, or as new.
 func (f *File) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 	f.enter(t)
 	for !f.held.covers(off, int64(len(p))) {
-		replays := f.replays
+		gone := f.held.gone
 		short, err := f.read(t, p, off)
 		if err != nil {
 			return f.fail("read", off, err)
 		}
-		if replays != f.replays {
+		if gone != f.held.gone {
 			continue // it may have seen what a restart of the server had undone
 		}
-		if short >= 0 && !f.held.covers(short, min(off+int64(len(p)), f.eof)-short) {
+		if end := min(off+int64(len(p)), f.firm); short >= 0 && short < end && !f.held.covers(short, end-short) {
 			return f.fail("read", off, fmt.Errorf("the file ends at %#x: somebody else has made it shorter: %w", short, syscall.EIO))
 		}
 		break
@@ -102,7 +99,7 @@ func (f *File) write(t *blockcore.Task, s source, r blockcore.Range, fua bool) e
 	}
 	unstable := false
 	for done := int64(0); done < r.Length; {
-		chunk := blockcore.Range{Offset: r.Offset + done, Length: min(r.Length-done, chunkBytes)}
+		chunk := blockcore.Range{Offset: r.Offset + done, Length: min(r.Length-done, f.heldMax/chunkPart)}
 		left, err := f.writeChunk(t, &s, chunk, how)
 		if err != nil {
 			return f.fail("write", chunk.Offset, err)

@@ -2,4 +2,7 @@
 
 package nfs
 
-const raceEnabled = false
+const (
+	raceEnabled     = false
+	simSeedsDefault = 1500
+)

@@ -4,3 +4,5 @@ package nfs
 
 // raceEnabled: the race detector allocates.
 const raceEnabled = true
+
+const simSeedsDefault = 150

@@ -82,7 +82,7 @@ func (c *conn) receive() bool {
 		c.lose(io.EOF)
 		return true
 	}
-	c.heard = c.f.ctx.Now()
+	c.heard, c.mute = c.f.ctx.Now(), 0
 	if err := c.parse(); err != nil {
 		c.lose(err)
 		return true

@@ -65,7 +65,7 @@ func (f *File) repliedWrite(c *call, b []byte) error {
 	case w.Bytes == 0 || uint64(w.Bytes) > uint64(len(c.data)):
 		return fmt.Errorf("WRITE of %d bytes has written %d: %w", len(c.data), w.Bytes, wire.ErrMalformed)
 	}
-	f.written(c.group, c.off, c.data[:w.Bytes], w)
+	f.written(c, c.data[:w.Bytes], w)
 	if int(w.Bytes) == len(c.data) {
 		f.finish(c, nil)
 		return nil
@@ -76,16 +76,20 @@ func (f *File) repliedWrite(c *call, b []byte) error {
 }
 
 // written notes what is on the server now, and holds it if a crash of the server would lose it.
-func (f *File) written(g *group, off int64, p []byte, w wire.Written) {
+func (f *File) written(c *call, p []byte, w wire.Written) {
+	g, off := c.group, c.off
 	f.eof = max(f.eof, off+int64(len(p)))
 	g.mixed = g.mixed || g.written && g.verifier != w.Verifier
 	g.written, g.verifier = true, w.Verifier
 	if w.Committed != wire.Unstable {
-		f.held.overwrite(f.ctx.Buffers(), off, p)
+		f.held.overwrite(f.ctx.Buffers(), off, p, w.Verifier)
 		return
 	}
 	g.unstable = true
 	f.held.put(f.ctx.Buffers(), off, p, w.Verifier)
+	if c.order <= f.doubted {
+		f.held.doubtRange(off, int64(len(p)))
+	}
 }
 
 // failed ends a call with what the server says, unless it says later.

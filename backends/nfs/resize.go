@@ -98,6 +98,6 @@ func (f *File) setSize(t *blockcore.Task, sizeBytes int64) error {
 
 // sized takes over the file's length.
 func (f *File) sized(sizeBytes int64) {
-	f.eof = sizeBytes
+	f.eof, f.firm = sizeBytes, sizeBytes
 	f.size.Store(roundUp(sizeBytes))
 }

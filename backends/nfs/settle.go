@@ -1,7 +1,6 @@
 package nfs
 
 import (
-	"errors"
 	"fmt"
 	"syscall"
 
@@ -13,8 +12,10 @@ import (
 const (
 	// heldBytesMax bounds the memory: who wants to write more waits for a COMMIT.
 	heldBytesMax = 32 << 20
-	// commitAhead is from where on a COMMIT is made before anybody asks for it, so that nobody has to wait for room.
-	commitAhead = heldBytesMax / 2
+	// aheadPart of it is from where on a COMMIT is made before anybody asks for it, so that nobody has to wait for room.
+	aheadPart = 2
+	// chunkPart of it is how much of a request is written at once: it has to be held, beside what others write.
+	chunkPart = 4
 	// runsPatience is how many restarts of the server in a row are met by WRITE and COMMIT. After that what it has lost is written with FILE_SYNC,
 	// which a COMMIT need not confirm: a server with another verifier in each reply would otherwise never be done.
 	runsPatience = 3
@@ -47,7 +48,7 @@ func (f *File) settle(t *blockcore.Task, seq uint64) error {
 }
 
 // commit makes durable all that is held now. When it fails everything is still held, and is written again the next time: the server may have lost any
-// of it, and says so only once.
+// of it, and says so only once, in an answer that may get lost as well.
 func (f *File) commit(t *blockcore.Task) error {
 	for run := 0; run < runsMost; run++ {
 		if f.held.stale > 0 {
@@ -66,16 +67,18 @@ func (f *File) commit(t *blockcore.Task) error {
 		}
 		f.counters.commits.Add(1)
 		g, err := f.one(t, wire.ProcCommit, 0)
-		verifier := g.verifier
+		verifier, heard := g.verifier, !g.repeated
 		f.calls.giveGroup(g)
 		if err != nil {
-			if !errors.Is(err, errSilent) {
-				f.held.doubt(upTo)
-			}
+			f.doubt()
 			return err
 		}
 		stale := f.held.stale
-		f.held.committed(f.ctx.Buffers(), upTo, verifier)
+		if heard {
+			f.held.committed(f.ctx.Buffers(), upTo, verifier)
+		} else {
+			f.doubt() // the answer that was lost may have been the error
+		}
 		if f.held.stale == 0 {
 			f.durable = upTo
 			return nil
@@ -87,95 +90,16 @@ func (f *File) commit(t *blockcore.Task) error {
 	return fmt.Errorf("the server has forgotten what was written %d times in a row: %w", runsMost, syscall.EIO)
 }
 
-// replay writes again what the server may have lost. It has each range for itself while it does, so that nothing newer is written over.
-func (f *File) replay(t *blockcore.Task, how wire.Stable) error {
-	for _, r := range f.held.staleRuns(int64(f.writeMax)) {
-		if err := f.replayAlone(t, r, how); err != nil {
-			return fmt.Errorf("write again what the server has lost: %w", err)
-		}
-	}
-	// A READ that was under way meanwhile may have seen the file without it.
-	f.replays++
-	return nil
-}
-
-func (f *File) replayAlone(t *blockcore.Task, r blockcore.Range, how wire.Stable) error {
-	lock := f.locks.AcquireWanted(t, f.node, r, true)
-	if lock == nil {
-		return blockcore.ErrCancelled
-	}
-	g := f.calls.takeGroup(t)
-	g.lock = lock
-	err := f.replayRun(t, g, r, how)
-	if !g.handed {
-		f.locks.Release(lock)
-	}
-	f.calls.giveGroup(g)
-	return err
-}
-
-func (f *File) replayRun(t *blockcore.Task, g *group, r blockcore.Range, how wire.Stable) error {
-	buf := t.Buffers().Get(int(r.Length))
-	defer t.Buffers().Put(buf)
-	var sent []*page
-	for off := r.Offset; off < r.End(); off += pageBytes {
-		if p := f.held.pages.at(off / pageBytes); p != nil && p.stale {
-			sent = append(sent, p)
-			copy(buf[off-r.Offset:], p.data)
-		}
-	}
-	// Runs of bytes that are held, across pages.
-	var from, to int64 = -1, -1
-	send := func() {
-		if from >= 0 {
-			f.submit(t, g, wire.ProcWrite, buf[from-r.Offset:to-r.Offset], from, how)
-		}
-	}
-	for _, p := range sent {
-		base := p.index * pageBytes
-		for at := 0; ; {
-			begin, end := p.nextRun(at)
-			if begin == end {
-				break
-			}
-			if base+int64(begin) != to {
-				send()
-				from = base + int64(begin)
-			}
-			to = base + int64(end)
-			at = end
-		}
-	}
-	send()
-	if err := f.await(t, g); err != nil {
-		return err
-	}
-	for _, p := range sent {
-		switch {
-		case f.held.pages.at(p.index) != p: // on stable storage, and dropped
-		case !g.unstable:
-			f.held.remove(t.Buffers(), p)
-		case !g.mixed:
-			p.verifier = g.verifier
-			f.held.setStale(p, false)
-		}
-	}
-	return nil
-}
-
-// nextRun returns the first run of bytes from at on that are held; an empty one if there is none.
-func (g *page) nextRun(at int) (from, to int) {
-	if g.mask == nil {
-		return at, pageBytes
-	}
-	from = g.seek(at, pageBytes, true)
-	return from, g.seek(from, pageBytes, false)
+// doubt has everything written again, also what WRITEs in flight bring: the server may have executed them before it failed.
+func (f *File) doubt() {
+	f.held.doubt()
+	f.doubted = f.calls.order
 }
 
 // makeRoom waits until so many pages more may be held, and reserves them.
 func (f *File) makeRoom(t *blockcore.Task, pages int64) error {
 	need := pages * pageBytes
-	for f.held.bytes()+f.reserved+need > heldBytesMax {
+	for f.held.bytes()+f.reserved+need > f.heldMax {
 		if f.unwanted(t) {
 			return blockcore.ErrCancelled
 		}
@@ -203,7 +127,7 @@ func (f *File) giveRoom(pages int64) {
 
 // settleAhead has a COMMIT made before there is no room left. After one that has failed the next one is for somebody who waits for it.
 func (f *File) settleAhead() {
-	if f.held.bytes() < commitAhead || f.committing || f.ahead || f.unsettled {
+	if f.held.bytes() < f.heldMax/aheadPart || f.committing || f.ahead || f.unsettled {
 		return
 	}
 	f.ahead = true

@@ -44,6 +44,8 @@ type Fault struct {
 	ShortToNothing bool
 	// Verifier is the verifier that a WRITE or COMMIT replies with, if it is not zero; the server keeps its own.
 	Verifier uint64
+	// Stable takes a WRITE to stable storage, and says so, whatever was asked for.
+	Stable bool
 	// ClaimUnstable has a WRITE say that it is unstable, whatever it was.
 	ClaimUnstable bool
 

@@ -65,7 +65,7 @@ func write(x *exchange) {
 		x.fail(status)
 		return
 	}
-	if x.server.options.AlwaysSync {
+	if x.server.options.AlwaysSync || x.fault.Stable {
 		how = FileSync
 	}
 	if how != Unstable {

@@ -51,7 +51,19 @@ func (s *Server) LoseUnstable(loss Loss) {
 	s.lose(loss)
 }
 
+// Forget is LoseUnstable with the verifier as it was: what a server may do that tells of it by failing a COMMIT.
+func (s *Server) Forget(loss Loss) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loseData(loss)
+}
+
 func (s *Server) lose(loss Loss) {
+	s.loseData(loss)
+	s.verifier = s.chance.Uint64()
+}
+
+func (s *Server) loseData(loss Loss) {
 	var chance *rand.Rand
 	if loss == LoseSome {
 		chance = s.chance
@@ -61,7 +73,6 @@ func (s *Server) lose(loss Loss) {
 			f.crash(chance)
 		}
 	}
-	s.verifier = s.chance.Uint64()
 }
 
 // ChangeVerifier changes the write verifier and loses nothing: a server must, if it only might have lost something.

@@ -145,7 +145,16 @@ func Start(t testing.TB, options Options) *Server {
 	if options.OwnAddress {
 		options.Address, options.PortmapPort = ownAddress(t), 111
 	}
-	options = options.withDefaults()
+	s := newServer(t, options.withDefaults())
+	t.Cleanup(s.Close)
+	if err := s.openPorts(); err != nil {
+		t.Fatalf("nfstest: %v", err)
+	}
+	return s
+}
+
+func newServer(t testing.TB, options Options) *Server {
+	t.Helper()
 	address, err := netip.ParseAddr(options.Address)
 	if err != nil || !address.IsLoopback() {
 		t.Fatalf("nfstest: %q is no address of the loopback range", options.Address)
@@ -160,10 +169,6 @@ func Start(t testing.TB, options Options) *Server {
 		out := &exported{Export: e}
 		out.root = s.newInode(out, true, 0o777, 0, 0)
 		s.exports = append(s.exports, out)
-	}
-	t.Cleanup(s.Close)
-	if err := s.openPorts(); err != nil {
-		t.Fatalf("nfstest: %v", err)
 	}
 	return s
 }

@@ -1,0 +1,265 @@
+package nfs
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"nbd-dataplane/blockcore"
+)
+
+// simClient makes requests, one after the other: several Tasks do so at once.
+type simClient struct {
+	w      *simWorld
+	name   int
+	ticket blockcore.Ticket
+	thrown bool // the request under way was cancelled
+}
+
+func (c *simClient) String() string { return fmt.Sprintf("client %d", c.name) }
+
+// start begins it on the loop of the Root.
+func (c *simClient) start() {
+	ctx := c.w.root.Context()
+	if !ctx.Post(func() { ctx.Spawn(c) }) {
+		c.w.fail("the loop is closed")
+	}
+}
+
+// Run makes requests until there were enough. It implements blockcore.Body.
+func (c *simClient) Run(t *blockcore.Task) {
+	w := c.w
+	for {
+		if w.root.Context() != t.Context() {
+			c.start()
+			return
+		}
+		if w.closing || w.asked >= w.cfg.requests {
+			w.clients--
+			return
+		}
+		c.draw().perform(t)
+		w.progress()
+		if w.cancels && w.rng.IntN(10) == 0 {
+			one := w.all[w.rng.IntN(len(w.all))]
+			w.log("%v is thrown out", one)
+			one.thrown = true
+			w.root.Cancel(one)
+		}
+		switch n := w.rng.IntN(10); {
+		case n < 4:
+		case n < 8:
+			t.Yield()
+		default:
+			t.Sleep(time.Duration(w.rng.Int64N(int64(max(w.slow, time.Millisecond)))))
+		}
+	}
+}
+
+// simRequest is one request and what the model says about it.
+type simRequest struct {
+	*simClient
+	op       string
+	first, n int // cells
+	begin    int64
+	since    time.Duration
+	restarts int
+}
+
+var simOps = []string{
+	"read", "read", "read", "read", "write", "write", "write", "write", "write", "write", "write fua", "zero", "zero fua", "flush", "flush", "extend",
+}
+
+// draw thinks of a request.
+func (c *simClient) draw() *simRequest {
+	rng := c.w.rng
+	q := &simRequest{simClient: c, op: oneOf(rng, simOps...)}
+	cells := int(c.w.file.Size()) / simCellBytes
+	if cells > 0 {
+		q.first = rng.IntN(cells)
+		if rng.IntN(2) == 0 {
+			q.first %= 128 // where others are
+		}
+		if rng.IntN(4) == 0 {
+			q.first &^= 63
+		}
+		if c.w.hot {
+			q.first %= 128
+		}
+		q.n = min(oneOf(rng, 1+rng.IntN(8), 1+rng.IntN(128), 1+rng.IntN(128), 64, 64, 256, oneOf(rng, 128, 1024)), cells-q.first)
+	}
+	if c.w.hot {
+		q.n = min(q.n, oneOf(rng, 1+rng.IntN(8), 64))
+	}
+	if q.n == 0 || c.w.hot && rng.IntN(8) == 0 {
+		q.op = "flush"
+	}
+	return q
+}
+
+func (q *simRequest) reach() blockcore.Range {
+	return blockcore.Range{Offset: int64(q.first) * simCellBytes, Length: int64(q.n) * simCellBytes}
+}
+
+// perform makes the request, unless the Root has moved away.
+func (q *simRequest) perform(t *blockcore.Task) {
+	w := q.w
+	q.ticket.Op, q.ticket.Range, q.ticket.Client = q.op, q.reach(), q.simClient
+	q.thrown = false
+	if !w.root.Begin(t, &q.ticket) {
+		return
+	}
+	defer w.root.End(t, &q.ticket)
+	if w.drained {
+		w.fail("a request is let in during a section")
+	}
+	if q.op != "flush" && q.reach().End() > w.file.Size() {
+		return // it was resized meanwhile
+	}
+	w.asked++
+	q.begin, q.since, q.restarts = w.tick(), w.now(), w.restarts
+	w.log("client %d: %s [%d, +%d)", q.name, q.op, q.first, q.n)
+	err := q.io(t)
+	w.tick()
+	w.log("client %d: %s [%d, +%d) done: %v", q.name, q.op, q.first, q.n, err)
+	q.judge(err)
+	if w.drained {
+		w.fail("a request ends during a section")
+	}
+}
+
+// judge checks a result: nothing fails without a cause.
+func (q *simRequest) judge(err error) {
+	w := q.w
+	errno := syscall.Errno(0)
+	switch {
+	case err == nil:
+		return
+	case !errors.As(err, &errno):
+		w.fail("%s of %v: an error without a number: %v", q.op, q.reach(), err)
+	case errno == syscall.ECANCELED && q.thrown:
+		w.count("cancelled")
+	case errno == syscall.ETIMEDOUT:
+		w.count("timed out")
+		if w.timeout == 0 || w.now()-q.since < w.timeout {
+			w.fail("%s of %v has timed out after %v; the timeout is %v", q.op, q.reach(), w.now()-q.since, w.timeout)
+		}
+	case w.mayFail(errno, q.begin):
+		w.count("failed")
+	case errno == syscall.EIO && w.restarts-q.restarts >= runsMost:
+		w.count("given up")
+	case errno == syscall.EIO && w.doubtful && q.op == "read":
+		w.count("cut off")
+	default:
+		w.fail("%s of %v has failed without a cause: %v", q.op, q.reach(), err)
+	}
+}
+
+func (q *simRequest) io(t *blockcore.Task) error {
+	w, e := q.w, q.w.root.Edge()
+	switch q.op {
+	case "read":
+		return q.read(t)
+	case "flush":
+		err := e.Flush(t)
+		if err == nil {
+			w.flushed(q.begin)
+		}
+		return err
+	case "extend":
+		if w.timeout > 0 || w.file.Size() > 1<<20 {
+			return nil // a SETATTR that was given up might cut off what was written later
+		}
+		err := e.Extend(t, w.file.Size()+simCellBytes*int64(1+w.rng.IntN(128)))
+		w.model.grow(int(w.file.Size()) / simCellBytes)
+		return err
+	}
+	tag := uint64(0)
+	if q.op == "write" || q.op == "write fua" {
+		w.tags++
+		tag = w.tags
+	}
+	note := w.model.begin(tag, q.first, q.n, q.begin)
+	err := q.change(t, tag)
+	if errors.Is(err, syscall.ETIMEDOUT) || w.timeout > 0 && errors.Is(err, syscall.ECANCELED) {
+		note.optional = true
+		return err
+	}
+	note.optional, note.end = err != nil, w.tick()
+	if err == nil && (q.op == "write fua" || q.op == "zero fua" || w.file.through) {
+		note.durable = true
+		w.checkStable("after " + q.op)
+	}
+	return err
+}
+
+func (q *simRequest) change(t *blockcore.Task, tag uint64) error {
+	e := q.w.root.Edge()
+	switch q.op {
+	case "zero":
+		return e.WriteZeroes(t, q.reach(), blockcore.ZeroMayUnmap)
+	case "zero fua":
+		return e.WriteZeroes(t, q.reach(), blockcore.ZeroFUA)
+	}
+	p := t.Buffers().Get(q.n * simCellBytes)
+	defer t.Buffers().Put(p)
+	fillCells(p, tag)
+	flags := blockcore.WriteFlags(0)
+	if q.op == "write fua" {
+		flags = blockcore.WriteFUA
+	}
+	err := e.Write(t, p, q.reach().Offset, flags)
+	fillCells(p, 1<<63|q.w.tags) // nobody may look at it any more
+	return err
+}
+
+func (q *simRequest) read(t *blockcore.Task) error {
+	w := q.w
+	p := t.Buffers().Get(q.n * simCellBytes)
+	defer t.Buffers().Put(p)
+	losses := w.model.losses
+	fillCells(p, 1<<62|q.w.tags)
+	if err := w.root.Edge().Read(t, p, q.reach().Offset); err != nil {
+		return err
+	}
+	now := w.tick()
+	for i := range q.n {
+		tag, err := cellTag(p[i*simCellBytes : (i+1)*simCellBytes])
+		if err == nil {
+			err = w.model.read(q.first+i, tag, q.begin, losses, now)
+		}
+		if err != nil {
+			w.fail("client %d reads what is not there: %v", q.name, err)
+			return nil
+		}
+	}
+	return nil
+}
+
+// flushed looks at what a flush that began at since has promised.
+func (w *simWorld) flushed(since int64) {
+	if w.file.noFlush {
+		return
+	}
+	w.model.flushed(since)
+	w.checkStable("after a flush")
+}
+
+// checkStable compares what is on stable storage with what was promised.
+func (w *simWorld) checkStable(when string) {
+	data := w.server.Stable(simFile)
+	for i := range w.model.cells {
+		tag, err := uint64(0), error(nil)
+		if end := (i + 1) * simCellBytes; end <= len(data) {
+			tag, err = cellTag(data[end-simCellBytes : end])
+		}
+		if err == nil {
+			err = w.model.stable(i, tag)
+		}
+		if err != nil {
+			w.fail("stable storage %s: %v", when, err)
+			return
+		}
+	}
+}

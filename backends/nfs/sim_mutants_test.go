@@ -1,0 +1,91 @@
+package nfs
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var simMutantsFlag = flag.Bool("nfs.mutants", false, "break the driver on purpose, one rule at a time: minutes")
+
+// simMutants are mistakes that the simulation has to find.
+var simMutants = []struct{ mistake, file, old, new string }{
+	{"a COMMIT covers what was written again since, whatever run of the server answers", "held.go", "\t\tcase g.begun > upTo:\n", "\t\tcase g.seq > upTo:\n"},
+	{"an error leaves what was on its way", "reply.go", "\tif c.order <= f.doubted {", "\tif c.order == 0 {"},
+	{"a page that is written over is owed to nobody", "held.go", "h.setStale(g, g.stale || g.verifier != verifier)", "h.setStale(g, false)"},
+	{"the verifier of a COMMIT is not looked at", "held.go", "\t\tcase g.stale || g.verifier != verifier:\n\t\t\th.setStale", "\t\tcase g.stale:\n\t\t\th.setStale"},
+	{"after an error of a COMMIT what was written is taken for stored", "settle.go", "\t\t\tf.doubt()\n\t\t\treturn err\n", "\t\t\treturn err\n"},
+	{"a page that several runs of the server have is taken for one's", "held.go", "\t\th.setStale(g, true) // no run of the server has all of it\n", ""},
+	{"reads do not look into what is held", "io.go", "\tf.held.overlay(p, off)\n", ""},
+	{"a read that a loss has overtaken is not repeated", "io.go", "if gone != f.held.gone {", "if gone > f.held.gone {"},
+	{"a stable write takes the place of a lost one unseen", "held.go", "if g.stale || g.verifier != verifier {\n\t\t\t\th.gone++", "if g.data == nil {\n\t\t\t\th.gone++"},
+	{"a stable write leaves older data held", "held.go", "\t\t\th.remove(buffers, g)\n\t\tdefault:\n\t\t\tg.each", "\t\tdefault:\n\t\t\tg.each"},
+	{"writes to one place are under way at once", "io.go", "\tlock := f.locks.AcquireWanted(t, f.node, r, true)", "\tlock := f.locks.AcquireWanted(t, f.node, r, false)"},
+	{"FUA takes the server's word for what it asked", "io.go", "\tif fua && unstable {", "\tif fua && unstable && r.Length < 0 {"},
+	{"who comes during a COMMIT is served by it", "settle.go", "\t\t\tt.Wait(&f.settlers)\n\t\t\tcontinue\n", "\t\t\tt.Wait(&f.settlers)\n\t\t\treturn nil\n"},
+	{"a short WRITE counts as a whole one", "reply.go", "\tif int(w.Bytes) == len(c.data) {", "\tif w.Bytes > 0 {"},
+	{"a short READ counts as a whole one", "reply.go", "\tcase r.DataBytes == len(c.data):", "\tcase r.DataBytes > 0:"},
+	{"transaction ids come again", "call.go", "\tx.count++\n", "\tx.count = 1\n"},
+	{"a call that rests takes a reply", "receive.go", "k.conn != c || k.state == callResting {", "k.conn != c {"},
+	{"calls are not repeated on the next connection", "conn.go", "\t\t\tk.state, k.tried, k.asked = callQueued, true, c.f.ctx.Now()\n", ""},
+	{"half a reply stays behind when its connection is lost", "conn.go", "\tc.parser.reset()\n", ""},
+	{"half a call stays behind when its connection is lost", "conn.go", "c.first, c.sent, c.blocked = c.out[:0], 0, 0, false", "c.first, c.blocked = c.out[:0], 0, false"},
+	{"a call that was given up is sent", "health.go", "\tk.conn.forget(k)\n", ""},
+	{"a connection that every call gives up is kept", "health.go", "\tif c.mute != 0 {\n", "\tif c.mute != 0 && c.fd < 0 {\n"},
+	{"data behind the end is missed where there is none", "io.go", "min(off+int64(len(p)), f.firm)", "min(off+int64(len(p)), f.eof)"},
+	{"a write that fails keeps its room", "io.go", "\t\tf.locks.Release(lock)\n\t\tf.giveRoom(pages)\n", "\t\tf.locks.Release(lock)\n\t\tif err == nil {\n\t\t\tf.giveRoom(pages)\n\t\t}\n"},
+	{"an error of a COMMIT that nobody has heard does not count", "settle.go", "\t\tif heard {\n", "\t\tif heard || true {\n"},
+	{"what is written again may go over what is newer", "replay.go", "- first}, true)", "- first}, false)"},
+	{"what a page was written again with is lost", "replay.go", "\t\tp.each(0, pageBytes, func", "\t\tp.each(0, pageBytes-64, func"},
+	{"a WRITE that is given up leaves its range", "cancel.go", "z.limbo, z.lock, z.pages, z.resizes, z.dataBytes = true, g.lock,", "z.limbo, z.lock, z.pages, z.resizes, z.dataBytes = true, nil,"},
+	{"the last flush takes its time", "call.go", "\t\tf.closeBy = f.ctx.Now() + closeMax\n", "\t\tf.closeBy = f.ctx.Now() + 100*closeMax\n"},
+	{"a file that is closed keeps its data", "file.go", "\tf.held.dropAll(t.Buffers())\n", ""},
+}
+
+// Goal: the simulation would see if a rule of the driver were broken. Method: each mutant replaces a piece of it by an overlay of the go command, and the
+// seeds must fail on it, by a check and not by a hang. Without -nfs.mutants only the pieces are looked for.
+func TestSimulationFindsMutants(t *testing.T) {
+	for _, m := range simMutants {
+		file, err := filepath.Abs(m.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(text), m.old); n != 1 {
+			t.Errorf("%s: what is to be replaced in %s is there %d times", m.mistake, m.file, n)
+			continue
+		}
+		if *simMutantsFlag {
+			t.Run(m.mistake, func(t *testing.T) { simMutant(t, file, strings.Replace(string(text), m.old, m.new, 1)) })
+		}
+	}
+}
+
+// simMutant runs the seeds with another text of a file.
+func simMutant(t *testing.T, file, text string) {
+	dir := t.TempDir()
+	mutant, overlay := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json")
+	list, err := json.Marshal(map[string]any{"Replace": map[string]string{file: mutant}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{mutant: text, overlay: string(list)} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command("go", "test", "-vet=off", "-overlay", overlay, "-count=1", "-timeout=5m", "-run", "TestSimulation$", ".", "-nfs.seeds=4000").CombinedOutput()
+	_, found, _ := strings.Cut(string(out), ": seed ")
+	if err == nil || found == "" {
+		t.Fatalf("not found: %v\n%s", err, out)
+	}
+	line, _, _ := strings.Cut(found, "\n")
+	t.Log("seed " + line)
+}

@@ -1,0 +1,292 @@
+package nfs
+
+import (
+	"slices"
+	"syscall"
+	"time"
+
+	"nbd-dataplane/backends/nfs/nfstest"
+	"nbd-dataplane/backends/nfs/wire"
+)
+
+// up reports whether the server runs.
+func (w *simWorld) up() bool { return w.now() >= w.down }
+
+// plainFault is that of a call to which nothing happens.
+func (w *simWorld) plainFault() nfstest.Fault {
+	if w.now() < w.full {
+		return nfstest.Fault{Status: nfstest.NoSpc}
+	}
+	return nfstest.Fault{}
+}
+
+// execute executes a call, and something may happen to it.
+func (w *simWorld) execute(l *simLink, c *simCall) {
+	l.calls = slices.DeleteFunc(slices.Clone(l.calls), func(other *simCall) bool { return other == c })
+	proc := wire.Proc(c.proc())
+	if w.givenUp(c) {
+		w.log("link %d: call %08x has come too late", l.id, c.xid())
+		return
+	}
+	f, what := nfstest.Fault{}, ""
+	switch {
+	case w.passOver > 0:
+		w.passOver--
+		return
+	case w.now() < w.full && (proc == wire.ProcWrite || proc == wire.ProcCommit || proc == wire.ProcSetattr):
+		f, what = nfstest.Fault{Status: nfstest.NoSpc}, "full"
+		w.injected(syscall.ENOSPC)
+	case w.now() < w.busy && w.rng.IntN(4) > 0:
+		f, what = nfstest.Fault{Status: nfstest.Jukebox}, "jukebox"
+	case w.bads > 0 && w.rng.IntN(1000) < w.faulty:
+		w.executeBadly(l, c, proc)
+		return
+	}
+	w.log("link %d: execute %08x proc %d %s", l.id, c.xid(), proc, what)
+	w.reply(l, w.server.Execute(c.record, f), false)
+}
+
+// givenUp reports whether a WRITE has timed out that might undo, by being late, what was written after it: the price of a timeout, which is not what
+// is tried here.
+func (w *simWorld) givenUp(c *simCall) bool {
+	return wire.Proc(c.proc()) == wire.ProcWrite && w.file.calls.byXID(c.xid()) == nil
+}
+
+// reply sends a reply some time later.
+func (w *simWorld) reply(l *simLink, bytes []byte, last bool) {
+	if bytes == nil || l.fd < 0 {
+		return
+	}
+	l.replies = append(l.replies, &simReply{bytes: bytes, due: w.soon(), last: last})
+}
+
+// simBad is what may happen to one call.
+type simBad struct {
+	name string
+	do   func(w *simWorld, l *simLink, c *simCall, proc wire.Proc)
+}
+
+// executeBadly has one call meet something.
+func (w *simWorld) executeBadly(l *simLink, c *simCall, proc wire.Proc) {
+	bad := simBads[w.rng.IntN(len(simBads))]
+	w.log("link %d: execute %08x proc %d: %s", l.id, c.xid(), proc, bad.name)
+	w.count(bad.name)
+	w.bads--
+	bad.do(w, l, c, proc)
+}
+
+// of makes something of a fault of the scripted server.
+func of(fault func(w *simWorld) nfstest.Fault) func(*simWorld, *simLink, *simCall, wire.Proc) {
+	return func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		w.reply(l, w.server.Execute(c.record, fault(w)), false)
+	}
+}
+
+// simBads are all of them.
+var simBads = []simBad{
+	{"jukebox", of(func(*simWorld) nfstest.Fault { return nfstest.Fault{Status: nfstest.Jukebox} })},
+	{"jukebox afterwards", of(func(*simWorld) nfstest.Fault { return nfstest.Fault{StatusAfter: nfstest.Jukebox} })},
+	{"short", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Short: simCellBytes * (1 + w.rng.IntN(40))} })},
+	{"shorter", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Short: simCellBytes} })},
+	{"nothing", func(w *simWorld, l *simLink, c *simCall, proc wire.Proc) {
+		if proc == wire.ProcRead {
+			w.injected(syscall.EIO)
+		}
+		w.reply(l, w.server.Execute(c.record, nfstest.Fault{ShortToNothing: true}), false)
+	}},
+	{"twice", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		reply := w.server.Execute(c.record, nfstest.Fault{})
+		w.reply(l, reply, false)
+		w.reply(l, slices.Clone(reply), false)
+	}},
+	{"to nobody", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		reply := w.server.Execute(c.record, nfstest.Fault{})
+		stray := slices.Clone(reply)
+		if len(stray) > 8 {
+			stray[4+w.rng.IntN(3)] ^= byte(1 + w.rng.IntN(255))
+		}
+		w.reply(l, reply, false)
+		w.reply(l, stray, false)
+	}},
+	{"lost call", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) { l.shut() }},
+	{"lost reply", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		w.server.Execute(c.record, nfstest.Fault{})
+		l.shut()
+	}},
+	{"no reply", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) { w.server.Execute(c.record, nfstest.Fault{}) }},
+	{"call passed over", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {}},
+	{"half a reply", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		reply := w.server.Execute(c.record, nfstest.Fault{})
+		w.reply(l, reply[:max(1, w.rng.IntN(len(reply)))], true)
+	}},
+	{"fragments", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{FragmentBytes: 1 + w.rng.IntN(60)} })},
+	{"cut", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{CutTo: 1 + w.rng.IntN(60)} })},
+	{"absurd length", of(func(*simWorld) nfstest.Fault { return nfstest.Fault{Mangle: nfstest.AbsurdLength} })},
+	{"garbage", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Mangle: nfstest.Garbage(w.rng.Uint64())} })},
+	{"garbage with the right id", of(func(w *simWorld) nfstest.Fault {
+		return nfstest.Fault{Mangle: nfstest.GarbageAfterXID(w.rng.Uint64())}
+	})},
+	{"more promised than sent", of(func(w *simWorld) nfstest.Fault {
+		return nfstest.Fault{Mangle: nfstest.Overpromise(1 + w.rng.IntN(200))}
+	})},
+	{"unstable whatever was asked", func(w *simWorld, l *simLink, c *simCall, proc wire.Proc) {
+		w.reply(l, w.server.Execute(c.record, nfstest.Fault{ClaimUnstable: proc == wire.ProcWrite}), false)
+	}},
+	{"stable though nobody asked", of(func(*simWorld) nfstest.Fault { return nfstest.Fault{Stable: true} })},
+	{"verifier of another run", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Verifier: w.rng.Uint64()} })},
+	{"error", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		e := simErrors[w.rng.IntN(len(simErrors))]
+		w.injected(e.errno)
+		w.reply(l, w.server.Execute(c.record, nfstest.Fault{Status: e.status}), false)
+	}},
+	{"error afterwards", func(w *simWorld, l *simLink, c *simCall, proc wire.Proc) {
+		if proc == wire.ProcSetattr {
+			w.reply(l, w.server.Execute(c.record, nfstest.Fault{}), false)
+			return
+		}
+		e := simErrors[w.rng.IntN(len(simErrors))]
+		w.injected(e.errno)
+		w.reply(l, w.server.Execute(c.record, nfstest.Fault{StatusAfter: e.status}), false)
+	}},
+	{"data lost and told by an error", func(w *simWorld, l *simLink, c *simCall, proc wire.Proc) {
+		if proc != wire.ProcCommit {
+			w.reply(l, w.server.Execute(c.record, nfstest.Fault{}), false)
+			return
+		}
+		w.model.losses++
+		w.server.Forget(w.loss())
+		e := simErrors[w.rng.IntN(len(simErrors))]
+		w.injected(e.errno)
+		w.reply(l, w.server.Execute(c.record, nfstest.Fault{Status: e.status}), false)
+	}},
+	{"refused by RPC", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		w.injected(syscall.EREMOTEIO)
+		w.reply(l, w.server.Execute(c.record, nfstest.Fault{Accept: nfstest.SystemErr}), false)
+	}},
+	{"crash before", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) { w.crash() }},
+	{"crash after", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		w.server.Execute(c.record, nfstest.Fault{})
+		w.crash()
+	}},
+	{"data lost before", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		w.loseUnstable()
+		w.reply(l, w.server.Execute(c.record, nfstest.Fault{}), false)
+	}},
+	{"data lost after", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		reply := w.server.Execute(c.record, nfstest.Fault{})
+		w.loseUnstable()
+		w.reply(l, reply, false)
+	}},
+}
+
+// simErrors are what a server may say, and what the client is told.
+var simErrors = []struct {
+	status nfstest.Status
+	errno  syscall.Errno
+}{{nfstest.IO, syscall.EIO}, {nfstest.NoSpc, syscall.ENOSPC}, {nfstest.DQuot, syscall.EDQUOT}, {nfstest.ServerFault, syscall.EREMOTEIO}}
+
+func (w *simWorld) loss() nfstest.Loss { return nfstest.Loss(w.rng.IntN(2)) }
+
+// crash is the power going: connections break, what is not stable is lost, and after a while the server is there again.
+func (w *simWorld) crash() {
+	w.log("server: crash")
+	for _, l := range slices.Clone(w.links) {
+		l.calls = nil
+		l.shut()
+	}
+	w.model.losses++
+	w.server.Crash(w.loss())
+	w.server.Restart()
+	w.restarts++
+	w.down = w.now() + w.someTime()
+	w.checkStable("after a crash")
+}
+
+// loseUnstable is a crash that no connection notices.
+func (w *simWorld) loseUnstable() {
+	w.log("server: unstable data is lost")
+	w.model.losses++
+	w.restarts++
+	w.server.LoseUnstable(w.loss())
+	w.checkStable("after a loss")
+}
+
+// simTroubles are what happens to the server and to the network by themselves.
+var simTroubles = []struct {
+	name string
+	do   func(w *simWorld)
+}{
+	{"a connection breaks", func(w *simWorld) {
+		if len(w.links) > 0 {
+			w.links[w.rng.IntN(len(w.links))].shut()
+		}
+	}},
+	{"all connections break", func(w *simWorld) {
+		for _, l := range slices.Clone(w.links) {
+			l.shut()
+		}
+	}},
+	{"power cut", (*simWorld).crash},
+	{"data is lost", (*simWorld).loseUnstable},
+	{"new verifier", func(w *simWorld) { w.restarts++; w.server.ChangeVerifier() }},
+	{"silence", func(w *simWorld) { w.silent = w.now() + w.someTime() }},
+	{"a connection is silent", func(w *simWorld) {
+		if len(w.links) > 0 {
+			w.links[w.rng.IntN(len(w.links))].muted = w.now() + w.someTime()
+		}
+	}},
+	{"a connection is dead", func(w *simWorld) {
+		if len(w.links) > 0 {
+			w.links[w.rng.IntN(len(w.links))].muted = simNever
+		}
+	}},
+	{"connections are refused", func(w *simWorld) { w.refusing = w.now() + w.someTime() }},
+	{"the file system is full", func(w *simWorld) { w.full = w.now() + w.someTime() }},
+	{"busy", func(w *simWorld) { w.busy = w.now() + w.someTime() }},
+	{"written back", func(w *simWorld) { w.server.SyncAll() }},
+}
+
+// trouble makes some.
+func (w *simWorld) trouble() {
+	one := simTroubles[w.rng.IntN(len(simTroubles))]
+	w.troubles--
+	w.log("trouble: %s", one.name)
+	w.count(one.name)
+	one.do(w)
+	w.next = w.now() + time.Duration(w.rng.Int64N(int64(w.between)))
+}
+
+// heal ends all that lasts.
+func (w *simWorld) heal() {
+	w.log("the server is well again")
+	now := w.now()
+	w.down, w.silent, w.refusing, w.full, w.busy = now, now, now, now, now
+	w.troubles, w.bads, w.slow = 0, 0, 0
+	for _, l := range w.links {
+		if l.muted != simNever {
+			l.muted = now
+		}
+		for _, c := range l.calls {
+			c.due = now
+		}
+		for _, r := range l.replies {
+			r.due = now
+		}
+	}
+}
+
+// injected notes that somebody may see an error.
+func (w *simWorld) injected(errno syscall.Errno) {
+	w.errors = append(w.errors, simError{errno, w.tick()})
+}
+
+// simError is an error that the server has sent.
+type simError struct {
+	errno syscall.Errno
+	at    int64
+}
+
+// mayFail reports whether a request that has begun at begin may fail so.
+func (w *simWorld) mayFail(errno syscall.Errno, begin int64) bool {
+	return slices.ContainsFunc(w.errors, func(e simError) bool { return e.errno == errno && e.at >= begin })
+}

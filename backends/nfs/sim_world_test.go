@@ -1,0 +1,495 @@
+package nfs
+
+import (
+	"context"
+	"fmt"
+
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"sort"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/backends/nfs/nfstest"
+	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/membuf"
+)
+
+// simConfig says which run it is, and how long.
+type simConfig struct {
+	seed     uint64
+	requests int
+	troubles int // at most
+	trace    bool
+}
+
+// simResult is what came of a run.
+type simResult struct {
+	failure string // "" = none
+	trace   []string
+	counts  map[string]int
+}
+
+// simWorld is one simulation of the driver against a server. What stands under no heading belongs to whoever runs, which is one goroutine at a time.
+type simWorld struct {
+	// Immutable.
+	cfg     simConfig
+	rng     *rand.Rand
+	begun   time.Time
+	pool    *membuf.Pool
+	loops   []*blockcore.Stepped
+	graph   *blockcore.Graph
+	server  *nfstest.Server
+	scratch []byte
+	slow    time.Duration // the longest that a call, or its reply, usually takes
+	between time.Duration // the longest between two troubles
+	faulty  int           // of a thousand calls, as long as there are bads
+	pullMax int
+
+	file     *File
+	node     *blockcore.Node
+	root     *blockcore.Root
+	model    simModel
+	links    []*simLink
+	touched  bool // a socket, since the last poll
+	clients  int  // that have not ended
+	asked    int  // requests
+	closing  bool
+	drained  bool // a section has settled and not ended
+	doubtful bool // a resize has failed
+	running  *blockcore.Stepped
+	ticks    int64
+	at       time.Duration // now
+	tags     uint64
+	serials  int
+	ended    bool
+	all      []*simClient
+	cancels  bool // requests are cancelled
+	hot      bool // they are small, and close to one another
+	errors   []simError
+	sick     bool          // as OnHealth was told
+	moved    time.Duration // when something came to its end
+	wakeAt   time.Duration // when the network does something by itself
+
+	passOver int // calls that are to be forgotten
+	bads     int // calls that may still meet something
+	troubles int
+	next     time.Duration // trouble
+	restarts int           // verifiers that the server has had
+	timeout  time.Duration // the shortest that there was; 0 = none
+	down     time.Duration // until when the server does not run,
+	refusing time.Duration // takes no connections,
+	silent   time.Duration // does nothing,
+	full     time.Duration // has no room,
+	busy     time.Duration // and has no time
+
+	// Guarded by mu.
+	mu      sync.Mutex
+	parked  []*simThread
+	failure string
+	trace   []string
+	counts  map[string]int
+}
+
+// simStuckMax is how long nothing may come to its end: longer than all troubles together, with the pauses of the driver behind them.
+const simStuckMax = 3 * time.Hour
+
+// simFile is the file's path.
+const simFile = "/export/disk"
+
+func newSimWorld(cfg simConfig) *simWorld {
+	return &simWorld{
+		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.seed, 0x6e6673)), begun: time.Now(), pool: membuf.NewPool(1 << 20),
+		scratch: make([]byte, 64<<10), counts: map[string]int{},
+	}
+}
+
+// runSimulation runs one seed. It is called in a bubble of testing/synctest.
+func runSimulation(t *testing.T, cfg simConfig) simResult {
+	w := newSimWorld(cfg)
+	w.draw()
+	w.build(t)
+	w.launch("main", (*simThread).main)
+	w.run()
+	if w.failure == "" {
+		w.close()
+	}
+	for _, l := range slices.Clone(w.links) {
+		unix.Close(l.fd)
+	}
+	return simResult{w.failure, w.trace, w.counts}
+}
+
+func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
+
+// draw decides what kind of run it is.
+func (w *simWorld) draw() {
+	w.slow = oneOf(w.rng, 0, time.Millisecond, 100*time.Millisecond, 10*time.Second)
+	w.between = oneOf(w.rng, 10*time.Millisecond, time.Second, time.Minute)
+	w.faulty = oneOf(w.rng, 0, 10, 50, 200)
+	w.pullMax = oneOf(w.rng, 100, 5000, 1<<16)
+	w.bads = 3 * w.cfg.troubles
+	w.hot = w.rng.IntN(3) == 0
+	w.cancels = w.rng.IntN(3) == 0
+	w.troubles = w.rng.IntN(w.cfg.troubles + 1)
+	w.next = time.Duration(w.rng.Int64N(int64(w.between)))
+}
+
+// build makes the server and opens its file.
+func (w *simWorld) build(t *testing.T) {
+	w.server = nfstest.New(t, nfstest.Options{Seed: w.cfg.seed, AlwaysSync: w.rng.IntN(10) == 0, NoAttributes: w.rng.IntN(2) == 0})
+	cells := 64 * (1 + w.rng.IntN(24))
+	if w.rng.IntN(3) == 0 {
+		cells -= w.rng.IntN(63)
+	}
+	w.server.Put(simFile, nfstest.File{SizeBytes: int64(cells) * simCellBytes})
+	o := &Options{Host: "server", Path: simFile, Connections: 1 + w.rng.IntN(3), OnHealth: w.health}
+	if w.rng.IntN(3) == 0 {
+		o.Timeout = w.someTimeout()
+	}
+	o.Writethrough = w.rng.IntN(20) == 0
+	least := 8
+	if w.rng.IntN(20) == 0 {
+		least = 1 // more calls than there is room for
+	}
+	most := func() uint32 { return simCellBytes * uint32(oneOf(w.rng, least+w.rng.IntN(16), 8, 64, 128, 1024)) }
+	w.open(o, uint64(cells)*simCellBytes, wire.Sizes{ReadMax: most(), WriteMax: most(), FileMax: 1 << 40})
+	if w.rng.IntN(2) == 0 {
+		w.file.heldMax = pageBytes * int64(4+w.rng.IntN(28))
+	}
+	w.model.grow(int(w.file.Size()) / simCellBytes)
+}
+
+// open makes the loops and the file, which is connected.
+func (w *simWorld) open(o *Options, sizeBytes uint64, sizes wire.Sizes) {
+	w.graph = blockcore.NewGraph()
+	for i := range 2 {
+		w.loops = append(w.loops, blockcore.NewStepped(fmt.Sprintf("loop%d", i), w.pool))
+	}
+	d := newDialer(o)
+	d.simulated = w.way
+	found := wire.Found{Handle: wire.Handle(w.server.Handle(simFile)), Attributes: wire.Attributes{SizeBytes: sizeBytes}}
+	w.file = newFile(o, d, found, sizes, w.newLink())
+}
+
+// someTimeout is a timeout of calls.
+func (w *simWorld) someTimeout() time.Duration {
+	d := oneOf(w.rng, 100*time.Millisecond, time.Second, 20*time.Second, 3*time.Minute)
+	if w.timeout == 0 || d < w.timeout {
+		w.timeout = d
+	}
+	return d
+}
+
+// someTime is how long something lasts: minutes now and then.
+func (w *simWorld) someTime() time.Duration {
+	return time.Duration(w.rng.Int64N(int64(oneOf(w.rng, 1, time.Millisecond, time.Second, 15*time.Second, 10*time.Minute))))
+}
+
+// soon is when a call is executed, or a reply sent.
+func (w *simWorld) soon() time.Duration {
+	if w.slow == 0 || w.rng.IntN(2) == 0 {
+		return w.now()
+	}
+	return w.now() + time.Duration(w.rng.Int64N(int64(w.slow)))
+}
+
+// health is told of the server's.
+func (w *simWorld) health(h Health) {
+	w.log("health: %v", h)
+	if h.OK != w.sick {
+		w.fail("the server's health is told twice: %v", h)
+	}
+	w.sick = !h.OK
+}
+
+// run decides what happens next until the run is over or something is wrong.
+func (w *simWorld) run() {
+	for {
+		synctest.Wait()
+		if w.ended || w.failed() {
+			return
+		}
+		w.choose()
+	}
+}
+
+// choose has one loop, one connection, one goroutine or time go on.
+func (w *simWorld) choose() {
+	w.wakeAt = 1<<62 - 1
+	var list []func()
+	for _, l := range w.loops {
+		if l.Runnable() {
+			list = append(list, func() { w.steps(l) }, func() { w.steps(l) }, func() { w.steps(l) })
+		}
+	}
+	list = w.network(list)
+	for _, t := range w.eligible() {
+		list = append(list, func() { w.grant(t) })
+	}
+	if w.troubles > 0 && w.next <= w.now() {
+		list = append(list, w.trouble)
+	} else if w.troubles > 0 {
+		w.wake(w.next)
+	}
+	switch {
+	case len(list) == 0:
+		w.pass()
+	case w.rng.IntN(100) == 0:
+		w.sleep(time.Duration(w.rng.IntN(1000)) * time.Microsecond)
+	default:
+		list[w.rng.IntN(len(list))]()
+	}
+}
+
+// network adds what the connections may do.
+func (w *simWorld) network(list []func()) []func() {
+	if !w.up() {
+		w.wake(w.down)
+	}
+	w.poll()
+	for _, l := range w.links {
+		list = l.actions(list)
+	}
+	return list
+}
+
+// poll asks the sockets what they are ready for, unless nobody has touched one since.
+func (w *simWorld) poll() {
+	if !w.touched {
+		return
+	}
+	w.touched = false
+	polls := make([]unix.PollFd, len(w.links))
+	for i, l := range w.links {
+		polls[i] = unix.PollFd{Fd: int32(l.fd), Events: unix.POLLIN | unix.POLLOUT}
+	}
+	if _, err := unix.Poll(polls, 0); err != nil && len(polls) > 0 {
+		w.fail("poll: %v", err)
+	}
+	for i, l := range w.links {
+		l.ready = polls[i].Revents
+	}
+}
+
+// wake has time stop at a moment.
+func (w *simWorld) wake(at time.Duration) {
+	if at > w.now() {
+		w.wakeAt = min(w.wakeAt, at)
+	}
+}
+
+// pass lets time pass until something may happen.
+func (w *simWorld) pass() {
+	d := min(w.wakeAt-w.now(), 10*time.Second)
+	for _, l := range w.loops {
+		if at, ok := l.Timer(); ok {
+			d = min(d, at)
+		}
+	}
+	w.mu.Lock()
+	for _, t := range w.parked {
+		d = min(d, t.rest-w.now())
+	}
+	w.mu.Unlock()
+	w.sleep(max(d, 1))
+	if w.now()-w.moved > simStuckMax {
+		w.fail("nothing has come to an end for %v: %s", simStuckMax, w.describe())
+	}
+}
+
+// describe tells what is under way.
+func (w *simWorld) describe() string {
+	f := w.file
+	s := fmt.Sprintf("%d clients, %d requests in flight; committing %t, held %d, reserved %d, stale %d, watched %t", w.clients, w.root.InFlight(), f.committing, f.held.bytes(), f.reserved, f.held.stale, f.watch != nil)
+	for i, c := range f.conns {
+		s += fmt.Sprintf("; connection %d: fd %d, %d calls, dials %t, waits %t", i, c.fd, c.outstanding, c.attempt != nil, c.retry != nil)
+	}
+	for _, k := range f.calls.all {
+		if k.state != callFree {
+			s += fmt.Sprintf("; %v %08x state %d for %v, may take %v", k.proc, k.xid, k.state, f.ctx.Now()-k.since, max(k.deadline-k.since, 0))
+		}
+	}
+	return s
+}
+
+// steps has a loop do some things.
+func (w *simWorld) steps(l *blockcore.Stepped) {
+	for range 1 + w.rng.IntN(4) {
+		w.step(l)
+	}
+}
+
+// step has a loop do one thing.
+func (w *simWorld) step(l *blockcore.Stepped) {
+	defer w.rescue(l.Name())
+	w.running, w.touched = l, true
+	l.Step()
+	w.running = nil
+}
+
+// rescue makes a broken invariant the failure of the run.
+func (w *simWorld) rescue(who string) {
+	if p := recover(); p != nil {
+		w.fail("%s: panic: %v\n%s", who, p, debug.Stack())
+	}
+}
+
+func (w *simWorld) now() time.Duration { return w.at }
+
+// sleep lets time pass.
+func (w *simWorld) sleep(d time.Duration) {
+	<-time.After(d)
+	w.at = time.Since(w.begun)
+}
+
+func (w *simWorld) tick() int64 {
+	w.ticks++
+	return w.ticks
+}
+
+func (w *simWorld) serial() int {
+	w.serials++
+	return w.serials
+}
+
+// progress notes that something has come to its end.
+func (w *simWorld) progress() { w.moved = w.now() }
+
+// fail notes the first thing that is wrong. Safe from anywhere.
+func (w *simWorld) fail(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failure == "" {
+		w.failure = fmt.Sprintf(format, args...)
+		w.trace = append(w.trace, "FAILURE: "+w.failure)
+	}
+}
+
+func (w *simWorld) failed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failure != ""
+}
+
+func (w *simWorld) log(format string, args ...any) {
+	if !w.cfg.trace {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	on := ""
+	if w.running != nil {
+		on = w.running.Name() + " "
+	}
+	w.trace = append(w.trace, fmt.Sprintf("%v #%d %s", w.now(), w.ticks, on)+fmt.Sprintf(format, args...))
+}
+
+func (w *simWorld) count(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts[what]++
+}
+
+// simThread is a goroutine that parks until the scheduler chooses it: the control plane, or an attempt to connect.
+type simThread struct {
+	w    *simWorld
+	name string
+	turn chan struct{}
+	rest time.Duration // not to be chosen before
+}
+
+func (w *simWorld) launch(name string, body func(*simThread)) {
+	t := &simThread{w: w, name: name, turn: make(chan struct{})}
+	go func() {
+		defer w.rescue(name)
+		t.park(context.Background(), 0)
+		body(t)
+	}()
+}
+
+// park lets the scheduler decide when to go on, not before rest has passed. It returns false when ctx has ended before.
+func (t *simThread) park(ctx context.Context, rest time.Duration) bool {
+	w := t.w
+	w.mu.Lock()
+	t.rest = w.now() + rest
+	w.parked = append(w.parked, t)
+	w.mu.Unlock()
+	select {
+	case <-t.turn:
+		return true
+	case <-ctx.Done():
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.parked = slices.DeleteFunc(w.parked, func(other *simThread) bool { return other == t })
+		return false
+	}
+}
+
+// eligible returns the goroutines that may go on now, by name.
+func (w *simWorld) eligible() []*simThread {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sort.Slice(w.parked, func(i, j int) bool { return w.parked[i].name < w.parked[j].name })
+	var list []*simThread
+	for _, t := range w.parked {
+		if t.rest <= w.now() {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+func (w *simWorld) grant(t *simThread) {
+	w.mu.Lock()
+	w.parked = slices.DeleteFunc(w.parked, func(other *simThread) bool { return other == t })
+	w.mu.Unlock()
+	t.turn <- struct{}{}
+}
+
+// way is how an attempt to connect reaches the server: on the loop it is made, on a goroutine of its own it parks, and is chosen when the network is done with it.
+func (w *simWorld) way() func(context.Context) (int, error) {
+	t := &simThread{w: w, name: fmt.Sprintf("dial%04d", w.serial()), turn: make(chan struct{})}
+	takes := w.soon() - w.now()
+	return func(ctx context.Context) (int, error) {
+		if !t.park(ctx, takes) {
+			return -1, ctx.Err()
+		}
+		if !w.up() || w.now() < w.refusing {
+			w.log("%s: refused", t.name)
+			return -1, syscall.ECONNREFUSED
+		}
+		w.log("%s: connected", t.name)
+		return w.newLink(), nil
+	}
+}
+
+// close ends the loops, which have nothing left to do.
+func (w *simWorld) close() {
+	for _, l := range w.loops {
+		closed := make(chan struct{})
+		go func() { l.Close(); close(closed) }()
+		synctest.Wait()
+		for range 1000 {
+			if !l.Step() {
+				break
+			}
+		}
+		synctest.Wait()
+		select {
+		case <-closed:
+		default:
+			w.fail("%s does not end", l.Name())
+		}
+	}
+	if err := w.pool.Close(); err != nil {
+		w.fail("a buffer was leaked: %v", err)
+	}
+}
