@@ -64,8 +64,8 @@ func readOverlap(v *qmp.Value) (o qcow2.OverlapCheck, err error) {
 			return o, err
 		}
 		level, known := overlapLevels[name]
-		if !known {
-			return o, wrongLevel(name)
+		if !known || name == "" {
+			return o, qmp.NotAccepted("overlap-check", name)
 		}
 		return qcow2.OverlapCheck{Level: level}, nil
 	}

@@ -24,6 +24,8 @@ var qsdMistakes = []string{
 	"--blockdev null-co,node-name=" + long(32), "--blockdev null-co,node-name=x,discard=nosuch", "--blockdev null-co,node-name=x,cache.direct=maybe", "--blockdev null-co,node-name=x,cache=direct",
 	"--blockdev null-co,node-name=x,cache.bogus=on", "--blockdev null-co,node-name=x,detect-zeroes=unmap", "--blockdev null-co,node-name=x,force-share=on", "--blockdev =x", "--blockdev null-co,,node-name=x", "--blockdev null-co,node-name", "--blockdev ,",
 	"--blockdev file,node-name=x,filename=d.img,aio=nosuch", "--blockdev file,node-name=x,filename=d.img,aio=native", "--blockdev file,node-name=x,filename=d.img,locking=maybe",
+	"--blockdev qcow2,node-name=x,file.driver=file,file.filename=d.img,overlap-check=much", "--blockdev qcow2,node-name=x,file.driver=file,file.filename=d.img,overlap-check=",
+	`--blockdev {"driver":"qcow2","node-name":"x","file":{"driver":"file","filename":"d.img"},"overlap-check":"much"}`,
 	`--blockdev {"driver":"nosuch","node-name":"x"}`, `--blockdev {"driver":"null-co"}`, `--blockdev {"driver":"null-co","node-name":"x","bogus":1}`, `--blockdev {"driver":`, `--blockdev {}`, `--blockdev {"driver":"null-co","node-name":"x","size":"1M"}`,
 	`--blockdev []`, `--blockdev {"driver":"null-co","node-name":"x"}}`,
 	// Objects.
