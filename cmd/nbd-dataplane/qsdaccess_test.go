@@ -146,27 +146,41 @@ func TestBitmapsThatCannotBeKept(t *testing.T) {
 }
 
 // Goal: an image that was not closed is repaired when its node is reopened for writing, and not written to otherwise: nothing of it is lost, which QEMU, that
-// writes to it as it is, does not achieve. One that cannot be repaired stays read-only. Method: images of which the writer was killed, one with an entry of
-// its L2 table spoiled besides; a client writes, qemu-io and qemu-img look at what is left.
+// writes to it as it is, does not achieve. One with an entry that leads between two clusters is used until somebody wants that, as with QEMU; one with an entry that
+// leads behind the end of the file, where others will be, is not written to, opened or reopened. Method: images of which the writer was killed, and whose
+// L2 table was spoiled; a client reads and writes, qemu-io and qemu-img look at what is left.
 func TestUnclosedImagesAreRepairedByReopen(t *testing.T) {
 	s := steer(t, asProgram(t, qsdName))
 	shell := func(command string) string { return fmt.Sprintf("%+v", run(t, s.dir, "/bin/sh", "-c", command)) }
-	shell("qemu-img create -q -f qcow2 -o lazy_refcounts=on a.qcow2 4M; qemu-io -f qcow2 -c 'write -q -P 7 0 1M' -c flush -c 'sigraise 9' a.qcow2; cp a.qcow2 b.qcow2")
-	shell(`printf '\200\000\000\000\000\005\002\000' | dd of=b.qcow2 bs=1 seek=262144 conv=notrunc`)
+	shell("qemu-img create -q -f qcow2 -o lazy_refcounts=on a.qcow2 4M; qemu-io -f qcow2 -c 'write -q -P 7 0 1M' -c flush -c 'sigraise 9' a.qcow2")
+	for name, entry := range map[string]string{"b": `\200\000\000\000\000\005\002\000`, "c": `\200\000\000\000\000\177\000\000`} {
+		shell("cp a.qcow2 " + name + ".qcow2; printf '" + entry + "' | dd of=" + name + ".qcow2 bs=1 seek=262144 conv=notrunc; cp " + name + ".qcow2 " + name + "2.qcow2")
+	}
 	require.Contains(t, shell("qemu-img check a.qcow2; qemu-img check b.qcow2"), "L2 entry corrupted")
 	s.ok(`nbd-server-start {"addr":{"type":"unix","data":{"path":"DIR/s"}}}`)
-	for _, name := range []string{"a", "b"} {
+	for _, name := range []string{"a", "b", "c"} {
 		s.ok(`blockdev-add {"driver":"qcow2","node-name":"` + name + `","read-only":true,"file":{"driver":"file","filename":"DIR/` + name + `.qcow2"}}`)
 	}
-	s.ok(`blockdev-reopen {"options":[{"driver":"qcow2","node-name":"a","file":{"driver":"file","filename":"DIR/a.qcow2"}}]}`)
-	require.Equal(t, "GenericError: Could not repair dirty image: 1 errors are left that cannot be repaired",
-		s.do(`blockdev-reopen {"options":[{"driver":"qcow2","node-name":"b","file":{"driver":"file","filename":"DIR/b.qcow2"}}]}`))
-	require.Equal(t, "a:false b:true", s.readOnlyNodes())
-	for _, name := range []string{"a", "b"} {
-		s.ok(`block-export-add {"type":"nbd","id":"` + name + `","node-name":"` + name + `","writable":` + fmt.Sprint(name == "a") + `}`)
+	const refused = "GenericError: Could not repair dirty image: 1 errors are left that cannot be repaired"
+	for name, want := range map[string]string{"a": "{}", "b": "{}", "c": refused} {
+		require.Equal(t, want, s.do(`blockdev-reopen {"options":[{"driver":"qcow2","node-name":"`+name+`","file":{"driver":"file","filename":"DIR/`+name+`.qcow2"}}]}`))
 	}
-	require.Equal(t, "{Status:0 Stdout: Stderr:}", shell("qemu-io -f raw -c 'write -q -P 9 2M 1M' -c flush -c 'read -q -P 7 0 1M' -c 'read -q -P 9 2M 1M' 'nbd+unix:///a?socket=s'"))
-	require.Equal(t, "{Status:0 Stdout: Stderr:}", shell("qemu-io -r -f raw -c 'read -q -P 7 64k 960k' 'nbd+unix:///b?socket=s'"))
-	require.Zero(t, s.end(syscall.SIGTERM).Status)
-	require.Equal(t, "{Status:0 Stdout: Stderr:}", shell("qemu-img check -q a.qcow2 && qemu-io -r -f qcow2 -c 'read -q -P 7 0 1M' -c 'read -q -P 9 2M 1M' a.qcow2"))
+	s.ok(`blockdev-add {"driver":"qcow2","node-name":"b2","file":{"driver":"file","filename":"DIR/b2.qcow2"}}`)
+	require.Equal(t, refused, s.do(`blockdev-add {"driver":"qcow2","node-name":"c2","file":{"driver":"file","filename":"DIR/c2.qcow2"}}`))
+	require.Equal(t, "a:false b2:false b:false c:true", s.readOnlyNodes())
+	for _, name := range []string{"a", "b", "c"} {
+		s.ok(`block-export-add {"type":"nbd","id":"` + name + `","node-name":"` + name + `","writable":` + fmt.Sprint(name != "c") + `}`)
+	}
+	const fine = "{Status:0 Stdout: Stderr:}"
+	write := "qemu-io -f raw -c 'write -q -P 9 2M 1M' -c flush -c 'read -q -P 7 64k 960k' -c 'read -q -P 9 2M 1M' 'nbd+unix:///%s?socket=s'"
+	require.Equal(t, fine, shell(fmt.Sprintf(write, "a")))
+	require.Equal(t, fine, shell(fmt.Sprintf(write, "b")))
+	require.Equal(t, fine, shell("qemu-io -r -f raw -c 'read -q -P 7 64k 960k' 'nbd+unix:///c?socket=s'"))
+	require.Contains(t, shell("qemu-io -f raw -c 'write -q 0 64k' 'nbd+unix:///b?socket=s'"), "Input/output error")
+	require.Contains(t, shell("qemu-io -r -f raw -c 'read -q 64k 64k' 'nbd+unix:///b?socket=s'"), "Status:1")
+	require.Contains(t, s.end(syscall.SIGTERM).Stderr, "flush node b before closing: no medium found")
+	require.Equal(t, fine, shell("qemu-img check -q a.qcow2 && qemu-io -r -f qcow2 -c 'read -q -P 7 0 1M' -c 'read -q -P 9 2M 1M' a.qcow2"))
+	require.Equal(t, fine, shell("qemu-io -r -f qcow2 -c 'read -q -P 7 64k 960k' -c 'read -q -P 9 2M 1M' b.qcow2"))
+	shell("qemu-img check -q -r all b.qcow2")
+	require.Equal(t, fine, shell("qemu-io -r -f qcow2 -c 'read -q -P 7 64k 960k' -c 'read -q -P 9 2M 1M' b.qcow2"))
 }

@@ -242,10 +242,13 @@ func (c *controller) remove() {
 		}
 		return c.removeNode(tx, l)
 	}, func(err error) {
-		if !w.here(l) {
+		switch {
+		case !w.here(l):
 			w.delist(d)
-		} else if err == nil {
+		case err == nil:
 			w.fail("node %s is removed and there", l.name)
+		case !slices.Contains(w.layers, d):
+			w.enlist(d) // another controller has looked while it was gone
 		}
 	})
 }

@@ -40,6 +40,7 @@ type work struct{ done, total int64 }
 // report; an error means that the check could not be finished.
 func (im *Image) Check(o CheckOptions) (Report, error) {
 	c := &check{Image: im, CheckOptions: o, table: make([]byte, im.g.ClusterBytes())}
+	im.misplaced = 0
 	err := c.run()
 	if err == nil {
 		err = im.writeBlock()
@@ -49,6 +50,10 @@ func (im *Image) Check(o CheckOptions) (Report, error) {
 	}
 	return c.report, err
 }
+
+// Misplaced is how many of the corruptions that the last check has left are entries of data between two clusters. Whoever is about to use one sees that; all
+// else that the image refers to is counted nevertheless.
+func (im *Image) Misplaced() int64 { return im.misplaced }
 
 func (c *check) run() error {
 	c.report.TotalClusters = c.clustersOf(c.header.SizeBytes)

@@ -225,6 +225,7 @@ func (w *l2Walk) unaligned(i int, e format.L2Entry) (gone bool, err error) {
 	}
 	switch {
 	case hasData:
+		w.misplaced += int64(w.uses.times)
 		w.corruptTable("ERROR offset=%x: Data cluster is not properly aligned; L2 entry corrupted.", uint64(e.Offset()))
 		return false, nil
 	case !w.fix:

@@ -26,6 +26,8 @@ type Image struct {
 	end   int64    // one more than the last cluster that was allocated
 	// refTableMoves is set while the refcount table in memory is ahead of the one on disk, whose place it will take.
 	refTableMoves bool
+
+	misplaced int64 // see Misplaced
 }
 
 // Open reads the header and the tables that everything hangs on. With format.ForCheck it takes what a check can report.

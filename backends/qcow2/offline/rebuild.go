@@ -25,7 +25,7 @@ func (c *check) rebuildAndCompare() error {
 	c.rebuild, c.report.Leaks, c.report.CheckErrors = false, 0, 0
 	c.report.AllocatedClusters, c.report.FragmentedClusters, c.report.CompressedClusters = 0, 0, 0
 	c.work = work{}
-	c.report.Corruptions = c.snapshotsWrong
+	c.report.Corruptions, c.misplaced = c.snapshotsWrong, 0
 	if err := c.references(false); err != nil {
 		return err
 	}
@@ -155,7 +155,13 @@ func (r *rebuilding) writeBlocks() error {
 
 // markSound clears the bits that say that the image is not to be trusted.
 func (im *Image) markSound() error {
-	const bad = format.IncompatibleDirty | format.IncompatibleCorrupt
+	return im.dropFeatures(format.IncompatibleDirty | format.IncompatibleCorrupt)
+}
+
+// MarkCounted has the header not say any more that refcounts are in doubt.
+func (im *Image) MarkCounted() error { return im.dropFeatures(format.IncompatibleDirty) }
+
+func (im *Image) dropFeatures(bad uint64) error {
 	if im.header.Version < 3 || im.header.Incompatible&bad == 0 {
 		return nil
 	}

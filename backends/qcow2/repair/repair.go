@@ -78,6 +78,11 @@ func (w *worker) repair() error {
 	if err != nil {
 		return err
 	}
+	if report.Corruptions > 0 && report.Corruptions == im.Misplaced() && report.CheckErrors == 0 {
+		// As QEMU does: what is right of the image can be used, and what is wrong says so when somebody wants it.
+		w.listener.Found(fmt.Sprintf("%d entries are left that lead nowhere; the image is in use until one of them is", report.Corruptions))
+		return im.MarkCounted()
+	}
 	if report.Corruptions > 0 || report.CheckErrors > 0 {
 		return &format.Error{Errno: syscall.EIO, Text: fmt.Sprintf("%d errors are left that cannot be repaired", report.Corruptions+report.CheckErrors)}
 	}
