@@ -70,7 +70,7 @@ type simBad struct {
 func (w *simWorld) executeBadly(l *simLink, c *simCall, proc wire.Proc) {
 	bad := simBads[w.rng.IntN(len(simBads))]
 	if proc == wire.ProcCommit && w.rng.IntN(3) == 0 {
-		bad = simLossTold // what a COMMIT may do is of more interest than that of others
+		bad = oneOf(w.rng, simLossTold, simLossUntold) // what a COMMIT may do is of more interest than that of others
 	}
 	w.log("link %d: execute %08x proc %d: %s", l.id, c.xid(), proc, bad.name)
 	w.count(bad.name)
@@ -96,6 +96,13 @@ var simLossTold = simBad{"data lost and told by an error", func(w *simWorld, l *
 	e := simErrors[w.rng.IntN(len(simErrors))]
 	w.injected(e.errno)
 	w.reply(l, w.server.Execute(c.record, nfstest.Fault{Status: e.status}), false)
+}}
+
+// simLossUntold is the same, with an answer that gets lost.
+var simLossUntold = simBad{"data lost and told to nobody", func(w *simWorld, l *simLink, _ *simCall, _ wire.Proc) {
+	w.model.losses++
+	w.server.Forget(w.loss())
+	l.shut()
 }}
 
 // simBads are all of them.
