@@ -150,8 +150,11 @@ func pollNow(fds []unix.PollFd) bool {
 	if len(fds) == 0 {
 		return false
 	}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n > 0
+	for {
+		if n, err := unix.Poll(fds, 0); err != unix.EINTR {
+			return err == nil && n > 0
+		}
+	}
 }
 
 func (e *steppedEngine) reap() bool {

@@ -4,5 +4,5 @@ package nfs
 
 const (
 	raceEnabled     = false
-	simSeedsDefault = 1500
+	simSeedsDefault = 1000
 )

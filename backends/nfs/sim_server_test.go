@@ -69,6 +69,9 @@ type simBad struct {
 // executeBadly has one call meet something.
 func (w *simWorld) executeBadly(l *simLink, c *simCall, proc wire.Proc) {
 	bad := simBads[w.rng.IntN(len(simBads))]
+	if proc == wire.ProcCommit && w.rng.IntN(3) == 0 {
+		bad = oneOf(w.rng, simLossTold, simLossUntold) // what a COMMIT may do is of more interest than that of others
+	}
 	w.log("link %d: execute %08x proc %d: %s", l.id, c.xid(), proc, bad.name)
 	w.count(bad.name)
 	w.bads--
@@ -82,9 +85,34 @@ func of(fault func(w *simWorld) nfstest.Fault) func(*simWorld, *simLink, *simCal
 	}
 }
 
+// simLossTold is data that the server gives up, of which it tells once.
+var simLossTold = simBad{"data lost and told by an error", func(w *simWorld, l *simLink, c *simCall, proc wire.Proc) {
+	if proc != wire.ProcCommit {
+		w.reply(l, w.server.Execute(c.record, nfstest.Fault{}), false)
+		return
+	}
+	w.model.losses++
+	w.server.Forget(w.loss())
+	e := simErrors[w.rng.IntN(len(simErrors))]
+	w.injected(e.errno)
+	w.reply(l, w.server.Execute(c.record, nfstest.Fault{Status: e.status}), false)
+}}
+
+// simLossUntold is the same, with an answer that gets lost.
+var simLossUntold = simBad{"data lost and told to nobody", func(w *simWorld, l *simLink, _ *simCall, _ wire.Proc) {
+	w.model.losses++
+	w.server.Forget(w.loss())
+	l.shut()
+}}
+
 // simBads are all of them.
 var simBads = []simBad{
 	{"jukebox", of(func(*simWorld) nfstest.Fault { return nfstest.Fault{Status: nfstest.Jukebox} })},
+	{"jukebox, twice", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
+		reply := w.server.Execute(c.record, nfstest.Fault{Status: nfstest.Jukebox})
+		w.reply(l, reply, false)
+		w.reply(l, slices.Clone(reply), false)
+	}},
 	{"jukebox afterwards", of(func(*simWorld) nfstest.Fault { return nfstest.Fault{StatusAfter: nfstest.Jukebox} })},
 	{"short", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Short: simCellBytes * (1 + w.rng.IntN(40))} })},
 	{"shorter", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Short: simCellBytes} })},
@@ -148,17 +176,7 @@ var simBads = []simBad{
 		w.injected(e.errno)
 		w.reply(l, w.server.Execute(c.record, nfstest.Fault{StatusAfter: e.status}), false)
 	}},
-	{"data lost and told by an error", func(w *simWorld, l *simLink, c *simCall, proc wire.Proc) {
-		if proc != wire.ProcCommit {
-			w.reply(l, w.server.Execute(c.record, nfstest.Fault{}), false)
-			return
-		}
-		w.model.losses++
-		w.server.Forget(w.loss())
-		e := simErrors[w.rng.IntN(len(simErrors))]
-		w.injected(e.errno)
-		w.reply(l, w.server.Execute(c.record, nfstest.Fault{Status: e.status}), false)
-	}},
+	simLossTold,
 	{"refused by RPC", func(w *simWorld, l *simLink, c *simCall, _ wire.Proc) {
 		w.injected(syscall.EREMOTEIO)
 		w.reply(l, w.server.Execute(c.record, nfstest.Fault{Accept: nfstest.SystemErr}), false)

@@ -271,8 +271,10 @@ func (w *simWorld) poll() {
 	for i, l := range w.links {
 		polls[i] = unix.PollFd{Fd: int32(l.fd), Events: unix.POLLIN | unix.POLLOUT}
 	}
-	if _, err := unix.Poll(polls, 0); err != nil && len(polls) > 0 {
-		w.fail("poll: %v", err)
+	for {
+		if _, err := unix.Poll(polls, 0); err != unix.EINTR {
+			break
+		}
 	}
 	for i, l := range w.links {
 		l.ready = polls[i].Revents
