@@ -173,6 +173,7 @@ func TestMonitorOnNFS(t *testing.T) {
 	s.eventually("in flight", func() bool { return strings.Contains(s.rawNodes(), `"x-in-flight":2`) })
 	s.ok(`block-export-del {"id":"e2","mode":"hard"}`)
 	_ = stuck.Wait() // it was cut off
+	// The snapshot has made the image below read-only; an option that is said otherwise would be changed in a drain.
 	s.ok(fmt.Sprintf(`blockdev-reopen {"options":[{"driver":"nfs","node-name":"base","read-only":true,"timeout":1,%s}]}`, location("/export/base")))
 	require.Error(t, reading.Wait())
 	s.eventually("gone", func() bool { return !strings.Contains(s.do("query-block-exports"), `"e2"`) })
