@@ -49,8 +49,11 @@ func (w *simWorld) execute(l *simLink, c *simCall) {
 // givenUp reports whether a WRITE has timed out that might undo, by being late, what was written after it: the price of a timeout, which is not what
 // is tried here.
 func (w *simWorld) givenUp(c *simCall) bool {
-	return wire.Proc(c.proc()) == wire.ProcWrite && w.file.calls.byXID(c.xid()) == nil
+	return wire.Proc(c.proc()) == wire.ProcWrite && w.forgotten(c)
 }
+
+// forgotten reports whether nobody waits for a call any more.
+func (w *simWorld) forgotten(c *simCall) bool { return w.file.calls.byXID(c.xid()) == nil }
 
 // reply sends a reply some time later.
 func (w *simWorld) reply(l *simLink, bytes []byte, last bool) {
@@ -69,7 +72,7 @@ type simBad struct {
 // executeBadly has one call meet something.
 func (w *simWorld) executeBadly(l *simLink, c *simCall, proc wire.Proc) {
 	bad := simBads[w.rng.IntN(len(simBads))]
-	if proc == wire.ProcCommit && w.rng.IntN(3) == 0 {
+	if proc == wire.ProcCommit && !w.forgotten(c) && w.rng.IntN(3) == 0 {
 		bad = oneOf(w.rng, simLossTold, simLossUntold) // what a COMMIT may do is of more interest than that of others
 	}
 	w.log("link %d: execute %08x proc %d: %s", l.id, c.xid(), proc, bad.name)
@@ -87,7 +90,7 @@ func of(fault func(w *simWorld) nfstest.Fault) func(*simWorld, *simLink, *simCal
 
 // simLossTold is data that the server gives up, of which it tells once.
 var simLossTold = simBad{"data lost and told by an error", func(w *simWorld, l *simLink, c *simCall, proc wire.Proc) {
-	if proc != wire.ProcCommit {
+	if proc != wire.ProcCommit || w.forgotten(c) {
 		w.reply(l, w.server.Execute(c.record, nfstest.Fault{}), false)
 		return
 	}

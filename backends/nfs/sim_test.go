@@ -41,7 +41,8 @@ func simConfigOf(seed uint64) simConfig { return simConfig{seed: seed, requests:
 // zero, flush, with and without FUA, and make the file longer; the control plane drains with and without deadlines, moves between loops, resizes, changes timeouts, throws clients out, and
 // removes the node, sometimes while the server is away.
 //
-// What a server does not do: execute a call of one connection when another one has been made after it, or a WRITE that has timed out; take a call for another;
+// What a server does not do: execute a call of one connection when another one has been made after it, or a WRITE that has timed out; drop data
+// because of a COMMIT that was given up, and say so to nobody; take a call for another;
 // lose what it has said to be stable.
 func TestSimulation(t *testing.T) {
 	if *simSeedFlag != 0 {
