@@ -19,8 +19,8 @@ type Bitmap struct {
 	state BitmapState
 	set   bitSet
 	since []*bitSet // what is marked by writes while merges may still be undone
-	busy  bool // somebody counts on it that nobody changes it
-	gone  bool // removed
+	busy  bool      // somebody counts on it that nobody changes it
+	gone  bool      // removed
 }
 
 // BitmapState says what a Bitmap is good for.
