@@ -66,6 +66,9 @@ func (i *Image) idleBlock(t *blockcore.Task, index int) (bool, error) {
 		return false, err
 	}
 	home, own := i.blockOf(i.g.Index(block.at))
+	if home >= len(i.refs.table) || i.refs.table[home] == 0 {
+		return false, i.corrupt(t, true, int64(block.at), i.g.ClusterBytes(), "Refblock at %s is not covered by the refcount structures", hex(block.at))
+	}
 	for k := range i.g.RefBlockEntries() {
 		if n := i.g.Refcount(block.bytes, k); n != 0 && (n != 1 || home != index || k != own) {
 			return false, nil

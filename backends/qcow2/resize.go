@@ -52,9 +52,10 @@ func (i *Image) Resize(t *blockcore.Task, sizeBytes int64) error {
 	}
 	if sizeBytes < old {
 		if err := i.dropBlocks(t); err != nil {
-			i.warn("qcow2: refcount blocks that count nothing stay: " + err.Error())
+			i.warn("qcow2: refcount blocks that count nothing stay, and the file is not cut off: " + err.Error())
+		} else {
+			i.shrinkFile(t)
 		}
-		i.shrinkFile(t)
 		i.cutData(t, sizeBytes)
 	}
 	return nil
