@@ -68,7 +68,7 @@ type File struct {
 
 	// Safe from anywhere.
 	size     atomic.Int64
-	timeout  atomic.Int64                         // of a call, in nanoseconds; 0 = none. Changed by the loop
+	timeout  atomic.Int64                         // of a call, in nanoseconds; 0 = none
 	loop     atomic.Pointer[blockcore.AioContext] // ctx, for who tells it something
 	health   atomic.Pointer[Health]
 	counters counters
