@@ -22,16 +22,7 @@ type RangeLock struct {
 // Acquire waits until r is free for the request and returns its hold, which Release ends. Whoever holds a range does not ask for
 // another one of the same locks.
 func (l *RangeLocks) Acquire(t *Task, r Range, exclusive bool) *RangeLock {
-	k := l.take()
-	k.r, k.exclusive = r, exclusive
-	l.held = append(l.held, k)
-	for {
-		before := l.conflict(k)
-		if before == nil {
-			return k
-		}
-		t.Wait(&before.waiters)
-	}
+	return l.AcquireWanted(t, nil, r, exclusive)
 }
 
 // AcquireWanted is Acquire for a request in n that does not wait any longer when it is unwanted, and returns nil then. n may be nil. Recheck has
