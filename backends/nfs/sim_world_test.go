@@ -326,6 +326,7 @@ func (w *simWorld) describe() string {
 func (w *simWorld) steps(l *blockcore.Stepped) {
 	for range 1 + w.rng.IntN(4) {
 		w.step(l)
+		synctest.Wait() // a goroutine that waited for it may give the loop more to do
 	}
 }
 

@@ -149,11 +149,11 @@ func (c *controller) mergeBitmap(b *bitmap) {
 			if other == nil || b.layer.node.Size() != from.layer.node.Size() {
 				return errGone
 			}
+			c.w.log("%s: %s of %s (%d) merges %s of %s (%d)", c.name, b.name, b.layer.name, b.bits, from.name, from.layer.name, from.bits)
 			if err := tx.MergeBitmap(b.layer.node, is, other); err != nil {
 				return err
 			}
 			undo, done := b.merge(from)
-			c.w.log("%s: %s of %s (%d) merged with %s of %s (%d)", c.name, b.name, b.layer.name, b.bits, from.name, from.layer.name, from.bits)
 			tx.Undo(undo, func() error { done(); return nil })
 			c.w.count("bitmaps merged")
 			c.park(c.duration(200 * time.Microsecond)) // clients write
