@@ -175,8 +175,9 @@ type Mender interface {
 
 // Locker keeps other processes from what would be in the way of who uses the node. Default: there are none.
 type Locker interface {
-	// PrepareLocks keeps others from less while the node is only read, and from all that its options call for otherwise. What it keeps them from besides it does at once, and what it does not any more until commit; abort has all be as before. In the control
-	// plane, or on the loop for a change that is made there: it does not wait. On an error nothing has changed.
+	// PrepareLocks keeps others from less while the node is only read, and from all that its options call for otherwise. What it keeps them from
+	// besides it does at once, and what it does not any more until commit; abort has all be as before. In the control plane, or on the loop for a
+	// change that is made there: it does not wait. On an error nothing has changed.
 	PrepareLocks(onlyRead bool) (commit, abort func(), err error)
 }
 
