@@ -61,7 +61,7 @@ simulate-nfs: ## run SIM_SEEDS (100000) seeds of the simulation of the NFS drive
 
 .PHONY: mutants
 mutants: ## break the block layer and the NFS driver on purpose, and see that the simulations find each mistake
-	$(GO) test $(TEST_FLAGS) -v -run TestMutantsAreFound ./internal/sim -sim.mutants
+	$(GO) test $(TEST_FLAGS) -timeout=1h -v -run TestMutantsAreFound ./internal/sim -sim.mutants
 	$(GO) test $(TEST_FLAGS) -timeout=1h -v -run TestSimulationFindsMutants ./backends/nfs -nfs.mutants
 
 .PHONY: e2e
