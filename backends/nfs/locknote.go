@@ -69,32 +69,30 @@ func newOwner(dir, url string, h wire.Handle) (*wire.LockOwner, *heldNote, error
 		host = "localhost"
 	}
 	host = host[:min(len(host), wire.LockCallerBytesMax)]
-	name := func(number uint32) []byte {
-		text := fmt.Sprintf("%08x.%d.nbd-dataplane@%s", number, os.Getpid(), host)
-		return []byte(text[:min(len(text), wire.LockOwnerBytesMax)])
-	}
-	choose := func() uint32 { return numberBase | rand.Uint32N(numberBase) }
 	if dir == "" {
-		number := choose()
-		return &wire.LockOwner{Caller: host, Number: number, Name: name(number)}, nil, nil
+		return randomOwner(host), nil, nil
 	}
-	err = os.MkdirAll(dir, 0o700)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return randomOwner(host), nil, err
+	}
 	for range numberTries {
-		if err != nil {
-			break
-		}
-		number := choose()
-		owner := &wire.LockOwner{Caller: host, Number: number, Name: name(number)}
-		var n *heldNote
-		if n, err = writeNote(dir, url, h, owner); err == nil {
+		owner := randomOwner(host)
+		n, err := writeNote(dir, url, h, owner)
+		switch {
+		case err == nil:
 			return owner, n, nil
-		}
-		if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.EAGAIN) { // somebody has it, or is looking at it
-			err = nil
+		case !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.EAGAIN): // then somebody has it, or is looking at it
+			return owner, nil, err
 		}
 	}
-	number := choose()
-	return &wire.LockOwner{Caller: host, Number: number, Name: name(number)}, nil, err
+	return randomOwner(host), nil, fmt.Errorf("%d numbers of owners in %s are taken", numberTries, dir)
+}
+
+// randomOwner is one that hardly anybody else is.
+func randomOwner(host string) *wire.LockOwner {
+	number := numberBase | rand.Uint32N(numberBase)
+	text := fmt.Sprintf("%08x.%d.nbd-dataplane@%s", number, os.Getpid(), host)
+	return &wire.LockOwner{Caller: host, Number: number, Name: []byte(text[:min(len(text), wire.LockOwnerBytesMax)])}
 }
 
 func noteName(dir string, number uint32) string {
