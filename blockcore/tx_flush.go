@@ -49,7 +49,7 @@ func (g *Graph) doPatiently(n *Node, fn func(*Task) error) error {
 	patience := time.NewTimer(DrainMaxDefault)
 	defer patience.Stop()
 	for {
-		rung := g.bell.next()
+		rung := g.ends.next()
 		g.resumeEnded()
 		select {
 		case err := <-done:
