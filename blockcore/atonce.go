@@ -13,7 +13,7 @@ type atOnce struct {
 	// Immutable.
 	on      *AioContext
 	section *Drained
-	flush   []*Node // those that have something to flush
+	flush   []*Node // those that may have something to flush
 	fn      func(*Tx, *Drained) error
 	done    chan struct{} // closed when the loop has nothing more to do with it
 
@@ -45,7 +45,7 @@ func (g *Graph) changeAtOnce(ctx context.Context, d *Drained, flush []*Node, fn 
 	d.wakes()
 	a := &atOnce{on: d.asks(flush), section: d, fn: fn, done: make(chan struct{})}
 	for _, n := range flush {
-		if n.can.flusher != nil {
+		if n.can.keeps {
 			a.flush = append(a.flush, n)
 		}
 	}

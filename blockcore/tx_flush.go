@@ -20,7 +20,7 @@ func (tx *Tx) Flush(nodes ...*Node) error {
 		return err // its driver may be closed
 	}
 	for _, n := range nodes {
-		if n.can.flusher == nil {
+		if !n.can.keeps {
 			continue
 		}
 		if err := g.doPatiently(n, n.flush); err != nil {
