@@ -7,20 +7,21 @@ import (
 	"time"
 )
 
-// atOnce is a change that a loop makes on behalf of the control plane, which waits meanwhile and holds the graph.
+// atOnce is a section with a change that a loop makes on behalf of the control plane, which waits meanwhile and holds the graph. From the first
+// request that is held back to the last that goes on nobody else has to wake up.
 type atOnce struct {
 	// Immutable.
 	on      *AioContext
 	section *Drained
-	flush   []*Node
+	flush   []*Node // those that may have something to flush
 	fn      func(*Tx, *Drained) error
-	begun   time.Time
 	done    chan struct{} // closed when the loop has nothing more to do with it
 
 	// Owned by the context. When done is closed they are the control plane's.
-	tx   *Tx // nil = something is in flight, and nothing was changed
-	err  error
-	over func() // tells that the section is over; nil = it goes on
+	refused error // why the section has not begun
+	tx      *Tx   // nil = something is in flight, and nothing was changed
+	err     error
+	over    func() // tells that the section is over; nil = it goes on
 
 	// Safe from anywhere.
 	state atomic.Int32
@@ -34,33 +35,43 @@ const (
 	atOnceGivenUp
 )
 
-// changeAtOnce begins a section and has its loop make the change. It is not done, and the section has begun, where there are several
-// loops, or something is in flight.
+// changeAtOnce has a loop begin a section and make the change. It is not done, and the section has begun, where there are several
+// loops, something is in flight, or the loop does not answer.
 func (g *Graph) changeAtOnce(ctx context.Context, d *Drained, flush []*Node, fn func(*Tx, *Drained) error) (done bool, err error) {
 	if err := g.lock(ctx); err != nil {
 		return true, d.begins(err)
 	}
 	defer g.unlock()
 	d.wakes()
-	if err := g.quiesce(d, false); err != nil {
-		return true, d.begins(err)
+	a := &atOnce{on: d.asks(flush), section: d, fn: fn, done: make(chan struct{})}
+	for _, n := range flush {
+		if n.can.keeps {
+			a.flush = append(a.flush, n)
+		}
 	}
-	a := &atOnce{on: d.loop(flush), section: d, flush: flush, fn: fn, begun: time.Now(), done: make(chan struct{})}
-	if a.on == nil || !a.on.Post(func() { a.on.Spawn(BodyFunc(a.run)) }) {
-		return false, nil
+	if a.on == nil || !a.on.Post(a.begin) {
+		err := d.begins(g.quiesce(d, false))
+		return err != nil, err
 	}
 	done, err = a.wait(ctx)
 	d.wakes()
 	if err != nil || !done {
-		return done, err
+		return done || err != nil, err
 	}
 	return true, a.conclude()
 }
 
-// loop returns the one on which all is that d covers, and nodes; nil = there are several.
-func (d *Drained) loop(nodes []*Node) *AioContext {
+// asks returns the loop that is to begin d: the one on which all is that d covers, and nodes; nil = there are several.
+func (d *Drained) asks(nodes []*Node) *AioContext {
 	d.graph.mu.Lock()
 	defer d.graph.mu.Unlock()
+	on := d.loop(nodes)
+	d.asked = on != nil
+	return on
+}
+
+// loop returns the one on which all is that d covers, and nodes; nil = there are several. graph.mu is held.
+func (d *Drained) loop(nodes []*Node) *AioContext {
 	if d.graph.has(nodes...) != nil || len(d.nodes) == 0 {
 		return nil
 	}
@@ -79,65 +90,106 @@ func (d *Drained) loop(nodes []*Node) *AioContext {
 	return on
 }
 
-// run is the part of the loop.
+// begin is the part of the loop until nothing is in flight, and all of it if there is nothing to flush. On the loop, in no Task.
 //
 // INVARIANT: who covers what cannot change meanwhile, nor where nodes are: the control plane is held, and waits.
-func (a *atOnce) run(t *Task) {
-	defer close(a.done)
-	if a.section.busy() || !a.state.CompareAndSwap(atOnceAsked, atOnceFlushes) {
-		return
+func (a *atOnce) begin() {
+	if !a.state.CompareAndSwap(atOnceAsked, atOnceFlushes) {
+		return // nobody waits
 	}
-	a.section.settle(a.begun)
-	err := a.flushAll(t)
+	g := a.section.graph
+	g.lend(a.on)
+	a.refused = g.quiesce(a.section, false)
+	g.takeOwn()
+	settles := time.Now()
+	switch {
+	case a.refused != nil || a.section.busy():
+		g.takeBack()
+		a.ends()
+	case len(a.flush) > 0:
+		a.section.settle(settles)
+		g.takeBack()
+		a.on.Spawn(BodyFunc(a.flushAll))
+	default:
+		a.section.settle(settles)
+		a.change(nil)
+	}
+}
+
+// flushAll is followed by the change, in no Task.
+func (a *atOnce) flushAll(t *Task) {
+	var err error
+	for _, n := range a.flush {
+		if err = n.flush(t); err != nil {
+			err = fmt.Errorf("flush node %s: %w", n.name, err)
+			break
+		}
+	}
+	change := func() {
+		a.section.graph.lend(a.on)
+		a.change(err)
+	}
+	if !a.on.Post(change) {
+		change() // the loop closes, and its last Tasks run
+	}
+}
+
+// change is the part of the loop after what had to be flushed. On the loop.
+func (a *atOnce) change(err error) {
+	g := a.section.graph
+	defer a.ends()
+	defer g.takeBack()
 	if !a.state.CompareAndSwap(atOnceFlushes, atOnceChanges) {
 		return
 	}
-	a.tx = a.section.graph.newTx()
+	a.tx = g.newTx()
 	a.tx.byLoop = true
 	if err == nil {
 		err = a.tx.apply(func(tx *Tx) error { return a.fn(tx, a.section) })
 	}
+	g.takeOwn()
 	if a.err = err; err == nil && len(a.tx.finish) == 0 {
 		a.over = a.section.goOn()
 	}
 }
 
-func (a *atOnce) flushAll(t *Task) error {
-	for _, n := range a.flush {
-		if n.can.flusher == nil {
-			continue
-		}
-		if err := n.flush(t); err != nil {
-			return fmt.Errorf("flush node %s: %w", n.name, err)
-		}
-	}
-	return nil
+// ends says that the loop has nothing more to do with it.
+func (a *atOnce) ends() {
+	a.state.CompareAndSwap(atOnceFlushes, atOnceChanges) // too late to give up
+	close(a.done)
 }
 
 // wait is that of the control plane. Sections of others that end meanwhile are resumed. It is not done when the loop has found something in flight
-// or ctx has ended before it looked; then the wait of the drain goes on, or names whom it waits for.
+// or ctx has ended before it looked; then the section has begun, and the wait of the drain goes on, or names whom it waits for.
 func (a *atOnce) wait(ctx context.Context) (done bool, err error) {
 	g := a.section.graph
-	patience := time.NewTimer(DrainMaxDefault)
-	defer patience.Stop()
-	ended := ctx.Done()
+	ended, begin := ctx.Done(), time.Now()
+	var patience *time.Timer // none while ctx has one
+	var impatient <-chan time.Time
+	defer func() {
+		if patience != nil {
+			patience.Stop()
+		}
+	}()
 	for {
-		rung := g.bell.next()
+		rung := g.ends.next()
 		g.resumeEnded()
 		select {
 		case <-a.done:
-			return a.tx != nil, nil
+			return a.tx != nil, a.section.begins(a.refused)
 		case <-rung:
 		case <-ended:
 			if a.state.CompareAndSwap(atOnceAsked, atOnceGivenUp) {
-				return false, nil
+				return false, a.section.begins(g.quiesce(a.section, false))
 			}
 			ended = nil
-		case <-patience.C:
+			patience = time.NewTimer(DrainMaxDefault - time.Since(begin))
+			impatient = patience.C
+		case <-impatient:
 			if a.state.CompareAndSwap(atOnceFlushes, atOnceGivenUp) {
 				return true, a.noAnswer()
 			}
-			patience.Reset(DrainMaxDefault)
+			impatient = nil // it is a matter of a moment
 		}
 	}
 }

@@ -176,3 +176,53 @@ func (s sleepy) Flush(t *Task) error {
 	t.Wait(s.asleep)
 	return nil
 }
+
+// Goal: a section that a loop begins comes behind what the loop was told before, however it was told. Method: another section covers the node
+// and ends after the loop was asked and before it runs, so that the end is in the loop's queue behind the change; the change must find admission closed.
+func TestChangeComesBehindTheEndOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewStepped("loop", nil)
+		g := NewGraph()
+		var from, to *Node
+		drive(t, func() (err error) {
+			if from, err = g.AddNode(NodeOptions{Name: "disk", Context: l.AioContext, Driver: newMemory(4096, Limits{Align: 1})}); err == nil {
+				to, err = g.AddNode(NodeOptions{Name: "other", Context: l.AioContext, Driver: newMemory(4096, Limits{Align: 1})})
+			}
+			return err
+		}, l)
+		r, err := g.NewRoot(from, RootOptions{Name: "owner"})
+		require.NoError(t, err)
+		var other *Drained
+		drive(t, func() (err error) { other, err = r.Drain(context.Background()); return err }, l)
+		changed, found := make(chan error, 1), false
+		go func() {
+			o := DrainOptions{Why: "test", Nodes: []*Node{from, to}, Brief: true}
+			changed <- g.Change(context.Background(), o, func(tx *Tx, d *Drained) error {
+				found = r.still
+				return tx.Replace(d, from, to)
+			})
+		}()
+		synctest.Wait() // the loop is asked
+		for _, s := range g.SectionStates() {
+			if s.Section != other {
+				require.Equal(t, PhaseBegin, s.Phase)
+				require.Equal(t, "event loop loop, which does not answer", g.WaitsFor(s.Section)[0].String())
+			}
+		}
+		other.End()
+		synctest.Wait() // and told of the end
+		for l.Runnable() {
+			l.Step()
+			synctest.Wait()
+		}
+		require.NoError(t, <-changed)
+		require.True(t, found)
+		require.Equal(t, to, r.Node())
+		for l.Runnable() {
+			l.Step()
+			synctest.Wait()
+		}
+		require.False(t, r.still)
+		closeStepped(t, l)
+	})
+}

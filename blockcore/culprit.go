@@ -55,11 +55,11 @@ func (e *DrainError) Unwrap() error { return e.cause }
 // loopAnswerMax is how long a loop may take to say what is in flight on it.
 const loopAnswerMax = time.Second
 
-// WaitsFor lists what d waits for, with nobody's stack: flushes ahead while there are any, then what is in flight, and nothing when it is
-// still, but a flush that its holder waits for in it. Not on a loop.
+// WaitsFor lists what d waits for, with nobody's stack: flushes ahead while there are any, a loop that is to begin it and does not answer, then what
+// is in flight, and nothing when it is still, but a flush that its holder waits for in it. Not on a loop.
 func (g *Graph) WaitsFor(d *Drained) []Culprit {
 	g.mu.Lock()
-	flushing, waits := d.ahead || d.settled && !d.ended, d.began && !d.settled && !d.ended
+	flushing, waits := d.ahead || d.settled && !d.ended || d.asked && !d.began, d.began && !d.settled && !d.ended
 	nodes, roots := d.nodes, []*Root(nil)
 	if d.began {
 		nodes, roots = d.coverage()

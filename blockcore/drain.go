@@ -51,6 +51,7 @@ type Drained struct {
 
 	// Guarded by graph.mu.
 	ahead     bool    // it flushes ahead
+	asked     bool    // a loop was asked to begin it
 	began     bool    // what it covers has been told, or is going to be
 	steps     []*step // what the loops were told for it
 	settled   bool
@@ -317,24 +318,33 @@ func (d *Drained) coverage() (nodes []*Node, roots []*Root) {
 // End resumes what d covers; requests that were held back go first, in order. It does not wait for a loop, and ending
 // twice, or what has not begun, is harmless. Safe from anywhere.
 func (d *Drained) End() {
+	if !d.ends() {
+		return
+	}
+	// Who changes the graph just now ends the section for us: waiting for that might take as long as a loop does.
+	g := d.graph
+	if g.tryLock() {
+		g.unlock()
+	} else {
+		g.ends.ring()
+		g.bell.ring()
+	}
+}
+
+// ends leaves the rest to the control plane, unless d has ended already, or has not begun.
+func (d *Drained) ends() bool {
 	g := d.graph
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if d.ended || !d.began {
-		g.mu.Unlock()
-		return
+		return false
 	}
 	d.ended, d.endedAt = true, time.Now()
 	if d.settled {
 		d.timings.Held = d.endedAt.Sub(d.settledAt)
 	}
 	g.ending = append(g.ending, d)
-	g.mu.Unlock()
-	// Who changes the graph just now ends the section for us: waiting for that might take as long as a loop does.
-	if g.tryLock() {
-		g.unlock()
-	} else {
-		g.bell.ring()
-	}
+	return true
 }
 
 // resume is phase five. The control plane and graph.mu are held.

@@ -36,6 +36,12 @@ type Flusher interface {
 	Flush(t *Task) error
 }
 
+// Forgetful is a driver that may keep nothing of what it is given: then no change of the graph has to flush it first. A client's
+// FLUSH comes through all the same. Default: it keeps what it is given.
+type Forgetful interface {
+	Forgets() bool // always the same
+}
+
 // Zeroer writes zeroes more cheaply than with a buffer. Default: the Edge writes buffers of zeroes, unless
 // ZeroNoFallback is set: then it is ENOTSUP.
 //

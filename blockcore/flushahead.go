@@ -43,7 +43,7 @@ func (g *Graph) aheadNow(d *Drained, now bool) {
 
 // flushed flushes n once, and reports whether it may be worth while to do so again.
 func (n *Node) flushed(ctx context.Context) bool {
-	return n.can.flusher != nil && n.ahead(ctx, opFlush, func(t *Task) { _ = n.can.flusher.Flush(t) })
+	return n.can.keeps && n.ahead(ctx, opFlush, func(t *Task) { _ = n.can.flusher.Flush(t) })
 }
 
 // ahead has n do something in the background, before a section, and waits for it until ctx ends, or does not because n is gone. It reports whether the wait is over.

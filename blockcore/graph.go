@@ -32,9 +32,12 @@ type Graph struct {
 	main     *AioContext            // where drivers run that cannot leave it
 	unnamed  uint64                 // nodes that got their name from us
 	leaving  map[*Node]*atomic.Bool // removed; false = closed, or nobody will close them any more
+	lent     *AioContext            // the loop that is the control plane just now: it takes its own steps itself; nil = no loop is
+	own      []*step                // what it has been told
 
 	// Safe from anywhere.
 	bell    bell
+	ends    bell        // rung when a section has ended that the control plane has to resume
 	hurried atomic.Bool // CancelAll was called
 }
 

@@ -55,10 +55,11 @@ type facts struct {
 	features Features
 }
 
-// capabilities are a driver's optional interfaces; nil where it lacks one.
+// capabilities are a driver's optional interfaces, nil where it lacks one, and what they say once for all.
 type capabilities struct {
 	writer     Writer
 	flusher    Flusher
+	keeps      bool // something that a flush makes durable
 	zeroer     Zeroer
 	discarder  Discarder
 	mapper     Mapper
@@ -88,6 +89,8 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	d := o.Driver
 	n.can.writer, _ = d.(Writer)
 	n.can.flusher, _ = d.(Flusher)
+	forgetful, ok := d.(Forgetful)
+	n.can.keeps = n.can.flusher != nil && !(ok && forgetful.Forgets())
 	n.can.zeroer, _ = d.(Zeroer)
 	n.can.discarder, _ = d.(Discarder)
 	n.can.mapper, _ = d.(Mapper)

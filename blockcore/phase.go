@@ -12,7 +12,7 @@ type Phase int32
 // The phases in their order.
 const (
 	PhaseNone     Phase = iota // no section: requests run
-	PhaseBegin                 // asked for, and flushing ahead or waiting for another change: requests run
+	PhaseBegin                 // asked for, and flushing ahead, or waiting for another change or for the loop that begins it: requests run
 	PhaseThrottle              // limits off, waiters released
 	PhaseUnplug                // what was queued is submitted
 	PhaseQuiesce               // sources stopped, parents first

@@ -117,13 +117,15 @@ type step struct {
 	on    *AioContext
 	hush  []quiet
 	stir  []quiet
+	waits bool          // a step was told before that concerns the same and has not run
 	done  chan struct{} // closed when it has run
 	took  [3]time.Duration
 	ends  *resumption  // whose part it is; nil = no section's end
 	phase atomic.Int32 // a Phase: how far a section has got by it
 }
 
-// tell sends what has changed to the loops and returns what was sent. graph.mu is held.
+// tell sends what has changed to the loops and returns what was sent. A loop that makes the change itself takes its step itself (Graph.takeOwn).
+// graph.mu is held.
 func (w *walk) tell(g *Graph) []*step {
 	steps := map[*AioContext]*step{}
 	var order []*step
@@ -139,7 +141,9 @@ func (w *walk) tell(g *Graph) []*step {
 			steps[on] = s
 			order = append(order, s)
 		}
-		q.tellings().Add(1)
+		if q.tellings().Add(1) > 1 {
+			s.waits = true
+		}
 		if still {
 			s.hush = append(s.hush, q)
 		} else {
@@ -149,11 +153,52 @@ func (w *walk) tell(g *Graph) []*step {
 	w.touched = nil
 	w.ends.expect(len(order))
 	for _, s := range order {
-		if !s.on.Post(s.run) {
+		if s.on == g.lent && !s.waits {
+			g.own = append(g.own, s)
+		} else if !s.on.Post(s.run) {
 			s.taken() // a context that is closed has nothing in flight
 		}
 	}
 	return order
+}
+
+// lend has a loop be the control plane until takeBack: what the loop is told of its own, it does without being posted to. On the loop, while
+// the control plane is held by somebody who waits for it.
+func (g *Graph) lend(on *AioContext) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lent = on
+}
+
+// takeOwn runs what the loop has been told of its own. On the loop, which is the control plane.
+//
+// INVARIANT: steps that concern the same are run in the order in which they were told. What waits behind a step that was posted is posted, too.
+func (g *Graph) takeOwn() {
+	for more := true; more; {
+		more = g.takeSome(false)
+	}
+}
+
+// takeBack ends lend.
+func (g *Graph) takeBack() {
+	for more := true; more; {
+		more = g.takeSome(true)
+	}
+}
+
+// takeSome runs what is there and reports whether there was anything. If there was nothing, last has the loop be the control plane no longer.
+func (g *Graph) takeSome(last bool) bool {
+	g.mu.Lock()
+	own := g.own
+	g.own = nil
+	if last && len(own) == 0 {
+		g.lent = nil
+	}
+	g.mu.Unlock()
+	for _, s := range own {
+		s.run()
+	}
+	return len(own) > 0
 }
 
 // run is the three phases of a drain that do not wait. On the loop.

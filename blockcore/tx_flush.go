@@ -20,7 +20,7 @@ func (tx *Tx) Flush(nodes ...*Node) error {
 		return err // its driver may be closed
 	}
 	for _, n := range nodes {
-		if n.can.flusher == nil {
+		if !n.can.keeps {
 			continue
 		}
 		if err := g.doPatiently(n, n.flush); err != nil {
@@ -49,7 +49,7 @@ func (g *Graph) doPatiently(n *Node, fn func(*Task) error) error {
 	patience := time.NewTimer(DrainMaxDefault)
 	defer patience.Stop()
 	for {
-		rung := g.bell.next()
+		rung := g.ends.next()
 		g.resumeEnded()
 		select {
 		case err := <-done:

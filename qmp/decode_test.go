@@ -3,6 +3,7 @@ package qmp
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -188,7 +189,7 @@ func (e errorsWrap) Unwrap() error { return e.err }
 
 // Goal: what we write can be read by anybody, whatever is in it. Method: strings that JSON knows and QEMU's parser refuses.
 func TestOutputTakesAnyString(t *testing.T) {
-	for _, text := range []string{"\uffff", "\ufdd0", "\x00\x7f\"\\", "bad \xff utf-8", "<&>\u2028"} {
+	for _, text := range []string{"\uffff", "\ufdd0", "\x00\x7f\"\\", "bad \xff\xfe utf-8", "<&>\u2028"} {
 		n, err := nodeOf(text)
 		require.NoError(t, err)
 		written := plainStyle.appendNode(nil, n, 0)
@@ -199,4 +200,20 @@ func TestOutputTakesAnyString(t *testing.T) {
 		require.NoError(t, json.Unmarshal(want, &through))
 		require.Equal(t, through, back)
 	}
+}
+
+// Goal: what events are made of becomes the same without text in between as through encoding/json. Method: a map with all there is, and the same
+// with something in it that goes through encoding/json.
+func TestPlainNodesAreWhatJSONMakes(t *testing.T) {
+	data := map[string]any{"z": 1, "a": int64(-1 << 62), "b\xff\xfe": "<\xff\xfe>", "yes": true, "inner": map[string]any{"none": map[string]any{}}}
+	plain, ok := plainNode(data)
+	require.True(t, ok)
+	data["slow"] = 1.5
+	slow, ok := plainNode(data)
+	require.False(t, ok)
+	require.Empty(t, slow)
+	through, err := nodeOf(data)
+	require.NoError(t, err)
+	through.members = slices.DeleteFunc(through.members, func(m member) bool { return m.name == "slow" })
+	require.Equal(t, appendCompact(nil, through), appendCompact(nil, plain))
 }

@@ -3,6 +3,9 @@ package qmp
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -11,6 +14,9 @@ import (
 func nodeOf(value any) (node, error) {
 	if value == nil {
 		return node{kind: Object}, nil
+	}
+	if n, ok := plainNode(value); ok {
+		return n, nil
 	}
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -21,6 +27,40 @@ func nodeOf(value any) (node, error) {
 	s.feed(text)
 	s.flush()
 	return result, err
+}
+
+// plainNode is nodeOf for what most events are made of, without text in between: an event is often told while a client waits. It is false for
+// everything else.
+func plainNode(value any) (node, bool) {
+	switch v := value.(type) {
+	case string:
+		return stringOf(validText(v)), true
+	case bool:
+		return node{kind: Boolean, text: strconv.FormatBool(v)}, true
+	case int:
+		return integerOf(int64(v)), true
+	case int64:
+		return integerOf(v), true
+	case map[string]any:
+		n := objectOf(make([]member, 0, len(v))...)
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			inner, ok := plainNode(v[name])
+			if !ok {
+				return node{}, false
+			}
+			n.members = append(n.members, member{validText(name), inner})
+		}
+		return n, true
+	}
+	return node{}, false
+}
+
+// validText has U+FFFD for each byte that is no UTF-8, as encoding/json has.
+func validText(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return string([]rune(s))
 }
 
 func objectOf(members ...member) node { return node{kind: Object, members: members} }

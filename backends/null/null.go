@@ -54,6 +54,7 @@ var (
 	_ blockcore.Driver    = (*Disk)(nil)
 	_ blockcore.Writer    = (*Disk)(nil)
 	_ blockcore.Flusher   = (*Disk)(nil)
+	_ blockcore.Forgetful = (*Disk)(nil)
 	_ blockcore.Zeroer    = (*Disk)(nil)
 	_ blockcore.Discarder = (*Disk)(nil)
 	_ blockcore.Mapper    = (*Disk)(nil)
@@ -89,6 +90,9 @@ func (d *Disk) Flush(t *blockcore.Task) error {
 	d.wait(t)
 	return nil
 }
+
+// Forgets is true.
+func (d *Disk) Forgets() bool { return true }
 
 // WriteZeroes has nothing to do.
 func (d *Disk) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore.ZeroFlags) error {

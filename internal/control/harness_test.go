@@ -171,6 +171,9 @@ func (g *gate) Close(t *blockcore.Task) error {
 	return g.Disk.Close(t)
 }
 
+// Forgets has changes flush it, unlike the null disk.
+func (g *gate) Forgets() bool { return false }
+
 func (g *gate) Flush(t *blockcore.Task) error {
 	g.flushes.Add(1)
 	return g.Disk.Flush(t)

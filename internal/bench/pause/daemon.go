@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -24,6 +26,7 @@ type daemon struct {
 	uri     string
 	conn    net.Conn
 	answers *bufio.Reader
+	kept    [][]byte // lines that nobody has looked at
 	phases  map[string][]float64 // of the drained sections that it told of, in nanoseconds
 }
 
@@ -83,39 +86,64 @@ func (d *daemon) open(path string) error {
 
 // do runs a command to its answer.
 func (d *daemon) do(command string, arguments any) error {
-	message := map[string]any{"execute": command}
-	if arguments != nil {
-		message["arguments"] = arguments
-	}
-	text, err := json.Marshal(message)
+	text, err := message(command, arguments)
 	if err != nil {
 		return err
 	}
+	if err := d.send(text); err != nil {
+		return fmt.Errorf("%s: %w", command, err)
+	}
+	if err := d.understand(); err != nil {
+		return fmt.Errorf("%s: %w", command, err)
+	}
+	return nil
+}
+
+// message is a command as it is sent.
+func message(command string, arguments any) ([]byte, error) {
+	m := map[string]any{"execute": command}
+	if arguments != nil {
+		m["arguments"] = arguments
+	}
+	return json.Marshal(m)
+}
+
+// send sends a command and waits for its answer, which it only keeps, with the events before it: what it takes to understand them would be taken
+// from the client.
+func (d *daemon) send(text []byte) error {
 	if _, err := d.conn.Write(text); err != nil {
 		return err
 	}
 	for {
 		line, err := d.answers.ReadBytes('\n')
 		if err != nil {
-			return fmt.Errorf("%s: %w", command, err)
+			return err
 		}
+		d.kept = append(d.kept, line)
+		if !bytes.HasPrefix(line, []byte(`{"timestamp"`)) {
+			return nil
+		}
+	}
+}
+
+// understand looks at what was kept.
+func (d *daemon) understand() error {
+	defer func() { d.kept = d.kept[:0] }()
+	for _, line := range d.kept {
 		var answer struct {
 			Event string
 			Data  map[string]any
 			Error *struct{ Desc string }
 		}
 		if err := json.Unmarshal(line, &answer); err != nil {
-			return fmt.Errorf("%s: %w", command, err)
+			return err
 		}
-		switch {
-		case answer.Event != "":
-			d.learn(answer.Data)
-		case answer.Error != nil:
-			return fmt.Errorf("%s: %s", command, answer.Error.Desc)
-		default:
-			return nil
+		if answer.Error != nil {
+			return errors.New(answer.Error.Desc)
 		}
+		d.learn(answer.Data)
 	}
+	return nil
 }
 
 // learn notes what an event says of the phases of a section.

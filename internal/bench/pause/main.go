@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -20,6 +21,7 @@ func main() {
 	only := pflag.String("node", "", "only on this kind of node: null, raw or qcow2")
 	change := pflag.String("change", "", "only this change, beside those that it is compared with: replace, reopen, snapshot or internal")
 	pflag.Parse()
+	debug.SetGCPercent(-1) // between changes it is asked for
 	if err := compare(*ours, *only, *change, *rounds, *times); err != nil {
 		fmt.Fprintln(os.Stderr, "pause:", err)
 		os.Exit(1)
@@ -38,9 +40,9 @@ func compare(ours, only, change string, rounds, times int) error {
 		return err
 	}
 	nbd, qsd := kind{"nbd-dataplane", []string{ours, "daemon"}}, kind{"qemu-storage-daemon", []string{"qemu-storage-daemon"}}
-	replaces, reopens := operation{name: "replace", do: replace}, operation{name: "reopen", do: reopen}
-	snapshots := operation{name: "snapshot", do: snapshot, prepare: overlay, timesMax: snapshotsMax}
-	internals := operation{name: "internal", do: internalSnapshot, timesMax: snapshotsMax}
+	replaces, reopens := operation{name: "replace", command: replace}, operation{name: "reopen", command: reopen}
+	snapshots := operation{name: "snapshot", command: snapshot, prepare: overlay, timesMax: snapshotsMax}
+	internals := operation{name: "internal", command: internalSnapshot, timesMax: snapshotsMax}
 	plain := []contestant{{nbd, replaces}, {nbd, reopens}, {qsd, reopens}}
 	external, internal := []contestant{{nbd, snapshots}, {qsd, snapshots}}, []contestant{{nbd, internals}, {qsd, internals}}
 	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) that has a moment in common with a change of what is under it,")

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -13,7 +14,8 @@ import (
 // operation is a change of what is under a client.
 type operation struct {
 	name string
-	do   func(d *daemon, storage, file string, n int) error
+	// command is what makes it.
+	command func(storage, file string, n int) ([]byte, error)
 	// prepare what do needs, before the time begins that is looked at; nil = nothing.
 	prepare func(d *daemon, storage, file string, n int) error
 	// timesMax is how often it may be done to one daemon; 0 = as often as one likes.
@@ -21,21 +23,21 @@ type operation struct {
 }
 
 // reopen gives a node the options that it has: both daemons know it, and drain for it.
-func reopen(d *daemon, storage, file string, _ int) error {
+func reopen(storage, file string, _ int) ([]byte, error) {
 	options := map[string]any{"driver": "file", "node-name": "d", "filename": file}
 	if storage == "null" {
 		options = map[string]any{"driver": "null-co", "node-name": "d", "size": int64(sizeBytes), "read-zeroes": true}
 	}
-	return d.do("blockdev-reopen", map[string]any{"options": []any{options}})
+	return message("blockdev-reopen", map[string]any{"options": []any{options}})
 }
 
 // replace has the export use the other node, and back. Only ours knows it.
-func replace(d *daemon, _, _ string, n int) error {
+func replace(_, _ string, n int) ([]byte, error) {
 	from, to := "d", "other"
 	if n%2 == 1 {
 		from, to = to, from
 	}
-	return d.do("x-blockdev-replace", map[string]any{"node-name": from, "with": to})
+	return message("x-blockdev-replace", map[string]any{"node-name": from, "with": to})
 }
 
 // snapshotsMax keeps the chain short that grows with each snapshot.
@@ -59,13 +61,13 @@ func overlayName(n int) string {
 }
 
 // snapshot puts the overlay over what the export has.
-func snapshot(d *daemon, _, _ string, n int) error {
-	return d.do("blockdev-snapshot", map[string]any{"node": overlayName(n - 1), "overlay": overlayName(n)})
+func snapshot(_, _ string, n int) ([]byte, error) {
+	return message("blockdev-snapshot", map[string]any{"node": overlayName(n - 1), "overlay": overlayName(n)})
 }
 
 // internalSnapshot takes one inside of the image.
-func internalSnapshot(d *daemon, _, _ string, n int) error {
-	return d.do("blockdev-snapshot-internal-sync", map[string]any{"device": "d", "name": fmt.Sprintf("snapshot%d", n)})
+func internalSnapshot(_, _ string, n int) ([]byte, error) {
+	return message("blockdev-snapshot-internal-sync", map[string]any{"device": "d", "name": fmt.Sprintf("snapshot%d", n)})
 }
 
 // createImage makes an empty qcow2 image, in place of one that may be there.
@@ -178,6 +180,11 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 				return g, fmt.Errorf("%s: %w", o.name, err)
 			}
 		}
+		text, err := o.command(storage, file, n)
+		if err != nil {
+			return g, err
+		}
+		runtime.GC() // and at no other time
 		time.Sleep(spaceBetween)
 		w.begin()
 		time.Sleep(took)
@@ -186,13 +193,16 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 		g.without = append(g.without, w.longest())
 		w.begin()
 		begin := time.Now()
-		if err := o.do(d, storage, file, n); err != nil {
+		if err := d.send(text); err != nil {
 			return g, fmt.Errorf("%s: %w", o.name, err)
 		}
 		took = time.Since(begin)
 		w.end()
 		time.Sleep(spaceBetween)
 		g.with = append(g.with, w.longest())
+		if err := d.understand(); err != nil {
+			return g, fmt.Errorf("%s: %w", o.name, err)
+		}
 		select {
 		case err := <-done:
 			ended = true
