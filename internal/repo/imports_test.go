@@ -29,16 +29,17 @@ var mayImport = map[string][]string{
 	"internal/repo":   nil,
 
 	"blockcore":              leaves,
+	"internal/imagelock":     with(leaves, "blockcore"),
 	"blockcore/blocktest":    with(leaves, "blockcore"),
 	"backends/filters":       with(leaves, "blockcore"),
-	"backends/nfs":           with(leaves, "blockcore", "backends/nfs/wire"),
+	"backends/nfs":           with(leaves, "blockcore", "backends/nfs/wire", "internal/imagelock"),
 	"backends/nfs/wire":      leaves,
 	"backends/null":          with(leaves, "blockcore"),
 	"backends/qcow2":         with(leaves, "blockcore", "backends/qcow2/format"),
 	"backends/qcow2/format":  leaves,
 	"backends/qcow2/offline": with(leaves, "backends/qcow2/format"),
 	"backends/qcow2/repair":  with(leaves, "blockcore", "backends/qcow2/format", "backends/qcow2/offline"),
-	"backends/raw":           with(leaves, "blockcore"),
+	"backends/raw":           with(leaves, "blockcore", "internal/imagelock"),
 	"nbd":                    with(leaves, "blockcore"),
 
 	// Images made by others, for tests; it must not know how ours are read.
