@@ -13,6 +13,7 @@ import (
 
 	"nbd-dataplane/backends/nfs/nfstest"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // ganeshaDisk is a disk on nfs-ganesha, and how to open it.
@@ -22,7 +23,7 @@ func ganeshaDisk(t *testing.T) (*nfstest.Ganesha, Options) {
 	require.NoError(t, os.WriteFile(g.Path("disk"), make([]byte, 64<<10), 0o666))
 	o, _, err := ParseURL(g.StockURL("disk"))
 	require.NoError(t, err)
-	o.Locking = LockOn
+	o.Locking = imagelock.On
 	return g, o
 }
 
@@ -33,7 +34,7 @@ func TestLocksOnGanesha(t *testing.T) {
 	f, err := Open(o)
 	require.NoError(t, err)
 	_, err = Open(o)
-	conflict, is := errors.AsType[*LockError](err)
+	conflict, is := errors.AsType[*imagelock.ConflictError](err)
 	require.True(t, is, "%v", err)
 	require.Contains(t, conflict.Holder, "nbd-dataplane@", "ganesha tells who has a lock")
 	reader := o

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/internal/imagelock"
 )
 
 const (
@@ -100,7 +101,7 @@ func (l *locker) lock(at uint64, reclaim bool) (wire.LockStat, error) {
 
 // unlock gives back all that an owner has in the file.
 func (l *locker) unlock(owner *wire.LockOwner) error {
-	b, err := l.call(wire.LockUnlock, wire.AppendUnlock(nil, owner, l.handle, lockUsesBase, lockSpan))
+	b, err := l.call(wire.LockUnlock, wire.AppendUnlock(nil, owner, l.handle, imagelock.First, imagelock.SpanBytes))
 	if err != nil {
 		return err
 	}
@@ -169,9 +170,9 @@ func (l *locker) rest(d time.Duration, s wire.LockStat) error {
 }
 
 // takeAll locks all bytes of a set; denied is one that somebody else has for himself alone.
-func (l *locker) takeAll(set lockSet, had bool) (denied *lockByte, err error) {
-	for _, b := range set.bytes() {
-		granted, err := l.take(b.at, had)
+func (l *locker) takeAll(set imagelock.Set, had bool) (denied *imagelock.Byte, err error) {
+	for b := range set.Bytes() {
+		granted, err := l.take(uint64(b.Offset), had)
 		if err != nil {
 			return nil, err
 		}
@@ -183,9 +184,9 @@ func (l *locker) takeAll(set lockSet, had bool) (denied *lockByte, err error) {
 }
 
 // look returns who is in the way of a set, nil for nobody. known is false if the server does not say, in its time of grace.
-func (l *locker) look(url string, set lockSet) (conflict *LockError, known bool, err error) {
-	for _, b := range set.against() {
-		s, holder, err := l.probe(b.at)
+func (l *locker) look(url string, set imagelock.Set) (conflict *imagelock.ConflictError, known bool, err error) {
+	for b := range set.Against() {
+		s, holder, err := l.probe(uint64(b.Offset))
 		switch {
 		case err != nil:
 			return nil, false, err
@@ -193,7 +194,7 @@ func (l *locker) look(url string, set lockSet) (conflict *LockError, known bool,
 		case s == wire.LockGrace:
 			return nil, false, nil
 		case s == wire.LockDenied:
-			return &LockError{URL: url, Permission: b.permission, Denied: b.denies, Holder: describeHolder(holder)}, true, nil
+			return &imagelock.ConflictError{Image: url, Permission: b.Permission, Denied: b.Denies, Holder: describeHolder(holder)}, true, nil
 		default:
 			return nil, false, fmt.Errorf("%v: %w", wire.LockTest, &wire.LockStatError{Stat: s})
 		}

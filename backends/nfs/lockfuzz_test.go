@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Goal: whatever a lock manager answers, a question to it ends, and no lock is taken for granted that was not given. Method: fuzzing of all that comes over the connection behind the
@@ -19,8 +20,8 @@ func FuzzLockAnswers(f *testing.F) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		for _, ask := range []func(k *locker) (wire.LockStat, error){
-			func(k *locker) (wire.LockStat, error) { return k.lock(lockUsesBase, true) },
-			func(k *locker) (wire.LockStat, error) { s, _, err := k.probe(lockUsesBase); return s, err },
+			func(k *locker) (wire.LockStat, error) { return k.lock(imagelock.First, true) },
+			func(k *locker) (wire.LockStat, error) { s, _, err := k.probe(imagelock.First); return s, err },
 			func(k *locker) (wire.LockStat, error) { return 0, k.unlock(k.owner) },
 		} {
 			here, there := net.Pipe()

@@ -3,12 +3,24 @@ package nfs
 import (
 	"context"
 	"errors"
+	"fmt"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/backends/nfs/wire"
 )
+
+// LockLostError says that a lock was lost, and somebody else has the file: nothing is written any more.
+type LockLostError struct{ Err error }
+
+func (e *LockLostError) Error() string {
+	return fmt.Sprintf("the lock of the file was lost at the server, and it is used by another now (%v); writes are refused until the disk is opened anew", e.Err)
+}
+
+// Unwrap has clients see an I/O error.
+func (e *LockLostError) Unwrap() error { return syscall.EIO }
 
 // guardBy has the file looked after by its locks; there may be none.
 func (f *File) guardBy(l *fileLocks) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Bounds of what is done about locks once they are had, each with its reason.
@@ -41,7 +42,7 @@ type fileLocks struct {
 	dialer *dialer
 	port   *lockPort
 	handle wire.Handle
-	set    lockSet
+	set    imagelock.Set
 	owner  *wire.LockOwner
 	note   *heldNote
 	onLoss func() // called once by a goroutine of ours; may be called again until told is true
@@ -56,13 +57,18 @@ type fileLocks struct {
 	told atomic.Bool // the file knows that they are lost
 }
 
+// locks returns the locks of a disk that is opened with o: they are those of a file on this host.
+func (o *Options) locks() imagelock.Set {
+	return imagelock.Use{ReadOnly: o.ReadOnly, ShareRW: o.ShareRW, Grows: o.Grows}.Set()
+}
+
 // locking is what is being done while locks are taken, for errors.
 const locking = "lock the file"
 
 // acquireLocks takes the locks of a set. None and no error: there are to be none, or the server has none and that will do.
-func (w *walker) acquireLocks(h wire.Handle, set lockSet) (*fileLocks, error) {
+func (w *walker) acquireLocks(h wire.Handle, set imagelock.Set) (*fileLocks, error) {
 	o := w.o
-	if o.Locking == LockOff || o.ForceShare {
+	if o.Locking == imagelock.Off || o.ForceShare {
 		return nil, nil
 	}
 	w.doing = locking
@@ -74,7 +80,7 @@ func (w *walker) acquireLocks(h wire.Handle, set lockSet) (*fileLocks, error) {
 	switch {
 	case err == nil:
 		return l, nil
-	case !errors.Is(err, errNoLocks) || o.Locking == LockOn:
+	case !errors.Is(err, errNoLocks) || o.Locking == imagelock.On:
 		l.cancel()
 		return nil, err
 	case !o.ReadOnly:
@@ -128,7 +134,7 @@ func (l *fileLocks) acquire(ctx context.Context, o *Options) (err error) {
 	case conflict != nil:
 		return conflict
 	case denied != nil:
-		return &LockError{URL: l.url, Permission: denied.permission, Denied: !denied.denies, Holder: "somebody who locks all of it"}
+		return l.lockedWhole(denied)
 	}
 	return nil
 }
@@ -182,7 +188,7 @@ func (l *fileLocks) confirm(ctx context.Context) error {
 	case conflict != nil:
 		err = conflict
 	case denied != nil:
-		err = &LockError{URL: l.url, Permission: denied.permission, Denied: !denied.denies, Holder: "somebody who locks all of it"}
+		err = l.lockedWhole(denied)
 	default:
 		return nil
 	}
@@ -192,9 +198,20 @@ func (l *fileLocks) confirm(ctx context.Context) error {
 	return lost
 }
 
+// isLocked reports whether an error is that somebody else has the file.
+func isLocked(err error) bool {
+	_, is := errors.AsType[*imagelock.ConflictError](err)
+	return is
+}
+
+// lockedWhole is the conflict with somebody who has a byte of ours for himself alone, which no user of images has.
+func (l *fileLocks) lockedWhole(b *imagelock.Byte) error {
+	return &imagelock.ConflictError{Image: l.url, Permission: b.Permission, Denied: !b.Denies, Holder: "somebody who locks all of it"}
+}
+
 // lookAgain returns who is in the way and stays there. A server that does not say in its time of grace will be asked the next time; nobody can have got a new
 // lock meanwhile.
-func (l *fileLocks) lookAgain(k *locker) (conflict *LockError, err error) {
+func (l *fileLocks) lookAgain(k *locker) (conflict *imagelock.ConflictError, err error) {
 	for range lossTries {
 		conflict, _, err = k.look(l.url, l.set)
 		if err != nil || conflict == nil {

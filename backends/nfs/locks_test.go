@@ -11,6 +11,7 @@ import (
 
 	"nbd-dataplane/backends/nfs/nfstest"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // managers are the kinds of lock managers.
@@ -72,7 +73,7 @@ func TestLocksAreThoseOfQEMU(t *testing.T) {
 		{"reader of an image", func(o *Options) { o.ReadOnly, o.Grows = true, true }, []uint64{100, 201, 203}},
 		{"sharing writer", func(o *Options) { o.ShareRW = true }, []uint64{100, 101, 203}},
 		{"force-share", func(o *Options) { o.ReadOnly, o.ForceShare = true, true }, nil},
-		{"off", func(o *Options) { o.Locking = LockOff }, nil},
+		{"off", func(o *Options) { o.Locking = imagelock.Off }, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := lockedServer(t, nfstest.NamedLocks)
@@ -118,7 +119,7 @@ func TestLocksExclude(t *testing.T) {
 					require.NoError(t, err)
 					closeFile(t, second)
 				} else {
-					conflict, is := errors.AsType[*LockError](err)
+					conflict, is := errors.AsType[*imagelock.ConflictError](err)
 					require.True(t, is, "%v", err)
 					require.Equal(t, c.message, conflict.Message())
 					require.ErrorIs(t, err, syscall.EAGAIN)
@@ -195,7 +196,7 @@ func TestNoLockManager(t *testing.T) {
 			_, err = tryOpen(t, s, func(o *Options) { warn(o); o.ReadOnly = true })
 			require.NoError(t, err)
 			require.Len(t, warnings, 1)
-			_, err = tryOpen(t, s, func(o *Options) { o.Locking = LockOn })
+			_, err = tryOpen(t, s, func(o *Options) { o.Locking = imagelock.On })
 			require.ErrorIs(t, err, errNoLocks)
 			require.ErrorContains(t, err, "locking=off")
 		})

@@ -125,7 +125,7 @@ func (w *walker) open() (*File, error) {
 
 // lock takes the image locks. What the file is like is what it is like from then on.
 func (w *walker) lock(found *wire.Found) (*fileLocks, error) {
-	nlm, err := w.acquireLocks(found.Handle, w.o.lockSet())
+	nlm, err := w.acquireLocks(found.Handle, w.o.locks())
 	if nlm == nil || err != nil {
 		return nil, err
 	}

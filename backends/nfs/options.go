@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Options say which file, on which server, and how to get at it.
@@ -32,7 +33,7 @@ type Options struct {
 	// ReadOnly is to open the file for reading.
 	ReadOnly bool
 	// Locking says whether image locks are taken. ForceShare takes none and heeds none; only with ReadOnly.
-	Locking    Locking
+	Locking    imagelock.Mode
 	ForceShare bool
 	// ShareRW lets others write the file at the same time. Grows says that whoever opens the file makes it longer, which others have to bear.
 	ShareRW, Grows bool
@@ -79,7 +80,7 @@ func (o *Options) check() error {
 		return fmt.Errorf("mountport=%d: give 1 to 65535", o.MountPort)
 	case o.LockPort < 0 || o.LockPort > 65535:
 		return fmt.Errorf("nlmport=%d: give 1 to 65535", o.LockPort)
-	case int(o.Locking) >= len(lockingNames):
+	case !o.Locking.Known():
 		return errors.New("locking: give auto, on or off")
 	case o.ForceShare && !o.ReadOnly:
 		return errors.New("force-share=on can only be used with read-only images")
@@ -119,7 +120,7 @@ func (o *Options) URL() string {
 	add("nfsport", uint64(o.NFSPort), o.NFSPort != 0)
 	add("mountport", uint64(o.MountPort), o.MountPort != 0)
 	add("nlmport", uint64(o.LockPort), o.LockPort != 0)
-	if o.Locking != LockAuto {
+	if o.Locking != imagelock.Auto {
 		query = append(query, "locking="+o.Locking.String())
 	}
 	add("tcp-syncnt", uint64(o.SynCount), o.SynCount != 0)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // simClient makes requests, one after the other: several Tasks do so at once.
@@ -23,7 +24,7 @@ func (c *simClient) String() string { return fmt.Sprintf("client %d", c.name) }
 func (c *simClient) start() {
 	ctx := c.w.root.Context()
 	if !ctx.Post(func() { ctx.Spawn(c) }) {
-		c.w.fail("the loop is closed")
+		c.w.Fail("the loop is closed")
 	}
 }
 
@@ -40,10 +41,10 @@ func (c *simClient) Run(t *blockcore.Task) {
 			return
 		}
 		c.draw().perform(t)
-		w.progress()
+		w.Progress()
 		if w.cancels && w.rng.IntN(10) == 0 {
 			one := w.all[w.rng.IntN(len(w.all))]
-			w.log("%v is thrown out", one)
+			w.Log("%v is thrown out", one)
 			one.thrown = true
 			w.root.Cancel(one)
 		}
@@ -75,7 +76,7 @@ var simOps = []string{
 func (c *simClient) draw() *simRequest {
 	rng := c.w.rng
 	q := &simRequest{simClient: c, op: oneOf(rng, simOps...)}
-	cells := int(c.w.file.Size()) / simCellBytes
+	cells := int(c.w.file.Size()) / simkit.CellBytes
 	if cells > 0 {
 		q.first = rng.IntN(cells)
 		if rng.IntN(2) == 0 {
@@ -99,7 +100,7 @@ func (c *simClient) draw() *simRequest {
 }
 
 func (q *simRequest) reach() blockcore.Range {
-	return blockcore.Range{Offset: int64(q.first) * simCellBytes, Length: int64(q.n) * simCellBytes}
+	return blockcore.Range{Offset: int64(q.first) * simkit.CellBytes, Length: int64(q.n) * simkit.CellBytes}
 }
 
 // perform makes the request, unless the Root has moved away.
@@ -112,20 +113,20 @@ func (q *simRequest) perform(t *blockcore.Task) {
 	}
 	defer w.root.End(t, &q.ticket)
 	if w.drained {
-		w.fail("a request is let in during a section")
+		w.Fail("a request is let in during a section")
 	}
 	if q.op != "flush" && q.reach().End() > w.file.Size() {
 		return // it was resized meanwhile
 	}
 	w.asked++
-	q.begin, q.since, q.restarts = w.tick(), w.now(), w.restarts
-	w.log("client %d: %s [%d, +%d)", q.name, q.op, q.first, q.n)
+	q.begin, q.since, q.restarts = w.Tick(), w.Now(), w.restarts
+	w.Log("client %d: %s [%d, +%d)", q.name, q.op, q.first, q.n)
 	err := q.io(t)
-	w.tick()
-	w.log("client %d: %s [%d, +%d) done: %v", q.name, q.op, q.first, q.n, err)
+	w.Tick()
+	w.Log("client %d: %s [%d, +%d) done: %v", q.name, q.op, q.first, q.n, err)
 	q.judge(err)
 	if w.drained {
-		w.fail("a request ends during a section")
+		w.Fail("a request ends during a section")
 	}
 }
 
@@ -137,22 +138,22 @@ func (q *simRequest) judge(err error) {
 	case err == nil:
 		return
 	case !errors.As(err, &errno):
-		w.fail("%s of %v: an error without a number: %v", q.op, q.reach(), err)
+		w.Fail("%s of %v: an error without a number: %v", q.op, q.reach(), err)
 	case errno == syscall.ECANCELED && q.thrown:
-		w.count("cancelled")
+		w.Count("cancelled")
 	case errno == syscall.ETIMEDOUT:
-		w.count("timed out")
-		if w.timeout == 0 || w.now()-q.since < w.timeout {
-			w.fail("%s of %v has timed out after %v; the timeout is %v", q.op, q.reach(), w.now()-q.since, w.timeout)
+		w.Count("timed out")
+		if w.timeout == 0 || w.Now()-q.since < w.timeout {
+			w.Fail("%s of %v has timed out after %v; the timeout is %v", q.op, q.reach(), w.Now()-q.since, w.timeout)
 		}
 	case w.mayFail(errno, q.begin):
-		w.count("failed")
+		w.Count("failed")
 	case errno == syscall.EIO && w.restarts-q.restarts >= runsMost:
-		w.count("given up")
+		w.Count("given up")
 	case errno == syscall.EIO && w.doubtful && q.op == "read":
-		w.count("cut off")
+		w.Count("cut off")
 	default:
-		w.fail("%s of %v has failed without a cause: %v", q.op, q.reach(), err)
+		w.Fail("%s of %v has failed without a cause: %v", q.op, q.reach(), err)
 	}
 }
 
@@ -171,8 +172,8 @@ func (q *simRequest) io(t *blockcore.Task) error {
 		if w.timeout > 0 || w.file.Size() > 1<<20 {
 			return nil // a SETATTR that was given up might cut off what was written later
 		}
-		err := e.Extend(t, w.file.Size()+simCellBytes*int64(1+w.rng.IntN(128)))
-		w.model.grow(int(w.file.Size()) / simCellBytes)
+		err := e.Extend(t, w.file.Size()+simkit.CellBytes*int64(1+w.rng.IntN(128)))
+		w.model.grow(int(w.file.Size()) / simkit.CellBytes)
 		return err
 	}
 	tag := uint64(0)
@@ -183,12 +184,12 @@ func (q *simRequest) io(t *blockcore.Task) error {
 	note := w.model.begin(tag, q.first, q.n, q.begin)
 	err := q.change(t, tag)
 	if errors.Is(err, syscall.ETIMEDOUT) || w.timeout > 0 && errors.Is(err, syscall.ECANCELED) {
-		note.optional = true
+		note.Optional = true
 		return err
 	}
-	note.optional, note.end = err != nil, w.tick()
+	note.Optional, note.End = err != nil, w.Tick()
 	if err == nil && (q.op == "write fua" || q.op == "zero fua" || w.file.through) {
-		note.durable = true
+		note.Durable = true
 		w.checkStable("after " + q.op)
 	}
 	return err
@@ -202,35 +203,35 @@ func (q *simRequest) change(t *blockcore.Task, tag uint64) error {
 	case "zero fua":
 		return e.WriteZeroes(t, q.reach(), blockcore.ZeroFUA)
 	}
-	p := t.Buffers().Get(q.n * simCellBytes)
+	p := t.Buffers().Get(q.n * simkit.CellBytes)
 	defer t.Buffers().Put(p)
-	fillCells(p, tag)
+	simkit.Fill(p, tag)
 	flags := blockcore.WriteFlags(0)
 	if q.op == "write fua" {
 		flags = blockcore.WriteFUA
 	}
 	err := e.Write(t, p, q.reach().Offset, flags)
-	fillCells(p, 1<<63|q.w.tags) // nobody may look at it any more
+	simkit.Fill(p, 1<<63|q.w.tags) // nobody may look at it any more
 	return err
 }
 
 func (q *simRequest) read(t *blockcore.Task) error {
 	w := q.w
-	p := t.Buffers().Get(q.n * simCellBytes)
+	p := t.Buffers().Get(q.n * simkit.CellBytes)
 	defer t.Buffers().Put(p)
 	losses := w.model.losses
-	fillCells(p, 1<<62|q.w.tags)
+	simkit.Fill(p, 1<<62|q.w.tags)
 	if err := w.root.Edge().Read(t, p, q.reach().Offset); err != nil {
 		return err
 	}
-	now := w.tick()
+	now := w.Tick()
 	for i := range q.n {
-		tag, err := cellTag(p[i*simCellBytes : (i+1)*simCellBytes])
+		tag, err := simkit.Tag(p[i*simkit.CellBytes : (i+1)*simkit.CellBytes])
 		if err == nil {
 			err = w.model.read(q.first+i, tag, q.begin, losses, now)
 		}
 		if err != nil {
-			w.fail("client %d reads what is not there: %v", q.name, err)
+			w.Fail("client %d reads what is not there: %v", q.name, err)
 			return nil
 		}
 	}
@@ -251,14 +252,14 @@ func (w *simWorld) checkStable(when string) {
 	data := w.server.Stable(simFile)
 	for i := range w.model.cells {
 		tag, err := uint64(0), error(nil)
-		if end := (i + 1) * simCellBytes; end <= len(data) {
-			tag, err = cellTag(data[end-simCellBytes : end])
+		if end := (i + 1) * simkit.CellBytes; end <= len(data) {
+			tag, err = simkit.Tag(data[end-simkit.CellBytes : end])
 		}
 		if err == nil {
 			err = w.model.stable(i, tag)
 		}
 		if err != nil {
-			w.fail("stable storage %s: %v", when, err)
+			w.Fail("stable storage %s: %v", when, err)
 			return
 		}
 	}

@@ -7,20 +7,21 @@ import (
 	"time"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // enter puts the file into a graph.
 func (c *simThread) enter() bool {
 	w := c.w
 	var err error
-	w.node, err = w.graph.AddNode(blockcore.NodeOptions{Name: "disk", Context: w.loops[0].AioContext, Driver: w.file})
+	w.node, err = w.graph.AddNode(blockcore.NodeOptions{Name: "disk", Context: w.Loops[0].AioContext, Driver: w.file})
 	c.pause(0)
 	if err == nil {
 		w.root, err = w.graph.NewRoot(w.node, blockcore.RootOptions{Name: "client", Writable: true, Movable: true, Permissions: blockcore.PermResize})
 		c.pause(0)
 	}
 	if err != nil {
-		w.fail("open: %v", err)
+		w.Fail("open: %v", err)
 	}
 	return err == nil
 }
@@ -38,17 +39,17 @@ func (c *simThread) main() {
 		one.start()
 	}
 	busy := w.rng.IntN(2) == 0
-	for w.clients > 0 && !w.failed() {
+	for w.clients > 0 && !w.Failed() {
 		c.pause(w.someTime())
 		if busy {
 			c.change()
 		}
 	}
 	c.takeDown()
-	w.ended = true
+	w.Ended = true
 }
 
-func (c *simThread) pause(rest time.Duration) { c.park(context.Background(), rest) }
+func (c *simThread) pause(rest time.Duration) { c.Park(context.Background(), rest) }
 
 // change does one thing of the control plane.
 func (c *simThread) change() {
@@ -62,7 +63,7 @@ func (c *simThread) change() {
 		c.resize()
 	case w.timeout > 0:
 		d := w.someTimeout()
-		w.log("timeout %v", d)
+		w.Log("timeout %v", d)
 		w.file.Change(Changes{Timeout: d})
 	}
 }
@@ -70,27 +71,27 @@ func (c *simThread) change() {
 // section drains the node and calls fn, unless the deadline passes first.
 func (c *simThread) section(why string, most time.Duration, fn func(d *blockcore.Drained)) {
 	w := c.w
-	w.log("drain for %s, %v", why, most)
+	w.Log("drain for %s, %v", why, most)
 	d, err := w.graph.Drain(context.Background(), blockcore.DrainOptions{Why: why, Nodes: []*blockcore.Node{w.node}, Max: most})
 	if err != nil {
 		c.pause(0)
-		w.log("drain: %v", err)
-		w.count("drain failed")
+		w.Log("drain: %v", err)
+		w.Count("drain failed")
 		var gaveUp *blockcore.DrainError
 		if most >= simStuckMax || !errors.As(err, &gaveUp) && !errors.Is(err, context.DeadlineExceeded) {
-			w.fail("drain for %s, %v: %v", why, most, err)
+			w.Fail("drain for %s, %v: %v", why, most, err)
 		}
 		return
 	}
 	c.pause(0)
-	w.log("drained")
-	w.count("drain settled")
+	w.Log("drained")
+	w.Count("drain settled")
 	w.drained = true
 	w.checkQuiet()
 	fn(d)
 	w.checkQuiet()
 	w.drained = false
-	w.log("the section ends")
+	w.Log("the section ends")
 	d.End()
 	c.pause(0)
 }
@@ -107,42 +108,42 @@ func (c *simThread) drain() {
 func (w *simWorld) checkQuiet() {
 	f := w.file
 	if f.limbos > 0 {
-		w.count("drained with calls in limbo")
+		w.Count("drained with calls in limbo")
 		return
 	}
 	if w.node.InFlight() > 0 || f.committing || f.reserved != 0 || f.largeReads != 0 || f.extending {
-		w.fail("in a section: %d requests in flight, committing %t, %d bytes reserved, %d large reads", w.node.InFlight(), f.committing, f.reserved, f.largeReads)
+		w.Fail("in a section: %d requests in flight, committing %t, %d bytes reserved, %d large reads", w.node.InFlight(), f.committing, f.reserved, f.largeReads)
 	}
 	for i, k := range f.conns {
 		if k.outstanding != 0 || len(k.out) != k.first {
-			w.fail("in a section: connection %d has %d calls", i, k.outstanding)
+			w.Fail("in a section: connection %d has %d calls", i, k.outstanding)
 		}
 	}
 	for _, k := range f.calls.all {
 		if k.state != callFree || k.timer != nil {
-			w.fail("in a section: %v is in state %d", k.proc, k.state)
+			w.Fail("in a section: %v is in state %d", k.proc, k.state)
 		}
 	}
 	if len(f.calls.free) != len(f.calls.all) {
-		w.fail("%d of %d calls are free", len(f.calls.free), len(f.calls.all))
+		w.Fail("%d of %d calls are free", len(f.calls.free), len(f.calls.all))
 	}
 }
 
 // move takes the node to the other loop.
 func (c *simThread) move() {
 	w := c.w
-	to := w.loops[0].AioContext
+	to := w.Loops[0].AioContext
 	if w.node.Context() == to {
-		to = w.loops[1].AioContext
+		to = w.Loops[1].AioContext
 	}
-	w.log("move to %s", to.Name())
+	w.Log("move to %s", to.Name())
 	err := w.graph.Move(context.Background(), w.node, to)
 	c.pause(0)
 	if err != nil {
-		w.log("move: %v", err)
+		w.Log("move: %v", err)
 		return
 	}
-	w.count("moved")
+	w.Count("moved")
 }
 
 // resize changes the length. Not where calls time out: one that does may cut off later what was written meanwhile.
@@ -153,31 +154,31 @@ func (c *simThread) resize() {
 	}
 	cells := 8 * (1 + w.rng.IntN(200))
 	c.section("resize", simStuckMax, func(d *blockcore.Drained) {
-		begin := w.tick()
+		begin := w.Tick()
 		w.model.grow(cells)
 		zero := w.model.cut(cells, begin)
 		err := w.graph.Update(context.Background(), "resize", func(tx *blockcore.Tx) error {
-			return tx.Resize(d, w.node, int64(cells)*simCellBytes)
+			return tx.Resize(d, w.node, int64(cells)*simkit.CellBytes)
 		})
 		c.pause(0)
-		w.log("resized to %d: %v", cells, err)
+		w.Log("resized to %d: %v", cells, err)
 		if err != nil {
 			var errno syscall.Errno
 			if !errors.As(err, &errno) || !w.mayFail(errno, begin) && !(errno == syscall.EIO && w.restarts >= runsMost) {
-				w.fail("resize has failed without a cause: %v", err)
+				w.Fail("resize has failed without a cause: %v", err)
 			}
 			w.doubtful = true // it may be shorter and nobody knows
 			return
 		}
-		w.count("resized")
-		zero.end, zero.optional, zero.durable = w.tick(), false, true
+		w.Count("resized")
+		zero.End, zero.Optional, zero.Durable = w.Tick(), false, true
 	})
 }
 
 // takeDown ends the clients, looks at everything and closes the file, sometimes while the server is away.
 func (c *simThread) takeDown() {
 	w := c.w
-	if !w.failed() && w.rng.IntN(4) > 0 {
+	if !w.Failed() && w.rng.IntN(4) > 0 {
 		w.heal()
 		c.lastLook()
 	}
@@ -187,34 +188,34 @@ func (c *simThread) takeDown() {
 	if w.node.InFlight() > 0 {
 		w.heal() // a COMMIT ahead of need: a removal waits for it as for any request
 	}
-	for w.node.InFlight() > 0 && !w.failed() {
+	for w.node.InFlight() > 0 && !w.Failed() {
 		c.pause(time.Second)
 	}
-	begin, since, restarts := w.tick(), w.now(), w.restarts
-	w.log("remove the node")
+	begin, since, restarts := w.Tick(), w.Now(), w.restarts
+	w.Log("remove the node")
 	err := w.graph.RemoveNodes()
 	c.pause(0)
-	w.log("removed: %v", err)
+	w.Log("removed: %v", err)
 	var errno syscall.Errno
 	switch {
 	case err == nil:
 		w.flushed(begin)
 	case !errors.As(err, &errno) || errno != syscall.ETIMEDOUT && !w.mayFail(errno, begin) && !(errno == syscall.EIO && w.restarts-restarts >= runsMost):
-		w.fail("the removal has failed without a cause: %v; %s", err, w.describe())
+		w.Fail("the removal has failed without a cause: %v; %s", err, w.describe())
 	default:
-		w.count("removed and not flushed")
+		w.Count("removed and not flushed")
 	}
-	if took := w.now() - since; took > 5*time.Minute {
-		w.fail("the removal took %v", took)
+	if took := w.Now() - since; took > 5*time.Minute {
+		w.Fail("the removal took %v", took)
 	}
 	f := w.file
 	if n := f.held.pages.count; n > 0 || f.held.first != nil || f.held.stale != 0 {
-		w.fail("%d pages are held by a file that is closed", n)
+		w.Fail("%d pages are held by a file that is closed", n)
 	}
 	w.checkQuiet()
 	w.settleLinks()
 	if len(w.links) > 0 {
-		w.fail("%d connections of a file that is closed are open", len(w.links))
+		w.Fail("%d connections of a file that is closed are open", len(w.links))
 	}
 }
 
@@ -226,10 +227,10 @@ func (c *simThread) lastLook() {
 	w := c.w
 	last := &simClient{w: w, name: -1}
 	for _, op := range []string{"read", "flush", "read"} {
-		q := &simRequest{simClient: last, op: op, n: int(w.file.Size()) / simCellBytes}
+		q := &simRequest{simClient: last, op: op, n: int(w.file.Size()) / simkit.CellBytes}
 		var err error
 		done := w.root.Context().Do(func(t *blockcore.Task) error {
-			for until := w.now() + simRecoveryMax; w.now() < until; t.Sleep(time.Second) { // what is on its way may still fail
+			for until := w.Now() + simRecoveryMax; w.Now() < until; t.Sleep(time.Second) { // what is on its way may still fail
 				if err = q.attempt(t); err == nil {
 					break
 				}
@@ -238,14 +239,14 @@ func (c *simThread) lastLook() {
 		})
 		c.pause(0)
 		if done != nil || err != nil {
-			w.fail("the last %s: %v", op, errors.Join(done, err))
+			w.Fail("the last %s: %v", op, errors.Join(done, err))
 		}
 	}
 	if h := w.file.Health(); !h.OK || w.sick {
-		w.fail("the server is well and said not to be: %v", h)
+		w.Fail("the server is well and said not to be: %v", h)
 	}
 	if f := w.file; f.held.pages.count != 0 || f.unsettled {
-		w.fail("after a flush %d pages are held", f.held.pages.count)
+		w.Fail("after a flush %d pages are held", f.held.pages.count)
 	}
 }
 
@@ -257,10 +258,10 @@ func (q *simRequest) attempt(t *blockcore.Task) error {
 		return errors.New("it has moved")
 	}
 	defer w.root.End(t, &q.ticket)
-	q.begin, q.since, q.restarts = w.tick(), w.now(), w.restarts
+	q.begin, q.since, q.restarts = w.Tick(), w.Now(), w.restarts
 	err := q.io(t)
-	w.log("client %d: %s done: %v", q.name, q.op, err)
-	w.progress()
+	w.Log("client %d: %s done: %v", q.name, q.op, err)
+	w.Progress()
 	q.judge(err)
 	return err
 }

@@ -13,13 +13,14 @@ import (
 	"nbd-dataplane/backends/nfs/wire"
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/membuf"
+	"nbd-dataplane/internal/simkit"
 )
 
 // simScript has a script take the place of all that the simulation does by itself: the server is well, and as fast as the script says.
 func simScript(t *testing.T, timeout, slow time.Duration, script func(c *simThread)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSimWorld(simConfig{seed: 1, trace: true})
+		w := newSimWorld(simConfig{seed: 1}, true)
 		w.rng = rand.New(rand.NewPCG(1, 1))
 		w.pullMax, w.slow, w.between = 1<<16, slow, time.Second
 		w.server = nfstest.New(t, nfstest.Options{})
@@ -33,12 +34,12 @@ func simScript(t *testing.T, timeout, slow time.Duration, script func(c *simThre
 				_ = w.graph.RemoveNodes()
 				c.pause(0)
 			}
-			w.ended = true
+			w.Ended = true
 		})
-		w.run()
-		w.close()
+		w.Play(w.choose)
+		w.Close()
 		w.settleLinks()
-		require.Empty(t, w.failure)
+		require.Empty(t, w.Result().Failure)
 	})
 }
 
@@ -52,7 +53,7 @@ func (c *simThread) do(fn func(t *blockcore.Task, e *blockcore.Edge) error) erro
 		return fn(t, w.root.Edge())
 	})
 	c.pause(0)
-	w.progress()
+	w.Progress()
 	return err
 }
 
@@ -75,14 +76,14 @@ func (c *simThread) write(off int64) error {
 func TestDeadConnectionIsGivenUpInSpiteOfTimeouts(t *testing.T) {
 	simScript(t, time.Second, 0, func(c *simThread) {
 		require.NoError(t, c.read())
-		c.w.links[0].muted = simNever
-		since, err := c.w.now(), c.read()
+		c.w.links[0].muted = simkit.Never
+		since, err := c.w.Now(), c.read()
 		require.Error(t, err)
-		for err != nil && c.w.now()-since < time.Hour {
+		for err != nil && c.w.Now()-since < time.Hour {
 			err = c.read()
 		}
 		require.NoError(t, err)
-		require.Less(t, c.w.now()-since, silenceLeast+5*time.Second)
+		require.Less(t, c.w.Now()-since, silenceLeast+5*time.Second)
 	})
 }
 
@@ -105,7 +106,7 @@ func TestForgottenCallIsMadeAgain(t *testing.T) {
 			}))
 		}))
 		c.pause(time.Second)
-		for since := w.now(); w.now()-since < 2*silenceMost; c.pause(10 * time.Second) {
+		for since := w.Now(); w.Now()-since < 2*silenceMost; c.pause(10 * time.Second) {
 			require.NoError(t, c.read())
 			select {
 			case err := <-done:
@@ -129,10 +130,10 @@ func TestRemovalBehindASlowServerIsBounded(t *testing.T) {
 		w.server.LoseUnstable(nfstest.LoseAll)
 		w.root.Close()
 		c.pause(0)
-		since := w.now()
+		since := w.Now()
 		_ = w.graph.RemoveNodes()
 		c.pause(0)
-		require.LessOrEqual(t, w.now()-since, closeMax+2*time.Second)
+		require.LessOrEqual(t, w.Now()-since, closeMax+2*time.Second)
 		require.Zero(t, w.file.held.pages.count)
 	})
 }

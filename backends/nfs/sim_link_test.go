@@ -40,7 +40,7 @@ type simReply struct {
 func (w *simWorld) newLink() int {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		w.fail("socketpair: %v", err)
+		w.Fail("socketpair: %v", err)
 		return -1
 	}
 	if w.rng.IntN(2) == 0 {
@@ -73,7 +73,7 @@ func (l *simLink) pull(most int) bool {
 	case err == unix.EAGAIN:
 		return false
 	case err != nil || n == 0:
-		l.w.log("link %d: closed by the driver: %v", l.id, err)
+		l.w.Log("link %d: closed by the driver: %v", l.id, err)
 		l.shut()
 		return false
 	}
@@ -81,7 +81,7 @@ func (l *simLink) pull(most int) bool {
 	for len(l.in) >= 4 {
 		size := int(binary.BigEndian.Uint32(l.in) &^ (1 << 31))
 		if size < 24 || size > 2<<20 {
-			l.w.fail("link %d: a call of %d bytes", l.id, size)
+			l.w.Fail("link %d: a call of %d bytes", l.id, size)
 			return false
 		}
 		if len(l.in) < 4+size {
@@ -89,7 +89,7 @@ func (l *simLink) pull(most int) bool {
 		}
 		c := &simCall{record: slices.Clone(l.in[4 : 4+size]), due: l.w.soon()}
 		l.in = l.in[4+size:]
-		l.w.log("link %d: call %08x proc %d", l.id, c.xid(), c.proc())
+		l.w.Log("link %d: call %08x proc %d", l.id, c.xid(), c.proc())
 		l.calls = append(l.calls, c)
 	}
 	return true
@@ -113,20 +113,20 @@ func (l *simLink) push() {
 	case err == unix.EAGAIN:
 		return
 	case err != nil:
-		l.w.log("link %d: send: %v", l.id, err)
+		l.w.Log("link %d: send: %v", l.id, err)
 		l.shut()
 		return
 	}
 	l.out = l.out[sent:]
 	if len(l.out) == 0 && l.last {
-		l.w.log("link %d: breaks behind a reply", l.id)
+		l.w.Log("link %d: breaks behind a reply", l.id)
 		l.shut()
 	}
 }
 
 // choose takes any reply whose time has come.
 func (l *simLink) choose() {
-	now := l.w.now()
+	now := l.w.Now()
 	var due []int
 	for i, r := range l.replies {
 		if r.due <= now {
@@ -137,17 +137,17 @@ func (l *simLink) choose() {
 	r := l.replies[i]
 	l.replies = slices.Delete(l.replies, i, i+1)
 	l.out, l.last = r.bytes, r.last
-	l.w.log("link %d: reply of %d bytes", l.id, len(r.bytes))
+	l.w.Log("link %d: reply of %d bytes", l.id, len(r.bytes))
 }
 
 // executable reports whether a call has come whose time has come as well.
 func (l *simLink) executable() bool {
-	return slices.ContainsFunc(l.calls, func(c *simCall) bool { return c.due <= l.w.now() })
+	return slices.ContainsFunc(l.calls, func(c *simCall) bool { return c.due <= l.w.Now() })
 }
 
 // execute has any such call executed.
 func (l *simLink) execute() {
-	due := slices.DeleteFunc(slices.Clone(l.calls), func(c *simCall) bool { return c.due > l.w.now() })
+	due := slices.DeleteFunc(slices.Clone(l.calls), func(c *simCall) bool { return c.due > l.w.Now() })
 	l.w.execute(l, due[l.w.rng.IntN(len(due))])
 }
 
@@ -160,7 +160,7 @@ func (l *simLink) some(may func() bool, do func()) {
 
 // sendable reports whether there is a reply to be sent now.
 func (l *simLink) sendable() bool {
-	now := l.w.now()
+	now := l.w.Now()
 	return len(l.out) > 0 || slices.ContainsFunc(l.replies, func(r *simReply) bool { return r.due <= now })
 }
 
@@ -172,7 +172,7 @@ func (l *simLink) shut() {
 	w.links = slices.DeleteFunc(slices.Clone(w.links), func(other *simLink) bool { return other == l })
 	for _, c := range l.calls {
 		if w.up() && w.rng.IntN(2) == 0 && !w.givenUp(c) {
-			w.log("link %d: call %08x is executed for nobody", l.id, c.xid())
+			w.Log("link %d: call %08x is executed for nobody", l.id, c.xid())
 			w.server.Execute(c.record, w.plainFault())
 		}
 	}
@@ -180,7 +180,7 @@ func (l *simLink) shut() {
 }
 
 // quiet reports whether nothing goes over the connection now, in either direction.
-func (l *simLink) quiet() bool { return l.muted > l.w.now() || l.w.silent > l.w.now() }
+func (l *simLink) quiet() bool { return l.muted > l.w.Now() || l.w.silent > l.w.Now() }
 
 // actions adds what the connection may do now, and tells when it may do more.
 func (l *simLink) actions(list []func()) []func() {
@@ -200,7 +200,7 @@ func (l *simLink) actions(list []func()) []func() {
 	}
 	due := false
 	for _, c := range l.calls {
-		due = due || c.due <= w.now()
+		due = due || c.due <= w.Now()
 		w.wake(c.due)
 	}
 	if due {

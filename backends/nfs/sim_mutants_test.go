@@ -1,16 +1,10 @@
 package nfs
 
 import (
-	"encoding/json"
-	"flag"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
-)
 
-var simMutantsFlag = flag.Bool("nfs.mutants", false, "break the driver on purpose, one rule at a time: minutes")
+	"nbd-dataplane/internal/simkit"
+)
 
 // simMutants are mistakes that the simulation has to find.
 var simMutants = []struct{ mistake, file, old, new string }{
@@ -49,43 +43,9 @@ var simMutants = []struct{ mistake, file, old, new string }{
 // Goal: the simulation would see if a rule of the driver were broken. Method: each mutant replaces a piece of it by an overlay of the go command, and the
 // seeds must fail on it, by a check and not by a hang. Without -nfs.mutants only the pieces are looked for.
 func TestSimulationFindsMutants(t *testing.T) {
+	var list []simkit.Mutant
 	for _, m := range simMutants {
-		file, err := filepath.Abs(m.file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(text), m.old); n != 1 {
-			t.Errorf("%s: what is to be replaced in %s is there %d times", m.mistake, m.file, n)
-			continue
-		}
-		if *simMutantsFlag {
-			t.Run(m.mistake, func(t *testing.T) { simMutant(t, file, strings.Replace(string(text), m.old, m.new, 1)) })
-		}
+		list = append(list, simkit.Mutant{Mistake: m.mistake, File: m.file, Old: m.old, New: m.new})
 	}
-}
-
-// simMutant runs the seeds with another text of a file.
-func simMutant(t *testing.T, file, text string) {
-	dir := t.TempDir()
-	mutant, overlay := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json")
-	list, err := json.Marshal(map[string]any{"Replace": map[string]string{file: mutant}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string]string{mutant: text, overlay: string(list)} {
-		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out, err := exec.Command("go", "test", "-vet=off", "-overlay", overlay, "-count=1", "-timeout=5m", "-run", "TestSimulation$", ".", "-nfs.seeds=4000").CombinedOutput()
-	_, found, _ := strings.Cut(string(out), ": seed ")
-	if err == nil || found == "" {
-		t.Fatalf("not found: %v\n%s", err, out)
-	}
-	line, _, _ := strings.Cut(found, "\n")
-	t.Log("seed " + line)
+	simFlags.TestMutants(t, ".", list, "-timeout=5m", "-run", "TestSimulation$", ".", "-nfs.seeds=4000")
 }

@@ -7,14 +7,15 @@ import (
 
 	"nbd-dataplane/backends/nfs/nfstest"
 	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/internal/simkit"
 )
 
 // up reports whether the server runs.
-func (w *simWorld) up() bool { return w.now() >= w.down }
+func (w *simWorld) up() bool { return w.Now() >= w.down }
 
 // plainFault is that of a call to which nothing happens.
 func (w *simWorld) plainFault() nfstest.Fault {
-	if w.now() < w.full {
+	if w.Now() < w.full {
 		return nfstest.Fault{Status: nfstest.NoSpc}
 	}
 	return nfstest.Fault{}
@@ -25,7 +26,7 @@ func (w *simWorld) execute(l *simLink, c *simCall) {
 	l.calls = slices.DeleteFunc(slices.Clone(l.calls), func(other *simCall) bool { return other == c })
 	proc := wire.Proc(c.proc())
 	if w.givenUp(c) {
-		w.log("link %d: call %08x has come too late", l.id, c.xid())
+		w.Log("link %d: call %08x has come too late", l.id, c.xid())
 		return
 	}
 	f, what := nfstest.Fault{}, ""
@@ -33,16 +34,16 @@ func (w *simWorld) execute(l *simLink, c *simCall) {
 	case w.passOver > 0:
 		w.passOver--
 		return
-	case w.now() < w.full && (proc == wire.ProcWrite || proc == wire.ProcCommit || proc == wire.ProcSetattr):
+	case w.Now() < w.full && (proc == wire.ProcWrite || proc == wire.ProcCommit || proc == wire.ProcSetattr):
 		f, what = nfstest.Fault{Status: nfstest.NoSpc}, "full"
 		w.injected(syscall.ENOSPC)
-	case w.now() < w.busy && w.rng.IntN(4) > 0:
+	case w.Now() < w.busy && w.rng.IntN(4) > 0:
 		f, what = nfstest.Fault{Status: nfstest.Jukebox}, "jukebox"
 	case w.bads > 0 && w.rng.IntN(1000) < w.faulty:
 		w.executeBadly(l, c, proc)
 		return
 	}
-	w.log("link %d: execute %08x proc %d %s", l.id, c.xid(), proc, what)
+	w.Log("link %d: execute %08x proc %d %s", l.id, c.xid(), proc, what)
 	w.reply(l, w.server.Execute(c.record, f), false)
 }
 
@@ -75,8 +76,8 @@ func (w *simWorld) executeBadly(l *simLink, c *simCall, proc wire.Proc) {
 	if proc == wire.ProcCommit && !w.forgotten(c) && w.rng.IntN(3) == 0 {
 		bad = oneOf(w.rng, simLossTold, simLossUntold) // what a COMMIT may do is of more interest than that of others
 	}
-	w.log("link %d: execute %08x proc %d: %s", l.id, c.xid(), proc, bad.name)
-	w.count(bad.name)
+	w.Log("link %d: execute %08x proc %d: %s", l.id, c.xid(), proc, bad.name)
+	w.Count(bad.name)
 	w.bads--
 	bad.do(w, l, c, proc)
 }
@@ -117,8 +118,8 @@ var simBads = []simBad{
 		w.reply(l, slices.Clone(reply), false)
 	}},
 	{"jukebox afterwards", of(func(*simWorld) nfstest.Fault { return nfstest.Fault{StatusAfter: nfstest.Jukebox} })},
-	{"short", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Short: simCellBytes * (1 + w.rng.IntN(40))} })},
-	{"shorter", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Short: simCellBytes} })},
+	{"short", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Short: simkit.CellBytes * (1 + w.rng.IntN(40))} })},
+	{"shorter", of(func(w *simWorld) nfstest.Fault { return nfstest.Fault{Short: simkit.CellBytes} })},
 	{"nothing", func(w *simWorld, l *simLink, c *simCall, proc wire.Proc) {
 		if proc == wire.ProcRead {
 			w.injected(syscall.EIO)
@@ -210,7 +211,7 @@ func (w *simWorld) loss() nfstest.Loss { return nfstest.Loss(w.rng.IntN(2)) }
 
 // crash is the power going: connections break, what is not stable is lost, and after a while the server is there again.
 func (w *simWorld) crash() {
-	w.log("server: crash")
+	w.Log("server: crash")
 	for _, l := range slices.Clone(w.links) {
 		l.calls = nil
 		l.shut()
@@ -219,13 +220,13 @@ func (w *simWorld) crash() {
 	w.server.Crash(w.loss())
 	w.server.Restart()
 	w.restarts++
-	w.down = w.now() + w.someTime()
+	w.down = w.Now() + w.someTime()
 	w.checkStable("after a crash")
 }
 
 // loseUnstable is a crash that no connection notices.
 func (w *simWorld) loseUnstable() {
-	w.log("server: unstable data is lost")
+	w.Log("server: unstable data is lost")
 	w.model.losses++
 	w.restarts++
 	w.server.LoseUnstable(w.loss())
@@ -250,20 +251,20 @@ var simTroubles = []struct {
 	{"power cut", (*simWorld).crash},
 	{"data is lost", (*simWorld).loseUnstable},
 	{"new verifier", func(w *simWorld) { w.restarts++; w.server.ChangeVerifier() }},
-	{"silence", func(w *simWorld) { w.silent = w.now() + w.someTime() }},
+	{"silence", func(w *simWorld) { w.silent = w.Now() + w.someTime() }},
 	{"a connection is silent", func(w *simWorld) {
 		if len(w.links) > 0 {
-			w.links[w.rng.IntN(len(w.links))].muted = w.now() + w.someTime()
+			w.links[w.rng.IntN(len(w.links))].muted = w.Now() + w.someTime()
 		}
 	}},
 	{"a connection is dead", func(w *simWorld) {
 		if len(w.links) > 0 {
-			w.links[w.rng.IntN(len(w.links))].muted = simNever
+			w.links[w.rng.IntN(len(w.links))].muted = simkit.Never
 		}
 	}},
-	{"connections are refused", func(w *simWorld) { w.refusing = w.now() + w.someTime() }},
-	{"the file system is full", func(w *simWorld) { w.full = w.now() + w.someTime() }},
-	{"busy", func(w *simWorld) { w.busy = w.now() + w.someTime() }},
+	{"connections are refused", func(w *simWorld) { w.refusing = w.Now() + w.someTime() }},
+	{"the file system is full", func(w *simWorld) { w.full = w.Now() + w.someTime() }},
+	{"busy", func(w *simWorld) { w.busy = w.Now() + w.someTime() }},
 	{"written back", func(w *simWorld) { w.server.SyncAll() }},
 }
 
@@ -271,20 +272,20 @@ var simTroubles = []struct {
 func (w *simWorld) trouble() {
 	one := simTroubles[w.rng.IntN(len(simTroubles))]
 	w.troubles--
-	w.log("trouble: %s", one.name)
-	w.count(one.name)
+	w.Log("trouble: %s", one.name)
+	w.Count(one.name)
 	one.do(w)
-	w.next = w.now() + time.Duration(w.rng.Int64N(int64(w.between)))
+	w.next = w.Now() + time.Duration(w.rng.Int64N(int64(w.between)))
 }
 
 // heal ends all that lasts.
 func (w *simWorld) heal() {
-	w.log("the server is well again")
-	now := w.now()
+	w.Log("the server is well again")
+	now := w.Now()
 	w.down, w.silent, w.refusing, w.full, w.busy = now, now, now, now, now
 	w.troubles, w.bads, w.slow = 0, 0, 0
 	for _, l := range w.links {
-		if l.muted != simNever {
+		if l.muted != simkit.Never {
 			l.muted = now
 		}
 		for _, c := range l.calls {
@@ -298,7 +299,7 @@ func (w *simWorld) heal() {
 
 // injected notes that somebody may see an error.
 func (w *simWorld) injected(errno syscall.Errno) {
-	w.errors = append(w.errors, simError{errno, w.tick()})
+	w.errors = append(w.errors, simError{errno, w.Tick()})
 }
 
 // simError is an error that the server has sent.

@@ -5,10 +5,7 @@ import (
 	"fmt"
 
 	"math/rand/v2"
-	"runtime/debug"
 	"slices"
-	"sort"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -19,7 +16,7 @@ import (
 	"nbd-dataplane/backends/nfs/nfstest"
 	"nbd-dataplane/backends/nfs/wire"
 	"nbd-dataplane/blockcore"
-	"nbd-dataplane/internal/membuf"
+	"nbd-dataplane/internal/simkit"
 )
 
 // simConfig says which run it is, and how long.
@@ -27,24 +24,15 @@ type simConfig struct {
 	seed     uint64
 	requests int
 	troubles int // at most
-	trace    bool
-}
-
-// simResult is what came of a run.
-type simResult struct {
-	failure string // "" = none
-	trace   []string
-	counts  map[string]int
 }
 
 // simWorld is one simulation of the driver against a server. What stands under no heading belongs to whoever runs, which is one goroutine at a time.
 type simWorld struct {
+	*simkit.Stage
+
 	// Immutable.
 	cfg     simConfig
 	rng     *rand.Rand
-	begun   time.Time
-	pool    *membuf.Pool
-	loops   []*blockcore.Stepped
 	graph   *blockcore.Graph
 	server  *nfstest.Server
 	scratch []byte
@@ -64,18 +52,13 @@ type simWorld struct {
 	closing  bool
 	drained  bool // a section has settled and not ended
 	doubtful bool // a resize has failed
-	running  *blockcore.Stepped
-	ticks    int64
-	at       time.Duration // now
 	tags     uint64
 	serials  int
-	ended    bool
 	all      []*simClient
 	cancels  bool // requests are cancelled
 	hot      bool // they are small, and close to one another
 	errors   []simError
 	sick     bool          // as OnHealth was told
-	moved    time.Duration // when something came to its end
 	wakeAt   time.Duration // when the network does something by itself
 
 	passOver int // calls that are to be forgotten
@@ -89,13 +72,6 @@ type simWorld struct {
 	silent   time.Duration // does nothing,
 	full     time.Duration // has no room,
 	busy     time.Duration // and has no time
-
-	// Guarded by mu.
-	mu      sync.Mutex
-	parked  []*simThread
-	failure string
-	trace   []string
-	counts  map[string]int
 }
 
 // simStuckMax is how long nothing may come to its end: longer than all troubles together, with the pauses of the driver behind them.
@@ -104,27 +80,24 @@ const simStuckMax = 3 * time.Hour
 // simFile is the file's path.
 const simFile = "/export/disk"
 
-func newSimWorld(cfg simConfig) *simWorld {
-	return &simWorld{
-		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.seed, 0x6e6673)), begun: time.Now(), pool: membuf.NewPool(1 << 20),
-		scratch: make([]byte, 64<<10), counts: map[string]int{},
-	}
+func newSimWorld(cfg simConfig, traced bool) *simWorld {
+	return &simWorld{Stage: simkit.NewStage(traced), cfg: cfg, rng: rand.New(rand.NewPCG(cfg.seed, 0x6e6673)), scratch: make([]byte, 64<<10)}
 }
 
 // runSimulation runs one seed. It is called in a bubble of testing/synctest.
-func runSimulation(t *testing.T, cfg simConfig) simResult {
-	w := newSimWorld(cfg)
+func runSimulation(t *testing.T, cfg simConfig, traced bool) simkit.Result {
+	w := newSimWorld(cfg, traced)
 	w.draw()
 	w.build(t)
 	w.launch("main", (*simThread).main)
-	w.run()
-	if w.failure == "" {
-		w.close()
+	w.Play(w.choose)
+	if !w.Failed() {
+		w.Close()
 	}
 	for _, l := range slices.Clone(w.links) {
 		unix.Close(l.fd)
 	}
-	return simResult{w.failure, w.trace, w.counts}
+	return w.Result()
 }
 
 func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
@@ -149,7 +122,7 @@ func (w *simWorld) build(t *testing.T) {
 	if w.rng.IntN(3) == 0 {
 		cells -= w.rng.IntN(63)
 	}
-	w.server.Put(simFile, nfstest.File{SizeBytes: int64(cells) * simCellBytes})
+	w.server.Put(simFile, nfstest.File{SizeBytes: int64(cells) * simkit.CellBytes})
 	o := &Options{Host: "server", Path: simFile, Connections: 1 + w.rng.IntN(3), OnHealth: w.health}
 	if w.rng.IntN(3) == 0 {
 		o.Timeout = w.someTimeout()
@@ -159,20 +132,18 @@ func (w *simWorld) build(t *testing.T) {
 	if w.rng.IntN(20) == 0 {
 		least = 1 // more calls than there is room for
 	}
-	most := func() uint32 { return simCellBytes * uint32(oneOf(w.rng, least+w.rng.IntN(16), 8, 64, 128, 1024)) }
-	w.open(o, uint64(cells)*simCellBytes, wire.Sizes{ReadMax: most(), WriteMax: most(), FileMax: 1 << 40})
+	most := func() uint32 { return simkit.CellBytes * uint32(oneOf(w.rng, least+w.rng.IntN(16), 8, 64, 128, 1024)) }
+	w.open(o, uint64(cells)*simkit.CellBytes, wire.Sizes{ReadMax: most(), WriteMax: most(), FileMax: 1 << 40})
 	if w.rng.IntN(2) == 0 {
 		w.file.heldMax = pageBytes * int64(4+w.rng.IntN(28))
 	}
-	w.model.grow(int(w.file.Size()) / simCellBytes)
+	w.model.grow(int(w.file.Size()) / simkit.CellBytes)
 }
 
 // open makes the loops and the file, which is connected.
 func (w *simWorld) open(o *Options, sizeBytes uint64, sizes wire.Sizes) {
 	w.graph = blockcore.NewGraph()
-	for i := range 2 {
-		w.loops = append(w.loops, blockcore.NewStepped(fmt.Sprintf("loop%d", i), w.pool))
-	}
+	w.AddLoops(2)
 	d := newDialer(o)
 	d.simulated = w.way
 	found := wire.Found{Handle: wire.Handle(w.server.Handle(simFile)), Attributes: wire.Attributes{SizeBytes: sizeBytes}}
@@ -196,45 +167,34 @@ func (w *simWorld) someTime() time.Duration {
 // soon is when a call is executed, or a reply sent.
 func (w *simWorld) soon() time.Duration {
 	if w.slow == 0 || w.rng.IntN(2) == 0 {
-		return w.now()
+		return w.Now()
 	}
-	return w.now() + time.Duration(w.rng.Int64N(int64(w.slow)))
+	return w.Now() + time.Duration(w.rng.Int64N(int64(w.slow)))
 }
 
 // health is told of the server's.
 func (w *simWorld) health(h Health) {
-	w.log("health: %v", h)
+	w.Log("health: %v", h)
 	if h.OK != w.sick {
-		w.fail("the server's health is told twice: %v", h)
+		w.Fail("the server's health is told twice: %v", h)
 	}
 	w.sick = !h.OK
-}
-
-// run decides what happens next until the run is over or something is wrong.
-func (w *simWorld) run() {
-	for {
-		synctest.Wait()
-		if w.ended || w.failed() {
-			return
-		}
-		w.choose()
-	}
 }
 
 // choose has one loop, one connection, one goroutine or time go on.
 func (w *simWorld) choose() {
 	w.wakeAt = 1<<62 - 1
 	var list []func()
-	for _, l := range w.loops {
+	for _, l := range w.Loops {
 		if l.Runnable() {
 			list = append(list, func() { w.steps(l) }, func() { w.steps(l) }, func() { w.steps(l) })
 		}
 	}
 	list = w.network(list)
-	for _, t := range w.eligible() {
-		list = append(list, func() { w.grant(t) })
+	for _, t := range w.Eligible() {
+		list = append(list, func() { w.Grant(t) })
 	}
-	if w.troubles > 0 && w.next <= w.now() {
+	if w.troubles > 0 && w.next <= w.Now() {
 		list = append(list, w.trouble)
 	} else if w.troubles > 0 {
 		w.wake(w.next)
@@ -283,28 +243,15 @@ func (w *simWorld) poll() {
 
 // wake has time stop at a moment.
 func (w *simWorld) wake(at time.Duration) {
-	if at > w.now() {
+	if at > w.Now() {
 		w.wakeAt = min(w.wakeAt, at)
 	}
 }
 
 // pass lets time pass until something may happen.
 func (w *simWorld) pass() {
-	d := min(w.wakeAt-w.now(), 10*time.Second)
-	for _, l := range w.loops {
-		if at, ok := l.Timer(); ok {
-			d = min(d, at)
-		}
-	}
-	w.mu.Lock()
-	for _, t := range w.parked {
-		d = min(d, t.rest-w.now())
-	}
-	w.mu.Unlock()
-	w.sleep(max(d, 1))
-	if w.now()-w.moved > simStuckMax {
-		w.fail("nothing has come to an end for %v: %s", simStuckMax, w.describe())
-	}
+	w.sleep(w.Idle(min(w.wakeAt-w.Now(), 10*time.Second)))
+	w.MustMove(simStuckMax, w.describe)
 }
 
 // describe tells what is under way.
@@ -332,30 +279,13 @@ func (w *simWorld) steps(l *blockcore.Stepped) {
 
 // step has a loop do one thing.
 func (w *simWorld) step(l *blockcore.Stepped) {
-	defer w.rescue(l.Name())
-	w.running, w.touched = l, true
-	l.Step()
-	w.running = nil
+	w.touched = true
+	w.Step(l)
 }
-
-// rescue makes a broken invariant the failure of the run.
-func (w *simWorld) rescue(who string) {
-	if p := recover(); p != nil {
-		w.fail("%s: panic: %v\n%s", who, p, debug.Stack())
-	}
-}
-
-func (w *simWorld) now() time.Duration { return w.at }
 
 // sleep lets time pass.
 func (w *simWorld) sleep(d time.Duration) {
 	<-time.After(d)
-	w.at = time.Since(w.begun)
-}
-
-func (w *simWorld) tick() int64 {
-	w.ticks++
-	return w.ticks
 }
 
 func (w *simWorld) serial() int {
@@ -363,136 +293,38 @@ func (w *simWorld) serial() int {
 	return w.serials
 }
 
-// progress notes that something has come to its end.
-func (w *simWorld) progress() { w.moved = w.now() }
-
-// fail notes the first thing that is wrong. Safe from anywhere.
-func (w *simWorld) fail(format string, args ...any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.failure == "" {
-		w.failure = fmt.Sprintf(format, args...)
-		w.trace = append(w.trace, "FAILURE: "+w.failure)
-	}
-}
-
-func (w *simWorld) failed() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.failure != ""
-}
-
-func (w *simWorld) log(format string, args ...any) {
-	if !w.cfg.trace {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	on := ""
-	if w.running != nil {
-		on = w.running.Name() + " "
-	}
-	w.trace = append(w.trace, fmt.Sprintf("%v #%d %s", w.now(), w.ticks, on)+fmt.Sprintf(format, args...))
-}
-
-func (w *simWorld) count(what string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.counts[what]++
-}
-
 // simThread is a goroutine that parks until the scheduler chooses it: the control plane, or an attempt to connect.
 type simThread struct {
-	w    *simWorld
-	name string
-	turn chan struct{}
-	rest time.Duration // not to be chosen before
+	*simkit.Thread
+	w *simWorld
+}
+
+func (w *simWorld) newThread(name string) *simThread {
+	return &simThread{Thread: w.NewThread(name), w: w}
 }
 
 func (w *simWorld) launch(name string, body func(*simThread)) {
-	t := &simThread{w: w, name: name, turn: make(chan struct{})}
+	t := w.newThread(name)
 	go func() {
-		defer w.rescue(name)
-		t.park(context.Background(), 0)
+		defer w.Rescue(name)
+		t.pause(0)
 		body(t)
 	}()
 }
 
-// park lets the scheduler decide when to go on, not before rest has passed. It returns false when ctx has ended before.
-func (t *simThread) park(ctx context.Context, rest time.Duration) bool {
-	w := t.w
-	w.mu.Lock()
-	t.rest = w.now() + rest
-	w.parked = append(w.parked, t)
-	w.mu.Unlock()
-	select {
-	case <-t.turn:
-		return true
-	case <-ctx.Done():
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.parked = slices.DeleteFunc(w.parked, func(other *simThread) bool { return other == t })
-		return false
-	}
-}
-
-// eligible returns the goroutines that may go on now, by name.
-func (w *simWorld) eligible() []*simThread {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	sort.Slice(w.parked, func(i, j int) bool { return w.parked[i].name < w.parked[j].name })
-	var list []*simThread
-	for _, t := range w.parked {
-		if t.rest <= w.now() {
-			list = append(list, t)
-		}
-	}
-	return list
-}
-
-func (w *simWorld) grant(t *simThread) {
-	w.mu.Lock()
-	w.parked = slices.DeleteFunc(w.parked, func(other *simThread) bool { return other == t })
-	w.mu.Unlock()
-	t.turn <- struct{}{}
-}
-
 // way is how an attempt to connect reaches the server: on the loop it is made, on a goroutine of its own it parks, and is chosen when the network is done with it.
 func (w *simWorld) way() func(context.Context) (int, error) {
-	t := &simThread{w: w, name: fmt.Sprintf("dial%04d", w.serial()), turn: make(chan struct{})}
-	takes := w.soon() - w.now()
+	t := w.NewThread(fmt.Sprintf("dial%04d", w.serial()))
+	takes := w.soon() - w.Now()
 	return func(ctx context.Context) (int, error) {
-		if !t.park(ctx, takes) {
+		if !t.Park(ctx, takes) {
 			return -1, ctx.Err()
 		}
-		if !w.up() || w.now() < w.refusing {
-			w.log("%s: refused", t.name)
+		if !w.up() || w.Now() < w.refusing {
+			w.Log("%s: refused", t.Name)
 			return -1, syscall.ECONNREFUSED
 		}
-		w.log("%s: connected", t.name)
+		w.Log("%s: connected", t.Name)
 		return w.newLink(), nil
-	}
-}
-
-// close ends the loops, which have nothing left to do.
-func (w *simWorld) close() {
-	for _, l := range w.loops {
-		closed := make(chan struct{})
-		go func() { l.Close(); close(closed) }()
-		synctest.Wait()
-		for range 1000 {
-			if !l.Step() {
-				break
-			}
-		}
-		synctest.Wait()
-		select {
-		case <-closed:
-		default:
-			w.fail("%s does not end", l.Name())
-		}
-	}
-	if err := w.pool.Close(); err != nil {
-		w.fail("a buffer was leaked: %v", err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Scheme begins the names of files on NFS servers.
@@ -104,7 +106,7 @@ func (o *Options) set(key string, given []string) (used bool, _ *URLError) {
 		return false, &URLError{key + " is given twice", "Illegal value for NFS parameter: " + key}
 	}
 	if key == keyLocking {
-		l, err := ParseLocking(given[0])
+		l, err := imagelock.ParseMode(given[0])
 		if err != nil {
 			return false, &URLError{err.Error(), "Illegal value for NFS parameter: " + key}
 		}

@@ -12,6 +12,7 @@ import (
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/blockcore/blocktest"
 	"nbd-dataplane/internal/check"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Goal: a request costs the garbage collector nothing, by whichever way it is done; method: count the allocations of the
@@ -24,12 +25,12 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	}
 	ctx := blocktest.NewContext(t, blockcore.EngineURing)
 	path := makeFile(t, t.TempDir(), 1<<20)
-	cached := openIn(t, ctx, Options{Path: path, Locking: LockOff})
-	direct := openIn(t, ctx, Options{Path: path, Locking: LockOff, Cache: Cache{Direct: true}})
-	byRing := openIn(t, ctx, Options{Path: path, Locking: LockOff})
+	cached := openIn(t, ctx, Options{Path: path, Locking: imagelock.Off})
+	direct := openIn(t, ctx, Options{Path: path, Locking: imagelock.Off, Cache: Cache{Direct: true}})
+	byRing := openIn(t, ctx, Options{Path: path, Locking: imagelock.Off})
 	byRing.lacks.readNow.Store(true)
-	mapped := openIn(t, ctx, Options{Path: path, Locking: LockOff, Map: MapAlways})
-	detecting := openIn(t, ctx, Options{Path: path, Locking: LockOff, DetectZeroes: DetectOn})
+	mapped := openIn(t, ctx, Options{Path: path, Locking: imagelock.Off, Map: MapAlways})
+	detecting := openIn(t, ctx, Options{Path: path, Locking: imagelock.Off, DetectZeroes: DetectOn})
 	for _, c := range []struct {
 		name string
 		do   func(t *blockcore.Task, p []byte) error

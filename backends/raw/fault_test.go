@@ -10,6 +10,7 @@ import (
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/blockcore/blocktest"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // faulty is a kernel whose calls fail, or stop short, as the test says. Its fields are changed between requests only.
@@ -167,7 +168,7 @@ func TestFL2SyncErrorsStick(t *testing.T) {
 				require.ErrorIs(t, err, unix.EIO)
 				require.ErrorContains(t, err, "may be lost")
 				r.requireDamaged()
-				again := openIn(t, r.ctx, Options{Path: r.f.path, Locking: LockOff})
+				again := openIn(t, r.ctx, Options{Path: r.f.path, Locking: imagelock.Off})
 				require.NoError(t, r.ctx.Do(again.Flush))
 			})
 		}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // File is an open disk. All but its syncs and its views may be used by any number of contexts at once.
@@ -52,7 +53,7 @@ type opened struct {
 	// Changed only by a Tx.
 	options      Options
 	fd           int
-	locks        lockSet // what is locked on lockFD
+	locks        imagelock.Set // what is locked on lockFD
 	device       device
 	base         int64 // where the disk begins in the file
 	eof          int64 // where the file ended when it was opened or resized

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // waitMax ends a hang.
@@ -75,7 +76,7 @@ func TestFormerOpeningsAreGivenUp(t *testing.T) {
 	for _, goesOn := range []bool{true, false} {
 		path := makeFile(t, t.TempDir(), 64<<10)
 		d := newDisk(t, Options{Path: path})
-		f := mustOpen(t, Options{Path: path, Locking: LockOff})
+		f := mustOpen(t, Options{Path: path, Locking: imagelock.Off})
 		n, err := d.graph.AddNode(blockcore.NodeOptions{Name: "second", Context: d.ctx, Driver: f})
 		require.NoError(t, err)
 		system := &failsOn{fd: -1, syncs: map[int]int{}}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Hold takes QEMU's image locks for somebody who works on a file without a Driver, as qemu-img does: nobody else may write or resize it
@@ -23,7 +24,7 @@ func Hold(f *os.File, writes bool) (io.Closer, error) {
 	if writes {
 		uses |= blockcore.PermWrite | blockcore.PermResize
 	}
-	err = widenLocks(kernelLocks{}, fd, f.Name(), lockSet{}, newLockSet(uses, blockcore.PermAll&^(blockcore.PermWrite|blockcore.PermResize)))
+	err = widenLocks(kernelLocks{}, fd, f.Name(), imagelock.Set{}, imagelock.NewSet(uses, blockcore.PermAll&^(blockcore.PermWrite|blockcore.PermResize)))
 	if err != nil && !locksUnsupported(err) {
 		held.Close()
 		return nil, err

@@ -1,12 +1,14 @@
 package raw
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // lockedBytes returns the bytes that somebody has locked, of those that mean something.
@@ -16,43 +18,34 @@ func lockedBytes(t *testing.T, path string) []int64 {
 	require.NoError(t, err)
 	defer unix.Close(fd)
 	var locked []int64
-	for _, base := range []int{lockUsesBase, lockDeniesBase} {
-		for n := range lockBits {
-			err := lookForByte(kernelLocks{}, fd, base+n, true)
-			if err != nil {
-				require.ErrorIs(t, err, errByteLocked)
-				locked = append(locked, int64(base+n))
-			}
+	for _, at := range bytesOf(imagelock.NewSet(blockcore.PermAll, 0)) {
+		is, err := isLocked(kernelLocks{}, fd, at)
+		require.NoError(t, err)
+		if is {
+			locked = append(locked, at)
 		}
 	}
 	return locked
 }
 
 // bytesOf returns the bytes that a set stands for.
-func bytesOf(s lockSet) []int64 {
-	var bytes []int64
-	for n := range lockBits {
-		if s.uses&(1<<n) != 0 {
-			bytes = append(bytes, int64(lockUsesBase+n))
-		}
+func bytesOf(s imagelock.Set) (all []int64) {
+	for b := range s.Bytes() {
+		all = append(all, b.Offset)
 	}
-	for n := range lockBits {
-		if s.denies&(1<<n) != 0 {
-			bytes = append(bytes, int64(lockDeniesBase+n))
-		}
-	}
-	return bytes
+	slices.Sort(all)
+	return all
 }
 
 // user is one user of an image, in so far as it locks.
 type user struct {
 	fd    int
-	locks lockSet
+	locks imagelock.Set
 }
 
 func (u *user) change(t *testing.T, path string, uses, shares blockcore.Permissions) error {
 	t.Helper()
-	to := newLockSet(uses, shares)
+	to := imagelock.NewSet(uses, shares)
 	if err := widenLocks(kernelLocks{}, u.fd, path, u.locks, to); err != nil {
 		return err
 	}
@@ -109,9 +102,9 @@ func TestImageLockingAbort(t *testing.T) {
 		{reads, blockcore.PermAll &^ blockcore.PermRead},
 		{blockcore.PermAll, 0},
 	} {
-		var conflict *LockError
+		var conflict *imagelock.ConflictError
 		require.ErrorAs(t, first.change(t, path, wanted.uses, wanted.shares), &conflict)
 		require.Equal(t, before, lockedBytes(t, path))
-		require.Equal(t, newLockSet(reads, blockcore.PermAll), first.locks)
+		require.Equal(t, imagelock.NewSet(reads, blockcore.PermAll), first.locks)
 	}
 }

@@ -1,7 +1,9 @@
 package raw
 
+import "nbd-dataplane/internal/imagelock"
+
 // locksFor returns what is locked with options o, given what stands on the file.
-func (f *File) locksFor(o *Options) lockSet {
+func (f *File) locksFor(o *Options) imagelock.Set {
 	if !f.onlyRead {
 		return o.locks()
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // access makes the disk read-only or writable, and fails with fail if that is not nil.
@@ -44,7 +45,7 @@ func followAccess(t *testing.T, readOnly bool) {
 	reader := mustOpen(t, reads)
 	_, err := Open(all)
 	require.Error(t, err)
-	var lock *LockError
+	var lock *imagelock.ConflictError
 	require.ErrorAs(t, d.access(false, nil), &lock)
 	require.False(t, d.node.Writable())
 	require.NoError(t, d.reopen(all)) // its node is read-only

@@ -8,6 +8,7 @@ import (
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/blockcore/blocktest"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // fakeLocks answers the two calls from a script.
@@ -54,11 +55,11 @@ func TestLockBytes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ops := &fakeLocks{foreign: map[int64]bool{c.foreign: true}}
-			err := widenLocks(ops, 0, "a.img", lockSet{}, c.o.locks())
+			err := widenLocks(ops, 0, "a.img", imagelock.Set{}, c.o.locks())
 			if c.err == "" {
 				require.NoError(t, err)
 			} else {
-				var conflict *LockError
+				var conflict *imagelock.ConflictError
 				require.ErrorAs(t, err, &conflict)
 				require.Equal(t, c.err, conflict.Message())
 				require.Equal(t, "Is another process using the image [a.img]?", conflict.Hint())
@@ -84,10 +85,10 @@ func TestLocksUnsupported(t *testing.T) {
 	require.Equal(t, -1, lockFD)
 	require.Len(t, warnings, 1)
 	require.Contains(t, warnings[0], path)
-	o.Locking = LockOn
+	o.Locking = imagelock.On
 	_, err = takeLocks(&o, &fakeLocks{setErr: unix.ENOLCK}, fd)
 	require.ErrorIs(t, err, unix.ENOLCK)
-	o.Locking = LockOff
+	o.Locking = imagelock.Off
 	lockFD, err = takeLocks(&o, nil, fd)
 	require.NoError(t, err)
 	require.Equal(t, -1, lockFD)
@@ -108,7 +109,7 @@ func TestLocksBetweenOurselves(t *testing.T) {
 		{"two writers", rw, rw, `"write" lock`},
 		{"writer and reader", rw, ro, `"write" lock`},
 		{"writer and reader by force", rw, forced, ""},
-		{"writer and unlocked writer", rw, Options{Locking: LockOff}, ""},
+		{"writer and unlocked writer", rw, Options{Locking: imagelock.Off}, ""},
 		{"reader and writer", ro, rw, `"write" lock`},
 		{"two readers", ro, ro, ""},
 		{"two sharing writers", shared, shared, ""},

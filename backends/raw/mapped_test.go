@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // newMappedRig is a rig whose file is on a disk's file system and is mapped with the first request. What is found resident is
@@ -129,7 +130,7 @@ func TestMappedModes(t *testing.T) {
 	require.Equal(t, byte(1), got)
 	require.Empty(t, reader.system.take())
 	require.ErrorIs(t, reader.write(4096, 0), unix.EROFS)
-	off := openIn(t, r.ctx, Options{Path: r.f.path, Locking: LockOff, Map: MapOff})
+	off := openIn(t, r.ctx, Options{Path: r.f.path, Locking: imagelock.Off, Map: MapOff})
 	require.Nil(t, off.views)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/blockcore/blocktest"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Goal: what cannot be served is refused in one line that names the file and the remedy, and nothing is left behind;
@@ -204,7 +205,7 @@ func TestParseModes(t *testing.T) {
 		"aio":           func(s string) error { _, err := ParseAIO(s); return err },
 		"discard":       func(s string) error { _, err := ParseDiscard(s); return err },
 		"detect-zeroes": func(s string) error { _, err := ParseDetectZeroes(s); return err },
-		"locking":       func(s string) error { _, err := ParseLocking(s); return err },
+		"locking":       func(s string) error { _, err := imagelock.ParseMode(s); return err },
 	}
 	good := map[string]string{
 		"cache": "none off writeback writethrough directsync unsafe", "aio": "io_uring native threads",

@@ -3,6 +3,8 @@ package raw
 import (
 	"errors"
 	"fmt"
+
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Options say what to open and how.
@@ -27,7 +29,7 @@ type Options struct {
 	// SizeBytes is the length of the disk from Offset on; 0 = to the end of the file.
 	SizeBytes int64
 	// Locking says whether to take QEMU's image locks.
-	Locking Locking
+	Locking imagelock.Mode
 	// ForceShare takes no lock and heeds none; only with ReadOnly (qemu-img's -U).
 	ForceShare bool
 	// ShareRW lets others write the image at the same time, as qemu-nbd does.
@@ -158,28 +160,6 @@ func ParseMap(s string) (Map, error) {
 		return MapAlways, nil
 	}
 	return MapAuto, fmt.Errorf("map mode %q: use auto, on, off or always", s)
-}
-
-// Locking says whether image locks are taken.
-type Locking uint8
-
-const (
-	LockAuto Locking = iota // where the file system has them, else warn
-	LockOn                  // or fail
-	LockOff
-)
-
-// ParseLocking reads one of QEMU's names for a locking mode.
-func ParseLocking(s string) (Locking, error) {
-	switch s {
-	case "auto":
-		return LockAuto, nil
-	case "on":
-		return LockOn, nil
-	case "off":
-		return LockOff, nil
-	}
-	return LockAuto, fmt.Errorf("locking mode %q: use auto, on or off", s)
 }
 
 // check refuses what contradicts itself.

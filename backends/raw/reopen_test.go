@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 func (d *disk) reopen(o Options) error {
@@ -59,7 +60,7 @@ func TestReopenInEveryWay(t *testing.T) {
 }
 
 func withoutLocks(o Options) Options {
-	o.Locking = LockOff
+	o.Locking = imagelock.Off
 	return o
 }
 
@@ -74,7 +75,7 @@ func TestReopenRefusals(t *testing.T) {
 		says string
 	}{
 		{Options{Path: path + "2"}, "Cannot change the option 'filename'"},
-		{Options{Path: path, Locking: LockOff}, "Cannot change the option 'locking'"},
+		{Options{Path: path, Locking: imagelock.Off}, "Cannot change the option 'locking'"},
 		{Options{Path: path, ReadOnly: true, ForceShare: true}, "Cannot change the option 'force-share'"},
 		{Options{Path: path, AIO: AIONative}, "aio=native was specified"},
 		{Options{Path: path, DetectZeroes: DetectUnmap}, "setting detect-zeroes to unmap is not allowed"},
@@ -120,7 +121,7 @@ func TestReopenAllOrNone(t *testing.T) {
 	unchanged()
 	reader := mustOpen(t, Options{Path: paths[1], ReadOnly: true}) // shares no writing
 	locked[1] = lockedBytes(t, paths[1])
-	var conflict *LockError
+	var conflict *imagelock.ConflictError
 	require.ErrorAs(t, both(nil), &conflict)
 	require.Equal(t, `Failed to get "write" lock`, conflict.Message())
 	unchanged()

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Resize has a file end where the disk is to end: what is new is a hole. A block device cannot be made longer from here; when it was made
@@ -112,7 +113,7 @@ func (f *File) deviceEnd(wanted int64) (int64, error) {
 // truncate changes the length of a file, for which it uses one more permission for a moment.
 func (f *File) truncate(end int64) error {
 	if f.lockFD >= 0 {
-		resizing := f.locks.with(lockSet{uses: blockcore.PermResize})
+		resizing := f.locks.With(imagelock.Set{Uses: blockcore.PermResize})
 		if err := widenLocks(kernelLocks{}, f.lockFD, f.path, f.locks, resizing); err != nil {
 			return err
 		}

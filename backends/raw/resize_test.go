@@ -12,6 +12,7 @@ import (
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/blockcore/blocktest"
+	"nbd-dataplane/internal/imagelock"
 	"nbd-dataplane/internal/membuf"
 )
 
@@ -86,7 +87,7 @@ func TestResizeFile(t *testing.T) {
 		{"offset", Options{Offset: 1000}, 512},
 		{"direct", Options{Cache: Cache{Direct: true}, Offset: 4096}, 4096},
 		{"shared", Options{ShareRW: true}, 512},
-		{"unlocked", Options{Locking: LockOff}, 512},
+		{"unlocked", Options{Locking: imagelock.Off}, 512},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.Path = makeFile(t, t.TempDir(), 64<<10)

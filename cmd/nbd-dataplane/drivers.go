@@ -12,6 +12,7 @@ import (
 	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
+	"nbd-dataplane/internal/imagelock"
 	"nbd-dataplane/qmp"
 )
 
@@ -73,7 +74,7 @@ func (d fileDriver) options(o *control.Opening) (raw.Options, error) {
 	options.AIO, err = raw.ParseAIO(n.AIO)
 	errs = append(errs, err)
 	if n.Locking != "" {
-		options.Locking, err = raw.ParseLocking(n.Locking)
+		options.Locking, err = imagelock.ParseMode(n.Locking)
 		errs = append(errs, err)
 	}
 	if o.Discard != "" {

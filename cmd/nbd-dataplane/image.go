@@ -13,6 +13,7 @@ import (
 	"nbd-dataplane/backends/null"
 	"nbd-dataplane/backends/raw"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 	"nbd-dataplane/internal/keyval"
 )
 
@@ -149,7 +150,7 @@ func (img *image) openNull() (blockcore.Driver, error) {
 // couldNotOpen adds QEMU's wording to an error of the file system.
 func couldNotOpen(o *raw.Options, err error) error {
 	path := o.Path
-	var lock *raw.LockError
+	var lock *imagelock.ConflictError
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &lock):

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"nbd-dataplane/backends/raw"
+	"nbd-dataplane/internal/imagelock"
 	"nbd-dataplane/internal/keyval"
 )
 
@@ -170,7 +171,7 @@ func (img *image) readFile(set *keyval.Set, kind string) error {
 		return err
 	}
 	if text, found := set.Take("locking"); found {
-		if img.raw.Locking, err = raw.ParseLocking(text); err != nil {
+		if img.raw.Locking, err = imagelock.ParseMode(text); err != nil {
 			return err
 		}
 	}

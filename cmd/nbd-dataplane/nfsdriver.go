@@ -11,6 +11,7 @@ import (
 	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/control"
+	"nbd-dataplane/internal/imagelock"
 	"nbd-dataplane/internal/keyval"
 	"nbd-dataplane/qmp"
 )
@@ -46,7 +47,7 @@ type nfsServer struct {
 func (n *nfsNode) options() (o nfs.Options, ignored []string, err error) {
 	o = nfs.Options{Host: n.Server.Host, Path: n.Path, LockNotes: lockNotes()}
 	if n.Locking != "" {
-		if o.Locking, err = nfs.ParseLocking(n.Locking); err != nil {
+		if o.Locking, err = imagelock.ParseMode(n.Locking); err != nil {
 			return o, nil, err
 		}
 	}
@@ -114,7 +115,7 @@ func putNFS(set *keyval.Set, prefix string, o *nfs.Options) {
 	set.Put(prefix+"server.host", o.Host)
 	set.Put(prefix+"path", o.Path)
 	nfsNumbers(o, func(key string, v int64) { set.Put(prefix+key, strconv.FormatInt(v, 10)) })
-	if o.Locking != nfs.LockAuto {
+	if o.Locking != imagelock.Auto {
 		set.Put(prefix+"locking", o.Locking.String())
 	}
 }
@@ -123,7 +124,7 @@ func putNFS(set *keyval.Set, prefix string, o *nfs.Options) {
 func nfsFields(o *nfs.Options) map[string]any {
 	fields := map[string]any{"driver": driverNFS, "server": map[string]string{"type": "inet", "host": o.Host}, "path": o.Path}
 	nfsNumbers(o, func(key string, v int64) { fields[key] = v })
-	if o.Locking != nfs.LockAuto {
+	if o.Locking != imagelock.Auto {
 		fields["locking"] = o.Locking.String()
 	}
 	return fields

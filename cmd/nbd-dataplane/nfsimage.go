@@ -7,6 +7,7 @@ import (
 
 	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 	"nbd-dataplane/internal/keyval"
 	"nbd-dataplane/qmp"
 )
@@ -99,7 +100,7 @@ func (img *image) openNFS(warn func(string), tell func(nfs.Health)) (blockcore.D
 	}
 	warnIgnored(warn, img.ignored)
 	f, err := nfs.Open(options)
-	if lock, is := errors.AsType[*nfs.LockError](err); is {
+	if lock, is := errors.AsType[*imagelock.ConflictError](err); is {
 		return nil, openError(img.display, wrong(err.Error(), lock.Message()+"\n"+lock.Hint()))
 	}
 	if err != nil {

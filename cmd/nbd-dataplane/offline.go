@@ -11,7 +11,7 @@ import (
 	"nbd-dataplane/backends/nfs"
 	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/backends/qcow2/offline"
-	"nbd-dataplane/backends/raw"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // newImage is the command for images that nobody serves: qemu-img's, with its options.
@@ -100,7 +100,7 @@ func (f *imageFlags) openFile(name string, write bool) (*imageFile, error) {
 
 func (f *imageFile) prepare(path string, write, share bool) error {
 	err := f.hold(write, share)
-	var conflict *raw.LockError
+	var conflict *imagelock.ConflictError
 	switch {
 	case errors.As(err, &conflict):
 		return fmt.Errorf("%s. Is another process using the image [%s]?", conflict.Message(), path)

@@ -29,16 +29,17 @@ var mayImport = map[string][]string{
 	"internal/repo":   nil,
 
 	"blockcore":              leaves,
+	"internal/imagelock":     with(leaves, "blockcore"),
 	"blockcore/blocktest":    with(leaves, "blockcore"),
 	"backends/filters":       with(leaves, "blockcore"),
-	"backends/nfs":           with(leaves, "blockcore", "backends/nfs/wire"),
+	"backends/nfs":           with(leaves, "blockcore", "backends/nfs/wire", "internal/imagelock"),
 	"backends/nfs/wire":      leaves,
 	"backends/null":          with(leaves, "blockcore"),
 	"backends/qcow2":         with(leaves, "blockcore", "backends/qcow2/format"),
 	"backends/qcow2/format":  leaves,
 	"backends/qcow2/offline": with(leaves, "backends/qcow2/format"),
 	"backends/qcow2/repair":  with(leaves, "blockcore", "backends/qcow2/format", "backends/qcow2/offline"),
-	"backends/raw":           with(leaves, "blockcore"),
+	"backends/raw":           with(leaves, "blockcore", "internal/imagelock"),
 	"nbd":                    with(leaves, "blockcore"),
 
 	// Images made by others, for tests; it must not know how ours are read.
@@ -48,7 +49,10 @@ var mayImport = map[string][]string{
 	"backends/nfs/nfstest": nil,
 
 	// A world for the block layer, in which nothing is left to chance.
-	"internal/sim": with(leaves, "blockcore", "backends/filters", "backends/qcow2", "backends/qcow2/offline"),
+	"internal/sim": with(leaves, "blockcore", "internal/simkit", "backends/filters", "backends/qcow2", "backends/qcow2/offline"),
+
+	// What that world and the one of the NFS driver have in common.
+	"internal/simkit": with(leaves, "blockcore"),
 
 	// A protocol that knows nothing of what it controls.
 	"qmp":              leaves,
@@ -74,6 +78,7 @@ var testsMayImport = []string{"blockcore", "blockcore/blocktest", "backends/null
 
 // testsOfMayImport is what the tests of one package may import besides, each for the reason given.
 var testsOfMayImport = map[string][]string{
+	"backends/nfs":          {"internal/simkit"},                        // the simulation of the driver
 	"backends/filters":      {"backends/raw"},                           // filters are tried over every other backend
 	"backends/qcow2":        {"backends/raw", "backends/qcow2/offline"}, // images lie in files, and are checked
 	"backends/qcow2/repair": {"backends/raw", "backends/qcow2"},         // whom it works for

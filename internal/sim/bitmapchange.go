@@ -93,7 +93,7 @@ func (c *controller) addBitmap(l *layer) {
 		return err
 	})
 	if err == nil {
-		w.count("bitmaps added")
+		w.Count("bitmaps added")
 	}
 }
 
@@ -118,7 +118,7 @@ func (c *controller) onBitmap(what string, b *bitmap, fn func(tx *blockcore.Tx, 
 		return err
 	})
 	if err == nil {
-		w.count("bitmaps changed")
+		w.Count("bitmaps changed")
 	}
 }
 
@@ -149,13 +149,13 @@ func (c *controller) mergeBitmap(b *bitmap) {
 			if other == nil || b.layer.node.Size() != from.layer.node.Size() {
 				return errGone
 			}
-			c.w.log("%s: %s of %s (%d) merges %s of %s (%d)", c.name, b.name, b.layer.name, b.bits, from.name, from.layer.name, from.bits)
+			c.w.Log("%s: %s of %s (%d) merges %s of %s (%d)", c.name, b.name, b.layer.name, b.bits, from.name, from.layer.name, from.bits)
 			if err := tx.MergeBitmap(b.layer.node, is, other); err != nil {
 				return err
 			}
 			undo, done := b.merge(from)
 			tx.Undo(undo, func() error { done(); return nil })
-			c.w.count("bitmaps merged")
+			c.w.Count("bitmaps merged")
 			c.park(c.duration(200 * time.Microsecond)) // clients write
 		}
 		if c.rng.IntN(3) == 0 {
@@ -171,7 +171,7 @@ func (c *controller) removeBitmap(b *bitmap) {
 	c.onBitmap("remove", b, func(tx *blockcore.Tx, is *blockcore.Bitmap) error { return tx.RemoveBitmap(b.layer.node, is) })
 	if b.find() == nil {
 		b.forget()
-		c.w.count("bitmaps removed")
+		c.w.Count("bitmaps removed")
 	}
 	b.leaving = false
 }
@@ -186,17 +186,17 @@ func (c *controller) checkBitmaps(l *layer) {
 		is := b.find()
 		if is == nil {
 			if !b.leaving {
-				c.w.fail("%s of %s is gone", b.name, l.name)
+				c.w.Fail("%s of %s is gone", b.name, l.name)
 			}
 			continue
 		}
 		if info := is.Info(); info.Enabled != b.enabled || info.Inconsistent {
-			c.w.fail("%s of %s is %+v, and should be enabled %t", b.name, l.name, info, b.enabled)
+			c.w.Fail("%s of %s is %+v, and should be enabled %t", b.name, l.name, info, b.enabled)
 		}
 		if wrong := b.compare(is, l.node.Size(), b.must); wrong != "" {
-			c.w.fail("%s of %s: %s", b.name, l.name, wrong)
+			c.w.Fail("%s of %s: %s", b.name, l.name, wrong)
 		}
-		c.w.count("bitmaps checked")
+		c.w.Count("bitmaps checked")
 	}
 }
 
@@ -226,7 +226,7 @@ func (c *controller) reopen() {
 			return err
 		})
 		if err == nil {
-			w.count("reopened")
+			w.Count("reopened")
 		} else if err != errHalfway {
 			c.mayFail("reopen "+l.name, err)
 		}
@@ -270,11 +270,11 @@ func (c *controller) checkKept(d *image, model []*bitmap, left *qcow2.Image, all
 		is := left.Bitmaps().Find(b.name)
 		switch {
 		case !b.persistent && is != nil:
-			c.w.fail("%s of %s is kept", b.name, d.name)
+			c.w.Fail("%s of %s is kept", b.name, d.name)
 		case b.leaving || !b.persistent:
 		case is == nil || is.Info().Inconsistent:
 			if all {
-				c.w.fail("%s of %s is not kept", b.name, d.name)
+				c.w.Fail("%s of %s is not kept", b.name, d.name)
 			}
 		default:
 			c.compareKept(d, b, is, left.Size())
@@ -283,19 +283,19 @@ func (c *controller) checkKept(d *image, model []*bitmap, left *qcow2.Image, all
 	for _, is := range left.Bitmaps().All() {
 		known := slices.ContainsFunc(model, func(b *bitmap) bool { return b.name == is.Name() })
 		if !known && !is.Info().Inconsistent {
-			c.w.fail("%s of %s was removed and is kept", is.Name(), d.name)
+			c.w.Fail("%s of %s was removed and is kept", is.Name(), d.name)
 		}
 	}
 }
 
 func (c *controller) compareKept(d *image, b *bitmap, is *blockcore.Bitmap, sizeBytes int64) {
 	if info := is.Info(); info.Enabled != b.enabled {
-		c.w.fail("%s of %s is kept as enabled %t and is %t", b.name, d.name, info.Enabled, b.enabled)
+		c.w.Fail("%s of %s is kept as enabled %t and is %t", b.name, d.name, info.Enabled, b.enabled)
 	}
 	if wrong := b.compare(is, sizeBytes, b.done); wrong != "" {
-		c.w.fail("%s of %s, as it is kept: %s", b.name, d.name, wrong)
+		c.w.Fail("%s of %s, as it is kept: %s", b.name, d.name, wrong)
 	}
-	c.w.count("bitmaps found kept")
+	c.w.Count("bitmaps found kept")
 }
 
 // checkClosed looks at what an image that was closed has left in its file.
@@ -305,7 +305,7 @@ func (c *controller) checkClosed(d *image, f *file, all bool) {
 	left.failing = 0
 	p, err := c.openImage(left, f.node.Context(), w.newName("left"), qcow2.Options{ReadOnly: true})
 	if err != nil {
-		w.fail("what %s has left: %v", d.name, err)
+		w.Fail("what %s has left: %v", d.name, err)
 		return
 	}
 	c.checkKept(d, d.keptBitmaps(), p.image.inner.(*qcow2.Image), all)

@@ -36,7 +36,7 @@ func (c *controller) change(what string, layers []*layer, fn func(tx *blockcore.
 		o.Flush = o.Nodes[:1]
 		c.attend()
 	}
-	w.log("%s: change %s: nodes %v brief %t flush %d", c.name, s.name, names(layers), o.Brief, len(o.Flush))
+	w.Log("%s: change %s: nodes %v brief %t flush %d", c.name, s.name, names(layers), o.Brief, len(o.Flush))
 	w.changes(+1)
 	w.wakers[s.name] = c
 	err := w.graph.Change(context.Background(), o, func(tx *blockcore.Tx, d *blockcore.Drained) error {
@@ -53,14 +53,14 @@ func (c *controller) change(what string, layers []*layer, fn func(tx *blockcore.
 	w.attended -= c.attends
 	c.attends = 0
 	w.changes(-1)
-	w.log("%s: change %s: %v", c.name, s.name, err)
+	w.Log("%s: change %s: %v", c.name, s.name, err)
 	if gaveUp := new(blockcore.DrainError); errors.As(err, &gaveUp) || errors.Is(err, context.DeadlineExceeded) {
-		w.fail("change %s did not settle: %v", s.name, err)
+		w.Fail("change %s did not settle: %v", s.name, err)
 	}
 	if err != nil {
-		w.count("change failed")
+		w.Count("change failed")
 	} else {
-		w.count("changed by itself")
+		w.Count("changed by itself")
 	}
 	return err
 }
@@ -71,7 +71,7 @@ func (w *world) wake(why string) { w.wakers[why].park(0) }
 // changes counts changes that loops may make. A loop looks at counts then, and takes the graph's lock: nobody is preempted who holds it.
 func (w *world) changes(n int) {
 	w.updating += n
-	w.updated = w.tick()
+	w.updated = w.Tick()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.brief += n

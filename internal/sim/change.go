@@ -126,7 +126,7 @@ func (c *controller) addVolume() {
 		return
 	}
 	d := w.newDisk(w.newName("disk"), len(v.cells), v)
-	loop, _ := pick(c.rng, w.loops)
+	loop, _ := pick(c.rng, w.Loops)
 	_ = c.updateWhole("add "+d.name, func(tx *blockcore.Tx) error {
 		_, err := tx.AddNode(blockcore.NodeOptions{Name: d.name, Context: loop.AioContext, Driver: d})
 		w.enlist(d)
@@ -246,7 +246,7 @@ func (c *controller) remove() {
 		case !w.here(l):
 			w.delist(d)
 		case err == nil:
-			w.fail("node %s is removed and there", l.name)
+			w.Fail("node %s is removed and there", l.name)
 		case !slices.Contains(w.layers, d):
 			w.enlist(d) // another controller has looked while it was gone
 		}
@@ -257,7 +257,7 @@ func (c *controller) remove() {
 func (c *controller) move() {
 	w := c.w
 	d := c.pickLayer(func(driver) bool { return true })
-	loop, _ := pick(c.rng, w.loops)
+	loop, _ := pick(c.rng, w.Loops)
 	var drained []*layer
 	for _, n := range w.graph.Component(d.common().node) {
 		drained = append(drained, n.Driver().(driver).common())
@@ -270,9 +270,9 @@ func (c *controller) move() {
 			return tx.SetContext(s.d, d.common().node, loop.AioContext)
 		})
 		if err == nil {
-			w.count("moved")
+			w.Count("moved")
 		} else {
-			w.count("move refused")
+			w.Count("move refused")
 		}
 	})
 }
@@ -328,23 +328,23 @@ func (c *controller) shut() {
 func (c *controller) closeOwner(o *owner) {
 	w := c.w
 	o.closing = true
-	since, rest := w.now(), 100*time.Microsecond
+	since, rest := w.Now(), 100*time.Microsecond
 	for o.live > 0 || o.own.Load() > 0 {
 		c.park(rest)
 		rest += rest / 4
-		if w.now()-since > stuckMax {
-			w.fail("root %s does not become idle: %s", o.name, w.describe())
+		if w.Now()-since > stuckMax {
+			w.Fail("root %s does not become idle: %s", o.name, w.describe())
 			c.park(0)
 		}
 	}
 	w.owners = slices.DeleteFunc(slices.Clone(w.owners), func(other *owner) bool { return other == o })
 	if n := o.root.InFlight(); n != 0 {
-		w.fail("root %s has %d requests in flight and no connection", o.name, n)
+		w.Fail("root %s has %d requests in flight and no connection", o.name, n)
 	}
 	o.root.Close()
 	c.park(0)
-	w.updated = w.tick()
-	w.count("closed")
+	w.updated = w.Tick()
+	w.Count("closed")
 }
 
 // throttle changes limits, and who is under them.
@@ -360,7 +360,7 @@ func (c *controller) throttle() {
 		limits.IOPSRead.Avg = 1000
 	}
 	if err := group.Configure(limits); err != nil {
-		w.fail("limits %+v: %v", limits, err)
+		w.Fail("limits %+v: %v", limits, err)
 	}
 	c.park(0)
 	o, ok := pick(c.rng, w.owners)
@@ -434,7 +434,7 @@ func (c *controller) target() {
 				tx.Detach(s.d, f.target)
 				return c.removeNode(tx, removed.common())
 			}
-			loop, _ := pick(c.rng, w.loops)
+			loop, _ := pick(c.rng, w.Loops)
 			n, err := tx.AddNode(blockcore.NodeOptions{Name: spare.name, Context: loop.AioContext, Driver: spare})
 			if err != nil {
 				return err
@@ -472,13 +472,13 @@ func (c *controller) everything() {
 		return
 	}
 	spare := w.newDisk(w.newName("spare"), 64, nil)
-	loop, _ := pick(c.rng, w.loops)
+	loop, _ := pick(c.rng, w.Loops)
 	err := c.update("add "+spare.name, func(tx *blockcore.Tx) error {
 		_, err := tx.AddNode(blockcore.NodeOptions{Name: spare.name, Context: loop.AioContext, Driver: spare})
 		return err
 	})
 	if err == nil && spare.node.Quiesced() == 0 {
-		w.fail("node %s was made in a drain of all and is not quiesced", spare.name)
+		w.Fail("node %s was made in a drain of all and is not quiesced", spare.name)
 	}
 	if c.rng.IntN(2) == 0 {
 		c.end(s)

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // replace copies a disk to a new one, which takes its place.
@@ -41,7 +42,7 @@ func (c *controller) replace() {
 			return
 		}
 		if err != nil && !errors.Is(err, errInjected) {
-			w.fail("replace of %s is done and not: %v", old.name, err)
+			w.Fail("replace of %s is done and not: %v", old.name, err)
 		}
 		w.delist(old)
 	})
@@ -64,19 +65,19 @@ func (c *controller) resize() {
 		}
 		_ = c.updateWhole("resize "+l.name, func(tx *blockcore.Tx) error {
 			c.attend()
-			l.note(blockcore.Range{Offset: int64(cells) * cellBytes, Length: l.node.Size() - int64(cells)*cellBytes}, false, nil) // if it fails
-			err := tx.Resize(s.d, l.node, int64(cells)*cellBytes)
+			l.note(blockcore.Range{Offset: int64(cells) * simkit.CellBytes, Length: l.node.Size() - int64(cells)*simkit.CellBytes}, false, nil) // if it fails
+			err := tx.Resize(s.d, l.node, int64(cells)*simkit.CellBytes)
 			c.park(0)
 			w.fitBitmaps()
 			if err == nil {
-				v.resize(cells, w.tick())
+				v.resize(cells, w.Tick())
 			} else if isImage(d) {
-				v.mayLose(cells, w.tick())
+				v.mayLose(cells, w.Tick())
 			}
 			return err
 		})
 		if d.Size() != v.sizeBytes() {
-			w.fail("%s has %d bytes after a resize that should have left %d", l.name, d.Size(), v.sizeBytes())
+			w.Fail("%s has %d bytes after a resize that should have left %d", l.name, d.Size(), v.sizeBytes())
 		}
 	})
 }
@@ -87,21 +88,21 @@ func (c *controller) crash() {
 		d.crash()
 		for cell, tag := range d.now {
 			if err := d.volume.checkCrash(cell, tag); err != nil {
-				c.w.fail("after a crash of %s: %v", d.name, err)
+				c.w.Fail("after a crash of %s: %v", d.name, err)
 				return
 			}
 		}
-		d.volume.reset(d.now, c.w.tick())
+		d.volume.reset(d.now, c.w.Tick())
 	})
 }
 
 // verify looks at all of a disk.
 func (c *controller) verify() {
 	c.onDisk("verify", func(d *disk) {
-		now := c.w.tick()
+		now := c.w.Tick()
 		for cell, tag := range d.now {
 			if err := d.volume.check(cell, tag, now); err != nil {
-				c.w.fail("disk %s: %v", d.name, err)
+				c.w.Fail("disk %s: %v", d.name, err)
 				return
 			}
 		}

@@ -5,22 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime/debug"
 	"time"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // controller is a goroutine of the control plane. After each call of blockcore it parks until the scheduler chooses it.
 type controller struct {
-	w    *world
-	name string
-	rng  *rand.Rand
-	turn chan struct{}
+	w      *world
+	name   string
+	rng    *rand.Rand
+	thread *simkit.Thread
 
-	rest     time.Duration // not to be chosen before
-	sections []*section    // to be ended later
-	attends  int           // nodes that the Update under way removes or resizes
+	sections []*section // to be ended later
+	attends  int        // nodes that the Update under way removes or resizes
 }
 
 func (w *world) newController(name string) *controller {
@@ -28,7 +27,7 @@ func (w *world) newController(name string) *controller {
 	w.unparked++
 	w.solo = false
 	w.mu.Unlock()
-	return &controller{w: w, name: name, rng: w.stream(name), turn: make(chan struct{})}
+	return &controller{w: w, name: name, rng: w.stream(name), thread: w.NewThread(name)}
 }
 
 // launch starts a controller.
@@ -40,7 +39,7 @@ func (w *world) launch(name string, body func(*controller)) {
 // live runs body and ends with it.
 func (c *controller) live(body func(*controller)) {
 	defer c.finish()
-	defer c.w.rescue(c.name)
+	defer c.w.Rescue(c.name)
 	c.park(0)
 	body(c)
 }
@@ -55,18 +54,14 @@ func (c *controller) finish() {
 func (c *controller) park(rest time.Duration) {
 	w := c.w
 	w.mu.Lock()
-	c.rest = w.now() + rest
-	w.parked = append(w.parked, c)
 	w.unparked--
 	w.mu.Unlock()
-	<-c.turn
+	c.thread.Park(context.Background(), rest)
 }
 
 func (c *controller) duration(most time.Duration) time.Duration {
 	return time.Duration(c.rng.Int64N(int64(most)))
 }
-
-func stack() string { return string(debug.Stack()) }
 
 // main builds the graph, has the others change it, and takes it down.
 func (c *controller) main() {
@@ -86,7 +81,7 @@ func (c *controller) main() {
 		c.park(time.Millisecond)
 	}
 	c.takeDown()
-	w.ended = true
+	w.Ended = true
 }
 
 // change is one kind of thing that a controller does.
@@ -104,9 +99,9 @@ func (c *controller) work() {
 		if c.w.cfg.Without[change.name] {
 			continue
 		}
-		c.w.log("%s: %s", c.name, change.name)
+		c.w.Log("%s: %s", c.name, change.name)
 		change.do(c)
-		c.w.progress()
+		c.w.Progress()
 		for len(c.sections) > 0 && c.rng.IntN(3) == 0 {
 			c.endOne()
 		}
@@ -167,7 +162,7 @@ func (c *controller) updateWhole(why string, fn func(tx *blockcore.Tx) error) er
 	err := w.graph.Update(context.Background(), why, func(tx *blockcore.Tx) error {
 		c.park(0)
 		w.updating++
-		w.updated = w.tick()
+		w.updated = w.Tick()
 		return fn(tx)
 	})
 	// What a change tells the loops is told when it ends.
@@ -175,12 +170,12 @@ func (c *controller) updateWhole(why string, fn func(tx *blockcore.Tx) error) er
 	w.attended -= c.attends
 	c.attends = 0
 	w.updating--
-	w.updated = w.tick()
-	w.log("%s: %s: %v", c.name, why, err)
+	w.updated = w.Tick()
+	w.Log("%s: %s: %v", c.name, why, err)
 	if err != nil {
-		w.count("change failed")
+		w.Count("change failed")
 	} else {
-		w.count("change done")
+		w.Count("change done")
 	}
 	return err
 }

@@ -1,11 +1,10 @@
 package sim
 
 import (
-	"encoding/binary"
-	"errors"
 	"syscall"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // disk is the simulated disk: see the fault model in doc.go.
@@ -50,18 +49,18 @@ func (w *world) newDisk(name string, cells int, v *volume) *disk {
 }
 
 // Size is constant but for Resize.
-func (d *disk) Size() int64 { return int64(len(d.now)) * cellBytes }
+func (d *disk) Size() int64 { return int64(len(d.now)) * simkit.CellBytes }
 
 // Limits are drawn when the disk is made.
 func (d *disk) Limits() blockcore.Limits { return d.limits }
 
 // pieces calls fn for the cells of a request, in two pieces at different times.
 func (d *disk) pieces(t *blockcore.Task, off, length int64, fn func(cell int)) error {
-	if off%cellBytes != 0 || length%cellBytes != 0 || off+length > d.Size() {
-		d.w.fail("disk %s: request [%#x, +%#x) of %#x", d.name, off, length, d.Size())
+	if off%simkit.CellBytes != 0 || length%simkit.CellBytes != 0 || off+length > d.Size() {
+		d.w.Fail("disk %s: request [%#x, +%#x) of %#x", d.name, off, length, d.Size())
 		return errInjected
 	}
-	first, n := int(off/cellBytes), int(length/cellBytes)
+	first, n := int(off/simkit.CellBytes), int(length/simkit.CellBytes)
 	middle := d.rng.IntN(n + 1)
 	for i := range n {
 		if i == 0 || i == middle {
@@ -78,8 +77,8 @@ func (d *disk) pieces(t *blockcore.Task, off, length int64, fn func(cell int)) e
 func (d *disk) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 	defer d.enter("read")()
 	return d.pieces(t, off, int64(len(p)), func(cell int) {
-		at := int64(cell)*cellBytes - off
-		fillCell(p[at:at+cellBytes], d.now[cell])
+		at := int64(cell)*simkit.CellBytes - off
+		simkit.Fill(p[at:at+simkit.CellBytes], d.now[cell])
 	})
 }
 
@@ -88,14 +87,14 @@ func (d *disk) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.W
 	defer d.enter("write")()
 	defer d.writes(blockcore.Range{Offset: off, Length: int64(len(p))}, &err)()
 	return d.pieces(t, off, int64(len(p)), func(cell int) {
-		at := int64(cell)*cellBytes - off
-		tag, err := cellTag(p[at : at+cellBytes])
+		at := int64(cell)*simkit.CellBytes - off
+		tag, err := simkit.Tag(p[at : at+simkit.CellBytes])
 		if err != nil {
-			d.w.fail("disk %s: write of cell %d: %v", d.name, cell, err)
+			d.w.Fail("disk %s: write of cell %d: %v", d.name, cell, err)
 		}
 		d.store(cell, tag, flags&blockcore.WriteFUA != 0)
 		if flags&blockcore.WriteUnchanged != 0 {
-			d.w.count("copied up")
+			d.w.Count("copied up")
 		}
 	})
 }
@@ -167,12 +166,12 @@ func (d *disk) BlockStatus(t *blockcore.Task, r blockcore.Range, exts []blockcor
 }
 
 // unitsOf is how many alignments make a cell at least.
-func unitsOf(align int64) int64 { return (cellBytes + align - 1) / align }
+func unitsOf(align int64) int64 { return (simkit.CellBytes + align - 1) / align }
 
 // status tells of n bytes: they are from below if all of their cells are, and zeroes then if all of them hold those.
 func (d *disk) status(off, n int64) blockcore.Extent {
 	e := blockcore.Extent{Length: n, Depth: 2, Status: blockcore.ExtentZero}
-	for cell := off / cellBytes; cell < (off+n)/cellBytes; cell++ {
+	for cell := off / simkit.CellBytes; cell < (off+n)/simkit.CellBytes; cell++ {
 		if !d.below[cell] {
 			return blockcore.Extent{Length: n, Depth: 1}
 		}
@@ -189,7 +188,7 @@ func (d *disk) Resize(t *blockcore.Task, sizeBytes int64) error {
 	if err := d.work(t); err != nil {
 		return err
 	}
-	cells := int(sizeBytes / cellBytes)
+	cells := int(sizeBytes / simkit.CellBytes)
 	for cell := cells; cell < len(d.now); cell++ {
 		delete(d.volatile, cell)
 	}
@@ -225,23 +224,4 @@ func (d *disk) copyFrom(other *disk) {
 		d.volatile[cell] = append([]cellWrite(nil), list...)
 	}
 	d.seq = other.seq
-}
-
-func fillCell(p []byte, tag uint64) {
-	for i := 0; i < len(p); i += 8 {
-		binary.LittleEndian.PutUint64(p[i:], tag)
-	}
-}
-
-var errTorn = errors.New("a cell that is torn")
-
-// cellTag returns what a cell was filled with.
-func cellTag(p []byte) (uint64, error) {
-	tag := binary.LittleEndian.Uint64(p)
-	for i := 8; i < len(p); i += 8 {
-		if binary.LittleEndian.Uint64(p[i:]) != tag {
-			return tag, errTorn
-		}
-	}
-	return tag, nil
 }

@@ -48,7 +48,7 @@ func (f *file) enter(what string) func() {
 // pieces calls fn for the parts of a request in each sector, in two pieces at different times.
 func (f *file) pieces(t *blockcore.Task, off, length int64, fn func(from, to int64)) error {
 	if off+length > f.Size() {
-		f.w.fail("file %s: request [%#x, +%#x) of %#x", f.name, off, length, f.Size())
+		f.w.Fail("file %s: request [%#x, +%#x) of %#x", f.name, off, length, f.Size())
 		return errInjected
 	}
 	middle := off + f.rng.Int64N(length+1)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // filter passes everything on to its child. With a policy it flushes by itself some time after a write.
@@ -32,7 +33,7 @@ func (w *world) newFilter(name string) *filter {
 // SetChild implements blockcore.Parent.
 func (f *filter) SetChild(role blockcore.Role, e *blockcore.Edge) {
 	if f.running > 0 {
-		f.w.fail("node %s gets another child with %d requests in it", f.name, f.running)
+		f.w.Fail("node %s gets another child with %d requests in it", f.name, f.running)
 	}
 	if role == blockcore.RoleTarget {
 		f.target = e
@@ -129,7 +130,7 @@ func (f *filter) wantFlush() {
 func (f *filter) flushLater(t *blockcore.Task) {
 	defer f.enter("flush by itself")()
 	if f.still && f.policy != blockcore.ChoreRun && f.w.coveredBy(f) != nil {
-		f.w.fail("node %s: work that was to wait or to be forgotten runs while it is quiesced", f.name)
+		f.w.Fail("node %s: work that was to wait or to be forgotten runs while it is quiesced", f.name)
 	}
 	if f.file != nil {
 		_ = f.file.Flush(t) // it serves nobody: an error is not an error
@@ -163,7 +164,7 @@ func (c *cache) ChildPermissions(_ blockcore.Role, perm, shared blockcore.Permis
 // ReadAt implements blockcore.Driver. What was kept back when the read began, or is when it ends, is newer than what is below.
 func (c *cache) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 	defer c.enter("read")()
-	first, n := int(off/cellBytes), len(p)/cellBytes
+	first, n := int(off/simkit.CellBytes), len(p)/simkit.CellBytes
 	before := map[int]uint64{}
 	for cell := first; cell < first+n; cell++ {
 		if kept, ok := c.dirty[cell]; ok {
@@ -174,12 +175,12 @@ func (c *cache) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 		return err
 	}
 	for i := range n {
-		at := p[i*cellBytes : (i+1)*cellBytes]
+		at := p[i*simkit.CellBytes : (i+1)*simkit.CellBytes]
 		if tag, ok := before[first+i]; ok {
-			fillCell(at, tag)
+			simkit.Fill(at, tag)
 		}
 		if kept, ok := c.dirty[first+i]; ok {
-			fillCell(at, kept.tag)
+			simkit.Fill(at, kept.tag)
 		}
 	}
 	return nil
@@ -188,12 +189,12 @@ func (c *cache) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 // WriteAt implements blockcore.Writer.
 func (c *cache) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) error {
 	defer c.enter("write")()
-	for i := range len(p) / cellBytes {
-		tag, err := cellTag(p[i*cellBytes : (i+1)*cellBytes])
+	for i := range len(p) / simkit.CellBytes {
+		tag, err := simkit.Tag(p[i*simkit.CellBytes : (i+1)*simkit.CellBytes])
 		if err != nil {
-			c.w.fail("node %s: write: %v", c.name, err)
+			c.w.Fail("node %s: write: %v", c.name, err)
 		}
-		c.keep(int(off/cellBytes)+i, tag)
+		c.keep(int(off/simkit.CellBytes)+i, tag)
 	}
 	return c.kept(t, flags&blockcore.WriteFUA != 0)
 }
@@ -201,7 +202,7 @@ func (c *cache) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.
 // WriteZeroes implements blockcore.Zeroer.
 func (c *cache) WriteZeroes(t *blockcore.Task, r blockcore.Range, flags blockcore.ZeroFlags) error {
 	defer c.enter("zero")()
-	for cell := r.Offset / cellBytes; cell < r.End()/cellBytes; cell++ {
+	for cell := r.Offset / simkit.CellBytes; cell < r.End()/simkit.CellBytes; cell++ {
 		c.keep(int(cell), 0)
 	}
 	return c.kept(t, flags&blockcore.ZeroFUA != 0)
@@ -263,7 +264,7 @@ func (c *cache) writeOut(t *blockcore.Task) {
 		t.Wait(&c.waiters)
 	}
 	c.writing = true
-	for cell := 0; len(c.dirty) > 0; cell = (cell + 1) % int(max(c.Size()/cellBytes, 1)) {
+	for cell := 0; len(c.dirty) > 0; cell = (cell + 1) % int(max(c.Size()/simkit.CellBytes, 1)) {
 		if kept, ok := c.dirty[cell]; ok {
 			c.writeCell(t, cell, kept)
 		}
@@ -273,16 +274,16 @@ func (c *cache) writeOut(t *blockcore.Task) {
 }
 
 func (c *cache) writeCell(t *blockcore.Task, cell int, kept cellWrite) {
-	p := t.Buffers().Get(cellBytes)
+	p := t.Buffers().Get(simkit.CellBytes)
 	defer t.Buffers().Put(p)
-	fillCell(p, kept.tag)
+	simkit.Fill(p, kept.tag)
 	for {
-		err := c.file.Write(t, p, int64(cell)*cellBytes, 0)
+		err := c.file.Write(t, p, int64(cell)*simkit.CellBytes, 0)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, errInjected) { // else it is ours to keep until it is stored
-			c.w.fail("node %s cannot write out cell %d: %v", c.name, cell, err)
+			c.w.Fail("node %s cannot write out cell %d: %v", c.name, cell, err)
 			break
 		}
 	}
@@ -293,6 +294,6 @@ func (c *cache) writeCell(t *blockcore.Task, cell int, kept cellWrite) {
 
 func (c *cache) mustBeClean(when string) {
 	if len(c.dirty) > 0 {
-		c.w.fail("node %s has %d cells that are written nowhere: %s", c.name, len(c.dirty), when)
+		c.w.Fail("node %s has %d cells that are written nowhere: %s", c.name, len(c.dirty), when)
 	}
 }

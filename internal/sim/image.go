@@ -119,7 +119,7 @@ func (w *world) emptyImage(rng *rand.Rand, sizeBytes int64, hasBacking bool) []b
 	}
 	m := &memory{}
 	if err := offline.Create(m, nil, o, nil); err != nil {
-		w.fail("creating an image of %+v: %v", o, err)
+		w.Fail("creating an image of %+v: %v", o, err)
 	}
 	return m.p
 }
@@ -152,7 +152,7 @@ func (c *controller) openImage(f *file, ctx *blockcore.AioContext, name string, 
 		return err
 	})
 	if err != nil {
-		w.fail("file %s: %v", f.name, err)
+		w.Fail("file %s: %v", f.name, err)
 		return nil, err
 	}
 	options := blockcore.RootOptions{Name: "open " + name, Writable: !o.ReadOnly, Unshared: blockcore.PermWrite | blockcore.PermResize}
@@ -162,7 +162,7 @@ func (c *controller) openImage(f *file, ctx *blockcore.AioContext, name string, 
 	root, err := w.graph.NewRoot(f.node, options)
 	c.park(0)
 	if err != nil {
-		w.fail("file %s cannot be used: %v", f.name, err)
+		w.Fail("file %s cannot be used: %v", f.name, err)
 		return nil, err
 	}
 	p := &opening{file: f, root: root}
@@ -220,6 +220,6 @@ func (c *controller) forget(p *opening) {
 // mayFail lets only an injected error pass.
 func (c *controller) mayFail(what string, err error) {
 	if err != nil && !isInjected(err) {
-		c.w.fail("%s: %v", what, err)
+		c.w.Fail("%s: %v", what, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"nbd-dataplane/backends/qcow2"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 func isInjected(err error) bool { return errors.Is(err, errInjected) }
@@ -13,9 +14,9 @@ func isInjected(err error) bool { return errors.Is(err, errInjected) }
 // addImage makes an image that clients see.
 func (c *controller) addImage(v *volume) {
 	w := c.w
-	loop, _ := pick(c.rng, w.loops)
+	loop, _ := pick(c.rng, w.Loops)
 	var p *opening
-	for p == nil && !w.failed() {
+	for p == nil && !w.Failed() {
 		var err error
 		f := w.newFile(w.newName("file"), w.emptyImage(c.rng, v.sizeBytes(), false))
 		p, err = c.openImage(f, loop.AioContext, w.newName("image"), someOptions(c.rng))
@@ -26,7 +27,7 @@ func (c *controller) addImage(v *volume) {
 		return err
 	})
 	if err != nil {
-		w.fail("image %s: %v", p.image.name, err)
+		w.Fail("image %s: %v", p.image.name, err)
 	}
 	p.image.volume = v
 	w.enlist(p.file)
@@ -88,7 +89,7 @@ func (c *controller) putOver(s *section, l *layer, p *opening) bool {
 		l.volume, p.image.volume = v, nil
 		return false
 	}
-	w.count("overlays")
+	w.Count("overlays")
 	return true
 }
 
@@ -116,23 +117,23 @@ func (c *controller) cutPower(d driver) {
 	v := d.common().volume
 	rest := &remains{c: c}
 	top := rest.of(d)
-	if top == nil || w.failed() {
+	if top == nil || w.Failed() {
 		return
 	}
-	if n := top.Size(); n != v.sizeBytes() && !slices.Contains(v.maybe, int(n/cellBytes)) {
-		w.fail("after a power cut %s has %d bytes of %d", d.common().name, top.Size(), v.sizeBytes())
+	if n := top.Size(); n != v.sizeBytes() && !slices.Contains(v.maybe, int(n/simkit.CellBytes)) {
+		w.Fail("after a power cut %s has %d bytes of %d", d.common().name, top.Size(), v.sizeBytes())
 	}
 	for cell, tag := range rest.read(top) {
 		if cell >= len(v.cells) {
 			break
 		}
 		if err := v.checkCrash(cell, tag); err != nil {
-			w.fail("after a power cut of %s: %v", d.common().name, err)
+			w.Fail("after a power cut of %s: %v", d.common().name, err)
 			break
 		}
 	}
 	rest.remove()
-	w.count("power cuts")
+	w.Count("power cuts")
 }
 
 // remains are copies of nodes as a power cut would leave them. They are read only, and do not fail.
@@ -174,7 +175,7 @@ func (r *remains) ofImage(d *image) *blockcore.Node {
 	left.failing = 0
 	p, err := r.c.openImage(left, d.node.Context(), w.newName("rest"), qcow2.Options{ReadOnly: true})
 	if err != nil {
-		w.fail("after a power cut: %v", err)
+		w.Fail("after a power cut: %v", err)
 		return nil
 	}
 	r.c.checkKept(d, kept, p.image.inner.(*qcow2.Image), false)
@@ -188,7 +189,7 @@ func (r *remains) add(name string, fn func(tx *blockcore.Tx) (*blockcore.Node, e
 		return err
 	})
 	if err != nil {
-		r.c.w.fail("after a power cut %s: %v", name, err)
+		r.c.w.Fail("after a power cut %s: %v", name, err)
 		return nil
 	}
 	r.nodes = append(r.nodes, n)
@@ -200,7 +201,7 @@ func (r *remains) read(n *blockcore.Node) []uint64 {
 	w := r.c.w
 	root, err := w.graph.NewRoot(n, blockcore.RootOptions{Name: "look at " + n.Name()})
 	if err != nil {
-		w.fail("after a power cut %s: %v", n.Name(), err)
+		w.Fail("after a power cut %s: %v", n.Name(), err)
 		return nil
 	}
 	var tags []uint64
@@ -211,8 +212,8 @@ func (r *remains) read(n *blockcore.Node) []uint64 {
 		if err := root.Edge().Read(t, p, 0); err != nil {
 			return err
 		}
-		for at := 0; at < len(p); at += cellBytes {
-			tag, err := cellTag(p[at : at+cellBytes])
+		for at := 0; at < len(p); at += simkit.CellBytes {
+			tag, err := simkit.Tag(p[at : at+simkit.CellBytes])
 			if err != nil {
 				return err
 			}
@@ -222,7 +223,7 @@ func (r *remains) read(n *blockcore.Node) []uint64 {
 	})
 	r.c.park(0)
 	if err != nil {
-		w.fail("after a power cut %s cannot be read: %v", n.Name(), err)
+		w.Fail("after a power cut %s cannot be read: %v", n.Name(), err)
 	}
 	root.Close()
 	r.c.park(0)
@@ -237,7 +238,7 @@ func (r *remains) remove() {
 			return r.c.removeNode(tx, n.Driver().(driver).common())
 		})
 		if err != nil {
-			r.c.w.fail("what is left cannot be removed: %v", err)
+			r.c.w.Fail("what is left cannot be removed: %v", err)
 		}
 	}
 }

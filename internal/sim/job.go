@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // copyJob is the body of a job: it reads somewhere in a node, compares, and writes what it has read to another one, some times.
@@ -30,7 +31,7 @@ func (b *copyJob) Run(t *blockcore.Task, j *blockcore.Job) error {
 			return err
 		}
 		b.left--
-		b.w.progress()
+		b.w.Progress()
 	}
 	return j.Checkpoint(t)
 }
@@ -38,33 +39,33 @@ func (b *copyJob) Run(t *blockcore.Task, j *blockcore.Job) error {
 // piece copies some cells. A section would wait for it.
 func (b *copyJob) piece(t *blockcore.Task, roots []*blockcore.Root) error {
 	from, to := roots[0], roots[1]
-	cells := int(from.Node().Size() / cellBytes)
+	cells := int(from.Node().Size() / simkit.CellBytes)
 	n := min(1+b.rng.IntN(8), cells)
 	if n == 0 {
 		return nil
 	}
 	first := b.rng.IntN(cells - n + 1)
-	p := t.Buffers().Get(n * cellBytes)
+	p := t.Buffers().Get(n * simkit.CellBytes)
 	defer t.Buffers().Put(p)
-	begin := b.w.tick()
-	if err := from.Edge().Read(t, p, int64(first)*cellBytes); err != nil {
+	begin := b.w.Tick()
+	if err := from.Edge().Read(t, p, int64(first)*simkit.CellBytes); err != nil {
 		return err
 	}
 	source := from.Node().Driver().(driver)
 	if d := storeOf(source); d != nil && d.volume != nil && !b.w.hidden(source) { // a cache may have come before the job did
 		b.check(d.volume, p, first, begin)
 	}
-	return to.Edge().Write(t, p, b.rng.Int64N(int64(spareCells-n+1))*cellBytes, 0)
+	return to.Edge().Write(t, p, b.rng.Int64N(int64(spareCells-n+1))*simkit.CellBytes, 0)
 }
 
 func (b *copyJob) check(v *volume, p []byte, first int, begin int64) {
-	for i := range len(p) / cellBytes {
-		tag, err := cellTag(p[i*cellBytes : (i+1)*cellBytes])
+	for i := range len(p) / simkit.CellBytes {
+		tag, err := simkit.Tag(p[i*simkit.CellBytes : (i+1)*simkit.CellBytes])
 		if err == nil {
 			err = v.check(first+i, tag, begin)
 		}
 		if err != nil {
-			b.w.fail("job %s reads: %v", b.job.ID(), err)
+			b.w.Fail("job %s reads: %v", b.job.ID(), err)
 			return
 		}
 	}
@@ -79,10 +80,10 @@ func (b *copyJob) Prepare() error {
 }
 
 // Commit implements blockcore.JobCompleter.
-func (b *copyJob) Commit() { b.w.count("job done") }
+func (b *copyJob) Commit() { b.w.Count("job done") }
 
 // Abort implements blockcore.JobCompleter.
-func (b *copyJob) Abort() { b.w.count("job aborted") }
+func (b *copyJob) Abort() { b.w.Count("job aborted") }
 
 // spareCells is how long a disk is that nobody reads.
 const spareCells = 64 * 4
@@ -104,14 +105,14 @@ func (c *controller) job() {
 func (c *controller) runJob(from driver) {
 	w := c.w
 	spare := w.newDisk(w.newName("spare"), spareCells, nil)
-	loop, _ := pick(c.rng, w.loops)
+	loop, _ := pick(c.rng, w.Loops)
 	err := c.updateWhole("add "+spare.name, func(tx *blockcore.Tx) error {
 		_, err := tx.AddNode(blockcore.NodeOptions{Name: spare.name, Context: loop.AioContext, Driver: spare})
 		w.enlist(spare)
 		return err
 	})
 	if err != nil {
-		w.fail("disk %s of a job: %v", spare.name, err)
+		w.Fail("disk %s of a job: %v", spare.name, err)
 		return
 	}
 	body := &copyJob{w: w, rng: w.stream(c.name + " body"), left: 1 + c.rng.IntN(12)}
@@ -120,12 +121,12 @@ func (c *controller) runJob(from driver) {
 		body.job, err = w.jobs.New(context.Background(), blockcore.JobOptions{ID: c.name, Body: body, Nodes: nodes})
 	})
 	if err != nil { // its node may have gone, or be on another loop
-		w.count("job refused")
+		w.Count("job refused")
 	} else {
 		c.attendJob(body.job)
 	}
 	if err := c.updateWhole("remove "+spare.name, func(tx *blockcore.Tx) error { return c.removeNode(tx, &spare.layer) }); err != nil && !errors.Is(err, errInjected) {
-		w.fail("disk %s of a job cannot be removed: %v", spare.name, err)
+		w.Fail("disk %s of a job cannot be removed: %v", spare.name, err)
 	}
 	w.delist(spare)
 }
@@ -135,7 +136,7 @@ func (c *controller) attendJob(j *blockcore.Job) {
 	w := c.w
 	c.changing(func() {
 		if err := j.Start(); err != nil {
-			w.fail("job %s does not start: %v", j.ID(), err)
+			w.Fail("job %s does not start: %v", j.ID(), err)
 		}
 		for range c.rng.IntN(3) {
 			c.park(c.duration(2 * time.Millisecond))
@@ -150,7 +151,7 @@ func (c *controller) attendJob(j *blockcore.Job) {
 		<-j.Concluded()
 	})
 	if err := j.Err(); err != nil && !errors.Is(err, blockcore.ErrJobCancelled) && !errors.Is(err, errHalfway) {
-		w.fail("job %s: %v", j.ID(), err)
+		w.Fail("job %s: %v", j.ID(), err)
 	}
 }
 
@@ -161,5 +162,5 @@ func (c *controller) changing(fn func()) {
 	fn()
 	c.park(0)
 	w.updating--
-	w.updated = w.tick()
+	w.updated = w.Tick()
 }

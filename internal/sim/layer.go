@@ -44,35 +44,35 @@ func (l *layer) SetNode(n *blockcore.Node) { l.node = n }
 // Close implements blockcore.Driver.
 func (l *layer) Close(*blockcore.Task) error {
 	if l.closed || l.running > 0 {
-		l.w.fail("node %s is closed twice, or with %d requests", l.name, l.running)
+		l.w.Fail("node %s is closed twice, or with %d requests", l.name, l.running)
 	}
 	l.closed = true
-	l.w.log("%s: closed", l.name)
+	l.w.Log("%s: closed", l.name)
 	return nil
 }
 
 // Quiesce implements blockcore.Quiescer.
 func (l *layer) Quiesce() {
-	l.w.log("%s: quiesce", l.name)
+	l.w.Log("%s: quiesce", l.name)
 	if l.still {
-		l.w.fail("node %s is quiesced twice", l.name)
+		l.w.Fail("node %s is quiesced twice", l.name)
 	}
 	l.still = true
 	for _, above := range l.w.layers {
 		if l.w.calm() && !above.common().still && above.common().uses(l.self) {
-			l.w.fail("node %s is quiesced before %s, which uses it", l.name, above.common().name)
+			l.w.Fail("node %s is quiesced before %s, which uses it", l.name, above.common().name)
 		}
 	}
 }
 
 // Resume implements blockcore.Quiescer.
 func (l *layer) Resume() {
-	l.w.log("%s: resume", l.name)
+	l.w.Log("%s: resume", l.name)
 	if !l.still {
-		l.w.fail("node %s is resumed and was not quiesced", l.name)
+		l.w.Fail("node %s is resumed and was not quiesced", l.name)
 	}
 	if below := childOf(l.self); below != nil && below.common().still && l.w.calm() {
-		l.w.fail("node %s is resumed before %s, which it uses", l.name, below.common().name)
+		l.w.Fail("node %s is resumed before %s, which it uses", l.name, below.common().name)
 	}
 	l.still = false
 	l.unsure(func(blockcore.Range) {})
@@ -81,7 +81,7 @@ func (l *layer) Resume() {
 // Detach implements blockcore.ContextFollower.
 func (l *layer) Detach() {
 	if l.away || l.running > 0 {
-		l.w.fail("node %s leaves its loop twice, or with %d requests", l.name, l.running)
+		l.w.Fail("node %s leaves its loop twice, or with %d requests", l.name, l.running)
 	}
 	l.away = true
 }
@@ -89,7 +89,7 @@ func (l *layer) Detach() {
 // Attach implements blockcore.ContextFollower.
 func (l *layer) Attach(ctx *blockcore.AioContext) {
 	if !l.away || l.w.loopOf(ctx) == nil {
-		l.w.fail("node %s comes to a loop and has not left one", l.name)
+		l.w.Fail("node %s comes to a loop and has not left one", l.name)
 	}
 	l.away = false
 }
@@ -110,7 +110,7 @@ func (l *layer) enter(what string) func() {
 // enterDrained is enter for what the control plane does in drained sections.
 func (l *layer) enterDrained(what string) func() {
 	if l.closed || l.away {
-		l.w.fail("node %s: %s, closed %t, between two loops %t", l.name, what, l.closed, l.away)
+		l.w.Fail("node %s: %s, closed %t, between two loops %t", l.name, what, l.closed, l.away)
 	}
 	return func() {}
 }
@@ -128,13 +128,13 @@ func (w *world) attending() bool { return w.attended > 0 }
 // mayRun checks that no settled section covers the layer, and that it is where it should be.
 func (l *layer) mayRun(what string) {
 	if l.closed || l.away {
-		l.w.fail("node %s: %s, closed %t, between two loops %t", l.name, what, l.closed, l.away)
+		l.w.Fail("node %s: %s, closed %t, between two loops %t", l.name, what, l.closed, l.away)
 	}
-	if l.node == nil || l.w.running == nil || l.node.Context() != l.w.running.AioContext {
-		l.w.fail("node %s: %s on another loop than its own", l.name, what)
+	if l.node == nil || l.w.Running == nil || l.node.Context() != l.w.Running.AioContext {
+		l.w.Fail("node %s: %s on another loop than its own", l.name, what)
 	}
 	if s := l.w.coveredBy(l.self); s != nil {
-		l.w.fail("node %s: %s inside of the settled section %s", l.name, what, s.name)
+		l.w.Fail("node %s: %s inside of the settled section %s", l.name, what, s.name)
 	}
 }
 

@@ -1,19 +1,13 @@
 package sim
 
 import (
-	"encoding/json"
-	"flag"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
+
+	"nbd-dataplane/internal/simkit"
 )
 
-var mutantsFlag = flag.Bool("sim.mutants", false, "break the block layer on purpose, one rule at a time: minutes")
-
 // mutants are mistakes that the simulation has to find.
-var mutants = []struct{ mistake, file, old, new, also string }{
+var mutants = []simkit.Mutant{
 	{"Root.Begin admits in a section", "root.go",
 		"\tcase r.still:\n",
 		"\tcase r.still && r.graph == nil:\n", ""},
@@ -148,49 +142,5 @@ var mutants = []struct{ mistake, file, old, new, also string }{
 // Goal: the simulation would see if a rule of the block layer were broken. Method: each mutant replaces a piece of blockcore, or of a driver, by an overlay of the go
 // command, and the seeds of the simulation must fail on it, by a check and not by a hang. Without -sim.mutants only the pieces are looked for.
 func TestMutantsAreFound(t *testing.T) {
-	for _, m := range mutants {
-		file, err := filepath.Abs(filepath.Join("../../blockcore", m.file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(text), m.old); n != 1 {
-			t.Errorf("%s: what is to be replaced in %s is there %d times", m.mistake, m.file, n)
-			continue
-		}
-		if *mutantsFlag {
-			t.Run(m.mistake, func(t *testing.T) {
-				mutated := strings.Replace(string(text), m.old, m.new, 1) + m.also
-				if m.also != "" {
-					mutated = strings.Replace(mutated, "import (", "import (\n\t\"sync\"", 1)
-				}
-				runMutant(t, file, mutated)
-			})
-		}
-	}
-}
-
-// runMutant runs the seeds with another text of a file.
-func runMutant(t *testing.T, file, text string) {
-	dir := t.TempDir()
-	mutant, overlay := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json")
-	list, err := json.Marshal(map[string]any{"Replace": map[string]string{file: mutant}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string]string{mutant: text, overlay: string(list)} {
-		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out, err := exec.Command("go", "test", "-vet=off", "-overlay", overlay, "-count=1", "-timeout=2m", "-run", "TestSeeds", ".", "-sim.seeds=10000").CombinedOutput()
-	_, found, _ := strings.Cut(string(out), ": seed ")
-	if err == nil || found == "" {
-		t.Fatalf("not found: %v\n%s", err, out)
-	}
-	line, _, _ := strings.Cut(found, "\n")
-	t.Log("seed " + line)
+	flags.TestMutants(t, "../../blockcore", mutants, "-timeout=2m", "-run", "TestSeeds", ".", "-sim.seeds=10000")
 }

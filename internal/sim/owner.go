@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // owner is a client with several connections: several Tasks that make requests through one Root, one after the other each.
@@ -36,13 +37,13 @@ func (o *owner) String() string { return o.name }
 
 // Quiesce implements blockcore.Owner.
 func (o *owner) Quiesce() {
-	o.w.log("%s: quiesce", o.name)
+	o.w.Log("%s: quiesce", o.name)
 	if o.still {
-		o.w.fail("root %s is quiesced twice", o.name)
+		o.w.Fail("root %s is quiesced twice", o.name)
 	}
 	o.still = true
 	if d := o.root.Node().Driver().(driver).common(); d.still && o.w.calm() && !o.closing {
-		o.w.fail("root %s is quiesced after node %s, which it uses", o.name, d.name)
+		o.w.Fail("root %s is quiesced after node %s, which it uses", o.name, d.name)
 	}
 }
 
@@ -54,20 +55,20 @@ func (o *owner) Busy() bool {
 
 // Resume implements blockcore.Owner.
 func (o *owner) Resume() {
-	o.w.log("%s: resume", o.name)
+	o.w.Log("%s: resume", o.name)
 	if !o.still {
-		o.w.fail("root %s is resumed and was not quiesced", o.name)
+		o.w.Fail("root %s is resumed and was not quiesced", o.name)
 	}
 	o.still = false
 	if d := o.root.Node().Driver().(driver).common(); d.still && o.w.calm() && !o.closing {
-		o.w.fail("root %s is resumed before node %s, which it uses", o.name, d.name)
+		o.w.Fail("root %s is resumed before node %s, which it uses", o.name, d.name)
 	}
 }
 
 // Resized implements blockcore.SizeWatcher: the new size is in force.
 func (o *owner) Resized(sizeBytes int64) {
 	if sizeBytes != o.root.Node().Size() {
-		o.w.fail("root %s is told of %d bytes and has %d", o.name, sizeBytes, o.root.Node().Size())
+		o.w.Fail("root %s is told of %d bytes and has %d", o.name, sizeBytes, o.root.Node().Size())
 	}
 }
 
@@ -90,7 +91,7 @@ func (m mover) MayMove(*blockcore.AioContext) error {
 // Detach implements blockcore.Mover.
 func (m mover) Detach(*blockcore.AioContext) {
 	if m.away || !m.still || m.root.InFlight() > 0 {
-		m.w.fail("root %s leaves its loop: away %t, quiesced %t, %d requests", m.name, m.away, m.still, m.root.InFlight())
+		m.w.Fail("root %s leaves its loop: away %t, quiesced %t, %d requests", m.name, m.away, m.still, m.root.InFlight())
 	}
 	m.away = true
 }
@@ -98,7 +99,7 @@ func (m mover) Detach(*blockcore.AioContext) {
 // Attach implements blockcore.Mover.
 func (m mover) Attach(ctx *blockcore.AioContext) {
 	if !m.away || ctx != m.root.Context() {
-		m.w.fail("root %s comes to a loop: away %t, its own %t", m.name, m.away, ctx == m.root.Context())
+		m.w.Fail("root %s comes to a loop: away %t, its own %t", m.name, m.away, ctx == m.root.Context())
 	}
 	m.away = false
 }
@@ -114,7 +115,7 @@ type connection struct {
 func (c *connection) start() {
 	ctx := c.root.Context()
 	if !ctx.Post(func() { ctx.Spawn(c) }) {
-		c.w.fail("root %s: its loop is closed", c.name)
+		c.w.Fail("root %s: its loop is closed", c.name)
 	}
 }
 
@@ -131,10 +132,10 @@ func (c *connection) Run(t *blockcore.Task) {
 		}
 		q := c.draw()
 		if !q.perform(t) {
-			c.w.count("moved while held")
+			c.w.Count("moved while held")
 			continue
 		}
-		c.w.progress()
+		c.w.Progress()
 		c.between(t)
 	}
 }
@@ -163,7 +164,7 @@ func (c *connection) job(t *blockcore.Task) {
 	c.own.Add(1)
 	t.Sleep(time.Duration(c.rng.IntN(300)) * time.Microsecond)
 	if s := c.w.ownerCoveredBy(c.owner); s != nil {
-		c.w.fail("root %s: a job runs in section %s", c.name, s.name)
+		c.w.Fail("root %s: a job runs in section %s", c.name, s.name)
 	}
 	if c.own.Add(-1) == 0 {
 		c.root.Settled()
@@ -173,8 +174,8 @@ func (c *connection) job(t *blockcore.Task) {
 // ask has the Task itself ask for a section.
 func (c *connection) ask(t *blockcore.Task) {
 	w := c.w
-	who := w.newController(fmt.Sprintf("task%d", w.tick()))
-	w.count("control by a task")
+	who := w.newController(fmt.Sprintf("task%d", w.Tick()))
+	w.Count("control by a task")
 	_ = t.Control(func() error {
 		defer who.finish()
 		who.park(0)
@@ -198,7 +199,7 @@ var ops = []string{"read", "read", "read", "write", "write", "write", "write fua
 
 // draw thinks of a request; a few go past the end.
 func (c *connection) draw() *request {
-	cells := int(c.root.Node().Size() / cellBytes)
+	cells := int(c.root.Node().Size() / simkit.CellBytes)
 	q := &request{connection: c, op: ops[c.rng.IntN(len(ops))]}
 	if cells > 0 {
 		q.first = c.rng.IntN(cells)
@@ -214,7 +215,7 @@ func (c *connection) draw() *request {
 }
 
 func (q *request) reach() blockcore.Range {
-	return blockcore.Range{Offset: int64(q.first) * cellBytes, Length: int64(q.n) * cellBytes}
+	return blockcore.Range{Offset: int64(q.first) * simkit.CellBytes, Length: int64(q.n) * simkit.CellBytes}
 }
 
 // perform makes the request. It returns false where the Root has moved away.
@@ -232,7 +233,7 @@ func (q *request) perform(t *blockcore.Task) bool {
 	o.arrivals++
 	number := o.arrivals
 	if o.root.Still() {
-		w.count("held")
+		w.Count("held")
 	}
 	if !o.root.Begin(t, k) {
 		return false
@@ -247,12 +248,12 @@ func (q *request) perform(t *blockcore.Task) bool {
 	}
 	q.tag = w.newTag()
 	w.requests++
-	w.log("%s: %d %s [%d, +%d) tag %#x", o.name, number, q.op, q.first, q.n, q.tag)
+	w.Log("%s: %d %s [%d, +%d) tag %#x", o.name, number, q.op, q.first, q.n, q.tag)
 	q.err = q.io(t)
-	w.log("%s: %d done: %v", o.name, number, q.err)
+	w.Log("%s: %d done: %v", o.name, number, q.err)
 	q.judge(q.err)
 	if s := w.ownerCoveredBy(o); s != nil {
-		w.fail("root %s: request %d ends inside of the settled section %s", o.name, number, s.name)
+		w.Fail("root %s: request %d ends inside of the settled section %s", o.name, number, s.name)
 	}
 	o.root.End(t, k)
 	return true
@@ -262,13 +263,13 @@ func (q *request) perform(t *blockcore.Task) bool {
 func (q *request) admitted(number int) {
 	o := q.owner
 	if s := q.w.ownerCoveredBy(o); s != nil {
-		q.w.fail("root %s: request %d is admitted inside of the settled section %s", o.name, number, s.name)
+		q.w.Fail("root %s: request %d is admitted inside of the settled section %s", o.name, number, s.name)
 	}
 	if q.ticket.Limited { // it may have waited for its turn besides
 		return
 	}
 	if number < o.admitted {
-		q.w.fail("root %s: request %d is admitted behind request %d", o.name, number, o.admitted)
+		q.w.Fail("root %s: request %d is admitted behind request %d", o.name, number, o.admitted)
 	}
 	o.admitted = number
 }
@@ -290,7 +291,7 @@ func (q *request) judge(err error) {
 		return
 	}
 	if !errors.Is(err, expected) {
-		q.w.fail("root %s: %s of %v: %v instead of %v", q.owner.name, q.op, q.reach(), err, expected)
+		q.w.Fail("root %s: %s of %v: %v instead of %v", q.owner.name, q.op, q.reach(), err, expected)
 	}
 }
 
@@ -300,29 +301,28 @@ func (q *request) io(t *blockcore.Task) error {
 	case "read":
 		return q.read(t)
 	case "flush":
-		since := w.tick()
+		since := w.Tick()
 		err := e.Flush(t)
 		if err == nil && q.volume != nil {
-			q.volume.flushed(since, w.tick())
+			q.volume.flushed(since)
+			w.Tick()
 		}
 		return err
 	case "zero", "zero fua", "discard":
 		q.tag = 0
 	}
 	fua := q.op == "write fua" || q.op == "zero fua"
-	note := &write{tag: q.tag, begin: w.tick(), end: never, durable: never}
+	note := &simkit.Write{Tag: q.tag, Begin: w.Tick()}
 	if q.volume != nil && q.inside() {
 		q.volume.begin(note, q.first, q.n)
 	}
 	err := q.change(t, e, fua)
-	note.optional = err != nil || q.op == "discard"
-	note.end = w.tick()
+	note.Optional = err != nil || q.op == "discard"
+	note.End = w.Tick()
 	if err == nil && q.volume != nil && q.tag != 0 {
 		q.volume.maybe = nil
 	}
-	if fua && err == nil {
-		note.durable = note.end
-	}
+	note.Durable = fua && err == nil
 	return err
 }
 
@@ -335,9 +335,9 @@ func (q *request) change(t *blockcore.Task, e *blockcore.Edge, fua bool) error {
 	case "discard":
 		return e.Discard(t, q.reach(), fua)
 	}
-	p := t.Buffers().Get(q.n * cellBytes)
+	p := t.Buffers().Get(q.n * simkit.CellBytes)
 	defer t.Buffers().Put(p)
-	fillCell(p, q.tag)
+	simkit.Fill(p, q.tag)
 	var flags blockcore.WriteFlags
 	if fua {
 		flags = blockcore.WriteFUA
@@ -346,19 +346,19 @@ func (q *request) change(t *blockcore.Task, e *blockcore.Edge, fua bool) error {
 }
 
 func (q *request) read(t *blockcore.Task) error {
-	p := t.Buffers().Get(q.n * cellBytes)
+	p := t.Buffers().Get(q.n * simkit.CellBytes)
 	defer t.Buffers().Put(p)
-	begin := q.w.tick()
+	begin := q.w.Tick()
 	if err := q.root.Edge().Read(t, p, q.reach().Offset); err != nil || q.volume == nil {
 		return err
 	}
 	for i := range q.n {
-		tag, err := cellTag(p[i*cellBytes : (i+1)*cellBytes])
+		tag, err := simkit.Tag(p[i*simkit.CellBytes : (i+1)*simkit.CellBytes])
 		if err == nil {
 			err = q.volume.check(q.first+i, tag, begin)
 		}
 		if err != nil {
-			q.w.fail("root %s reads: %v", q.owner.name, err)
+			q.w.Fail("root %s reads: %v", q.owner.name, err)
 			return nil
 		}
 	}

@@ -67,7 +67,7 @@ func (w *world) newReal(rng *rand.Rand, onDisk bool) driver {
 	one := realKinds[rng.IntN(kinds)]
 	d, err := one.make(w, rng)
 	if err != nil {
-		w.fail("a driver of kind %s: %v", one.kind, err)
+		w.Fail("a driver of kind %s: %v", one.kind, err)
 	}
 	f := &real{kind: one.kind}
 	f.inner = d
@@ -94,6 +94,6 @@ func (c *controller) rules() {
 		return
 	}
 	if err := d.(*real).inner.(*filters.Inject).SetRules(someRules(c.rng)); err != nil {
-		c.w.fail("node %s: rules: %v", d.common().name, err)
+		c.w.Fail("node %s: rules: %v", d.common().name, err)
 	}
 }

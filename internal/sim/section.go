@@ -63,16 +63,16 @@ func (c *controller) drain(s *section, limit time.Duration) *section {
 	for _, owner := range s.owners {
 		o.Roots = append(o.Roots, owner.root)
 	}
-	w.log("%s: drain %s: nodes %v roots %v all %t max %v", c.name, s.name, names(s.layers), s.owners, s.all, limit)
+	w.Log("%s: drain %s: nodes %v roots %v all %t max %v", c.name, s.name, names(s.layers), s.owners, s.all, limit)
 	d, err := w.graph.Drain(context.Background(), o)
 	if err != nil {
 		c.park(0)
-		w.log("%s: drain %s: %v", c.name, s.name, err)
+		w.Log("%s: drain %s: %v", c.name, s.name, err)
 		var gaveUp *blockcore.DrainError
 		if limit >= drainMax && (errors.As(err, &gaveUp) || errors.Is(err, context.DeadlineExceeded)) {
-			w.fail("drain %s did not settle: %v", s.name, err)
+			w.Fail("drain %s did not settle: %v", s.name, err)
 		}
-		w.count("drain failed")
+		w.Count("drain failed")
 		return nil
 	}
 	s.d = d
@@ -81,8 +81,8 @@ func (c *controller) drain(s *section, limit time.Duration) *section {
 	slices.SortFunc(w.sections, func(a, b *section) int { return a.d.Begun().Compare(b.d.Begun()) })
 	w.mu.Unlock()
 	c.park(0)
-	w.log("%s: settled %s", c.name, s.name)
-	w.count("drain settled")
+	w.Log("%s: settled %s", c.name, s.name)
+	w.Count("drain settled")
 	w.checkQuiet(s)
 	return s
 }
@@ -95,10 +95,10 @@ func (w *world) checkQuiet(s *section) {
 			continue
 		}
 		if l.running > 0 || l.node.InFlight() > 0 && !w.attending() {
-			w.fail("section %s: node %s has %d requests in flight, %d in its driver", s.name, l.name, l.node.InFlight(), l.running)
+			w.Fail("section %s: node %s has %d requests in flight, %d in its driver", s.name, l.name, l.node.InFlight(), l.running)
 		}
 		if w.calm() && !l.still {
-			w.fail("section %s: node %s is not quiesced", s.name, l.name)
+			w.Fail("section %s: node %s is not quiesced", s.name, l.name)
 		}
 		if c, ok := d.(*cache); ok && w.calm() {
 			c.mustBeClean("in section " + s.name)
@@ -106,11 +106,11 @@ func (w *world) checkQuiet(s *section) {
 	}
 	for _, o := range w.owners {
 		if s.coversOwner(o) && (o.root.InFlight() > 0 || o.own.Load() > 0 || w.calm() && !o.still) {
-			w.fail("section %s: root %s has %d requests in flight and %d jobs, quiesced %t", s.name, o.name, o.root.InFlight(), o.own.Load(), o.still)
+			w.Fail("section %s: root %s has %d requests in flight and %d jobs, quiesced %t", s.name, o.name, o.root.InFlight(), o.own.Load(), o.still)
 		}
 	}
 	if t := s.d.Timings(); min(t.Throttle, t.Unplug, t.Quiesce, t.Settle, t.Resume) < 0 || t.Settle > drainMax {
-		w.fail("section %s: impossible timings %+v", s.name, t)
+		w.Fail("section %s: impossible timings %+v", s.name, t)
 	}
 }
 
@@ -121,7 +121,7 @@ func (c *controller) end(s *section) {
 	}
 	w := c.w
 	w.checkQuiet(s)
-	w.log("%s: end %s", c.name, s.name)
+	w.Log("%s: end %s", c.name, s.name)
 	w.sections = slices.DeleteFunc(slices.Clone(w.sections), func(other *section) bool { return other == s })
 	s.d.End()
 	c.park(0)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // snapshot takes, deletes or applies a snapshot inside of an image.
@@ -62,7 +63,7 @@ func (c *controller) takeSnapshot(s *section, d *image) {
 		return
 	}
 	d.kept[taken] = tags
-	w.count("snapshots taken")
+	w.Count("snapshots taken")
 }
 
 // heldBelow reports whether a settled section covers what d reads from.
@@ -83,15 +84,15 @@ func (c *controller) cellsOf(t *blockcore.Task, d *image) ([]uint64, error) {
 	if err := d.inner.ReadAt(t, p, 0); err != nil {
 		return nil, err
 	}
-	now := c.w.tick()
+	now := c.w.Tick()
 	var tags []uint64
-	for at := 0; at < len(p); at += cellBytes {
-		tag, err := cellTag(p[at : at+cellBytes])
+	for at := 0; at < len(p); at += simkit.CellBytes {
+		tag, err := simkit.Tag(p[at : at+simkit.CellBytes])
 		if err == nil {
-			err = d.volume.check(at/cellBytes, tag, now)
+			err = d.volume.check(at/simkit.CellBytes, tag, now)
 		}
 		if err != nil {
-			c.w.fail("at a snapshot of %s: %v", d.name, err)
+			c.w.Fail("at a snapshot of %s: %v", d.name, err)
 			return nil, err
 		}
 		tags = append(tags, tag)
@@ -106,7 +107,7 @@ func (c *controller) deleteSnapshot(s *section, d *image, id string) {
 		return tx.DeleteSnapshot(s.d, d.node, id)
 	})
 	if err == nil {
-		c.w.count("snapshots deleted")
+		c.w.Count("snapshots deleted")
 	}
 	c.look(d)
 }
@@ -121,18 +122,18 @@ func (c *controller) applySnapshot(s *section, d *image, id string) {
 		c.park(0)
 		w.fitBitmaps()
 		if err == nil {
-			d.volume.resize(len(tags), w.tick())
-			d.volume.reset(tags, w.tick())
+			d.volume.resize(len(tags), w.Tick())
+			d.volume.reset(tags, w.Tick())
 		} else {
-			d.volume.mayBecome(tags, w.tick())
+			d.volume.mayBecome(tags, w.Tick())
 		}
 		return err
 	})
 	if err == nil {
-		w.count("snapshots applied")
+		w.Count("snapshots applied")
 	}
 	if d.Size() != d.volume.sizeBytes() {
-		w.fail("%s has %d bytes at a snapshot, and should have %d", d.name, d.Size(), d.volume.sizeBytes())
+		w.Fail("%s has %d bytes at a snapshot, and should have %d", d.name, d.Size(), d.volume.sizeBytes())
 	}
 	c.look(d)
 }

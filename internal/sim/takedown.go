@@ -5,12 +5,13 @@ import (
 	"slices"
 
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/simkit"
 )
 
 // takeDown closes everything and looks at what is left.
 func (c *controller) takeDown() {
 	w := c.w
-	for len(w.owners) > 0 && !w.failed() {
+	for len(w.owners) > 0 && !w.Failed() {
 		c.closeOwner(w.owners[0])
 	}
 	c.checkPermissions()
@@ -20,14 +21,14 @@ func (c *controller) takeDown() {
 		}
 	}
 	for _, d := range w.layers {
-		if isImage(d) && !w.failed() {
+		if isImage(d) && !w.Failed() {
 			c.cutPower(d)
 		}
 		if b, ok := d.(*disk); ok && b.volume != nil {
 			b.crash()
 			for cell, tag := range b.now {
 				if err := b.volume.checkCrash(cell, tag); err != nil {
-					w.fail("after the last crash of %s: %v", b.name, err)
+					w.Fail("after the last crash of %s: %v", b.name, err)
 					return
 				}
 			}
@@ -37,19 +38,19 @@ func (c *controller) takeDown() {
 	for _, d := range w.layers {
 		c.checkBitmaps(d.common())
 	}
-	for len(w.layers) > 0 && !w.failed() {
+	for len(w.layers) > 0 && !w.Failed() {
 		c.removeTop()
 	}
 	for _, g := range w.groups {
 		if left := g.Members(); len(left) > 0 {
-			w.fail("group %s has members in the end: %v", g.Name(), left)
+			w.Fail("group %s has members in the end: %v", g.Name(), left)
 		}
 	}
 	if n := len(w.jobs.All()); n > 0 {
-		w.fail("%d jobs are left", n)
+		w.Fail("%d jobs are left", n)
 	}
 	if n := len(w.graph.Sections()) + len(w.graph.Nodes()) + len(w.graph.Roots()); n > 0 {
-		w.fail("%d sections, nodes and Roots are left", n)
+		w.Fail("%d sections, nodes and Roots are left", n)
 	}
 }
 
@@ -63,7 +64,7 @@ func (c *controller) lastLook(d driver) {
 	})
 	w.owners = append(w.owners, o)
 	one := &connection{owner: o, rng: c.rng}
-	cells := int(o.root.Node().Size() / cellBytes)
+	cells := int(o.root.Node().Size() / simkit.CellBytes)
 	err := o.root.Context().Do(func(t *blockcore.Task) error {
 		for _, q := range []*request{{connection: one, op: "read", n: cells}, {connection: one, op: "flush"}} {
 			for range 1000 {
@@ -76,7 +77,7 @@ func (c *controller) lastLook(d driver) {
 	})
 	c.park(0)
 	if err != nil {
-		w.fail("the last look at %s: %v", d.common().name, err)
+		w.Fail("the last look at %s: %v", d.common().name, err)
 	}
 	c.closeOwner(o)
 }
@@ -106,18 +107,18 @@ func (c *controller) removeTop() {
 		}
 		err := c.updateWhole("remove "+l.name, func(tx *blockcore.Tx) error { return c.removeNode(tx, l) })
 		if err != nil && !errors.Is(err, errInjected) {
-			w.fail("node %s cannot be removed: %v", l.name, err)
+			w.Fail("node %s cannot be removed: %v", l.name, err)
 		}
 		if !l.closed {
-			w.fail("node %s is removed and not closed", l.name)
+			w.Fail("node %s is removed and not closed", l.name)
 		}
 		w.delist(d)
-		if isImage && !w.failed() {
+		if isImage && !w.Failed() {
 			c.checkClosed(i, f, err == nil && !i.lost)
 		}
 		return
 	}
-	w.fail("every node is used by another one")
+	w.Fail("every node is used by another one")
 }
 
 // checkIdle looks for counts that are not zero when nobody does anything.
@@ -125,7 +126,7 @@ func (c *controller) checkIdle() {
 	for _, d := range c.w.layers {
 		l := d.common()
 		if q, n := l.node.Quiesced(), l.node.InFlight(); q != 0 || l.still {
-			c.w.fail("node %s in the end: %d sections, quiesced %t, %d in flight", l.name, q, l.still, n)
+			c.w.Fail("node %s in the end: %d sections, quiesced %t, %d in flight", l.name, q, l.still, n)
 		}
 	}
 }
@@ -141,14 +142,14 @@ func (c *controller) checkPermissions() {
 			shared &= e.Shared()
 			for _, other := range parents {
 				if clash := e.Permissions() &^ other.Shared(); other != e && clash != 0 {
-					w.fail("node %s: two parents exclude each other: %v", n.Name(), clash)
+					w.Fail("node %s: two parents exclude each other: %v", n.Name(), clash)
 				}
 			}
 		}
 		for _, e := range n.Children() {
 			perm, shared := wishes(n.Driver(), e.Role(), perm, shared)
 			if e.Permissions() != perm || e.Shared() != shared {
-				w.fail("node %s takes %v of its child and shares %v; its parents ask for %v and share %v", n.Name(), e.Permissions(), e.Shared(), perm, shared)
+				w.Fail("node %s takes %v of its child and shares %v; its parents ask for %v and share %v", n.Name(), e.Permissions(), e.Shared(), perm, shared)
 			}
 		}
 	}

@@ -2,31 +2,17 @@ package sim
 
 import (
 	"fmt"
-	"math"
-	"slices"
+
+	"nbd-dataplane/internal/simkit"
 )
-
-// cellBytes is the size of a cell, the unit in which contents are written and checked.
-const cellBytes = 64
-
-// never is later than everything.
-const never = int64(math.MaxInt64)
 
 // volume is what a client should see of a disk: for each cell the writes that there were. Contents that are copied to another disk
 // take their volume with them.
 type volume struct {
 	name  string
-	cells [][]*write
-	open  []*write // begun and not settled as durable
-	maybe []int    // how many cells a power cut may leave as well, because changes of the size have failed
-}
-
-// write is one write of some cells, in the order of the simulation's events. One that failed, and a discard, may
-// have happened or not: it is optional.
-type write struct {
-	tag                 uint64
-	begin, end, durable int64
-	optional            bool
+	cells [][]*simkit.Write
+	open  []*simkit.Write // begun and not settled as durable
+	maybe []int           // how many cells a power cut may leave as well, because changes of the size have failed
 }
 
 func newVolume(name string, cells int) *volume {
@@ -35,7 +21,7 @@ func newVolume(name string, cells int) *volume {
 	return v
 }
 
-func (v *volume) sizeBytes() int64 { return int64(len(v.cells)) * cellBytes }
+func (v *volume) sizeBytes() int64 { return int64(len(v.cells)) * simkit.CellBytes }
 
 // resize makes v longer by zeroes, or shorter.
 func (v *volume) resize(cells int, now int64) {
@@ -47,9 +33,9 @@ func (v *volume) resize(cells int, now int64) {
 		v.cells = v.cells[:cells:cells]
 		return
 	}
-	zero := &write{begin: now, end: now, durable: now}
+	zero := &simkit.Write{Begin: now, End: now, Durable: true}
 	for range cells - old {
-		v.cells = append(v.cells, []*write{zero})
+		v.cells = append(v.cells, []*simkit.Write{zero})
 	}
 }
 
@@ -58,8 +44,8 @@ func (v *volume) resize(cells int, now int64) {
 func (v *volume) mayLose(cells int, now int64) {
 	v.maybe = append(v.maybe, cells)
 	for i := cells; i < len(v.cells); i++ {
-		for _, w := range append([]*write{{}}, v.cells[i]...) {
-			v.cells[i] = append(v.cells[i], &write{tag: w.tag, begin: now, end: now, durable: never, optional: true})
+		for _, w := range append([]*simkit.Write{{}}, v.cells[i]...) {
+			v.cells[i] = append(v.cells[i], &simkit.Write{Tag: w.Tag, Begin: now, End: now, Optional: true})
 		}
 	}
 }
@@ -68,7 +54,7 @@ func (v *volume) mayLose(cells int, now int64) {
 func (v *volume) mayBecome(tags []uint64, now int64) {
 	v.maybe = append(v.maybe, len(tags))
 	for i := range min(len(tags), len(v.cells)) {
-		v.cells[i] = append(v.cells[i], &write{tag: tags[i], begin: now, end: now, durable: never, optional: true})
+		v.cells[i] = append(v.cells[i], &simkit.Write{Tag: tags[i], Begin: now, End: now, Optional: true})
 	}
 }
 
@@ -76,13 +62,13 @@ func (v *volume) mayBecome(tags []uint64, now int64) {
 func (v *volume) reset(tags []uint64, now int64) {
 	v.open = nil
 	for i, tag := range tags {
-		v.cells[i] = []*write{{tag: tag, begin: now, end: now, durable: now}}
+		v.cells[i] = []*simkit.Write{{Tag: tag, Begin: now, End: now, Durable: true}}
 	}
 }
 
 // begin notes a write of n cells from first on.
-func (v *volume) begin(w *write, first, n int) {
-	w.end, w.durable = never, never
+func (v *volume) begin(w *simkit.Write, first, n int) {
+	w.End = simkit.Never
 	for i := first; i < first+n; i++ {
 		v.cells[i] = append(v.cells[i], w)
 	}
@@ -90,68 +76,21 @@ func (v *volume) begin(w *write, first, n int) {
 }
 
 // flushed makes all writes durable that had ended at since.
-func (v *volume) flushed(since, now int64) {
-	v.open = slices.DeleteFunc(v.open, func(w *write) bool {
-		if w.end <= since {
-			w.durable = min(w.durable, now)
-		}
-		return w.durable != never
-	})
-}
+func (v *volume) flushed(since int64) { v.open = simkit.Flushed(v.open, since) }
 
 // check says what is wrong with tag as the answer to a read of a cell that began at begin. It is over now.
 func (v *volume) check(cell int, tag uint64, begin int64) error {
-	return v.find(cell, tag, func(w *write) bool {
-		return !v.covered(cell, w, func(later *write) bool { return later.end < begin })
-	})
+	return v.find(cell, tag, func(later *simkit.Write) bool { return !later.Optional && later.End < begin })
 }
 
 // checkCrash says what is wrong with tag as what is left after a crash.
 func (v *volume) checkCrash(cell int, tag uint64) error {
-	return v.find(cell, tag, func(w *write) bool {
-		return !v.covered(cell, w, func(later *write) bool { return later.durable != never })
-	})
+	return v.find(cell, tag, func(later *simkit.Write) bool { return !later.Optional && later.Durable })
 }
 
-func (v *volume) find(cell int, tag uint64, allowed func(*write) bool) error {
-	seen := "nobody wrote"
-	for _, w := range v.cells[cell] {
-		if w.tag != tag {
-			continue
-		}
-		if allowed(w) {
-			return nil
-		}
-		seen = fmt.Sprintf("was written from %d to %d and is gone since", w.begin, w.end)
+func (v *volume) find(cell int, tag uint64, stands func(later *simkit.Write) bool) error {
+	if _, err := simkit.Find(v.cells[cell], tag, stands); err != nil {
+		return fmt.Errorf("%s cell %d %w", v.name, cell, err)
 	}
-	return fmt.Errorf("%s cell %d holds %#x, which %s; its last writes are %v", v.name, cell, tag, seen, v.last(cell))
-}
-
-// covered reports whether a write that began after w had ended has replaced it.
-func (v *volume) covered(cell int, w *write, stands func(*write) bool) bool {
-	return slices.ContainsFunc(v.cells[cell], func(later *write) bool {
-		return !later.optional && w.end < later.begin && stands(later)
-	})
-}
-
-func (v *volume) last(cell int) []string {
-	var list []string
-	for _, w := range v.cells[cell][max(0, len(v.cells[cell])-4):] {
-		list = append(list, w.String())
-	}
-	return list
-}
-
-func (w *write) String() string {
-	s := fmt.Sprintf("%#x@%d", w.tag, w.begin)
-	if w.end != never {
-		s += fmt.Sprintf("-%d", w.end)
-	}
-	if w.optional {
-		s += "?"
-	}
-	if w.durable != never {
-		s += "!"
-	}
-	return s
+	return nil
 }

@@ -4,15 +4,12 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
-	"slices"
-	"sort"
 	"strings"
 	"sync"
-	"testing/synctest"
 	"time"
 
 	"nbd-dataplane/blockcore"
-	"nbd-dataplane/internal/membuf"
+	"nbd-dataplane/internal/simkit"
 )
 
 // Config says which run it is, and how long.
@@ -21,28 +18,18 @@ type Config struct {
 	Requests int             // about as many before the clients slow down
 	Changes  int             // of each goroutine of the control plane
 	Without  map[string]bool // kinds of changes that are left out
-	Trace    bool            // take down what happens
-}
-
-// Result is what came of a run.
-type Result struct {
-	Failure string // "" = none
-	Trace   []string
-	Hash    uint64 // of the trace
-	Counts  map[string]int
 }
 
 // world is one simulation. What stands under no heading belongs to whoever runs, which is one goroutine at a time.
 type world struct {
+	*simkit.Stage
+
 	// Immutable.
 	cfg    Config
 	rng    *rand.Rand // of the scheduler
 	graph  *blockcore.Graph
-	loops  []*blockcore.Stepped
 	groups []*blockcore.ThrottleGroup
 	jobs   *blockcore.Jobs
-	pool   *membuf.Pool
-	begun  time.Time
 
 	layers   []driver // in the graph
 	owners   []*owner
@@ -50,14 +37,11 @@ type world struct {
 	volumes  []*volume
 	locked   map[*volume]bool       // contents are being changed by somebody who drains
 	wakers   map[string]*controller // who makes a change by Graph.Change, by the name of its section
-	running  *blockcore.Stepped
-	ticks    int64
 	tags     uint64
 	serial   int // of names
 	requests int
-	workers  int // controllers that change things
-	jobbing  int // jobs
-	ended    bool
+	workers  int    // controllers that change things
+	jobbing  int    // jobs
 	weights  [3]int // of a loop, a controller, time
 
 	stepping  sync.Mutex // held while a loop does something
@@ -67,28 +51,20 @@ type world struct {
 	attended  int   // nodes that they remove or resize
 	updated   int64 // tick at which the last began or ended
 	lastCalm  int64 // tick at which all loops were idle
-	lastMoved time.Duration
 
 	// Guarded by mu.
 	mu       sync.Mutex
-	parked   []*controller
 	unparked int  // controllers that are neither parked nor ended
 	solo     bool // there was one of them when the scheduler last decided
 	brief    int  // changes under way that loops may make
-	failure  string
-	trace    []string
-	counts   map[string]int
 }
 
 // stuckMax is how much time may pass without any request or change coming to its end. Drains take less (drainMax).
 const stuckMax = 3 * drainMax
 
-// Run runs one simulation. It is called in a bubble of testing/synctest.
-func Run(cfg Config) Result {
-	w := &world{
-		cfg: cfg, pool: membuf.NewPool(1 << 20), begun: time.Now(),
-		locked: map[*volume]bool{}, wakers: map[string]*controller{}, counts: map[string]int{},
-	}
+// Run runs one simulation; traced says whether it takes down what happens. It is called in a bubble of testing/synctest.
+func Run(cfg Config, traced bool) simkit.Result {
+	w := &world{Stage: simkit.NewStage(traced), cfg: cfg, locked: map[*volume]bool{}, wakers: map[string]*controller{}}
 	w.rng = w.stream("scheduler")
 	for i := range w.weights[:2] {
 		w.weights[i] = []int{1, 3, 10}[w.rng.IntN(3)]
@@ -96,22 +72,16 @@ func Run(cfg Config) Result {
 	w.weights[2] = w.rng.IntN(2)
 	w.graph = blockcore.NewGraphWith(blockcore.GraphOptions{OnWake: w.wake})
 	w.jobs = blockcore.NewJobs(w.graph)
-	for i := range 2 + w.rng.IntN(2) {
-		w.loops = append(w.loops, blockcore.NewStepped(fmt.Sprintf("loop%d", i), w.pool))
-	}
+	w.AddLoops(2 + w.rng.IntN(2))
 	for i := range 2 {
 		w.groups = append(w.groups, blockcore.NewThrottleGroup(fmt.Sprintf("group%d", i)))
 	}
 	w.launch("main", (*controller).main)
-	w.run()
-	if w.failure == "" {
-		w.close()
+	w.Play(w.choose)
+	if !w.Failed() {
+		w.Close()
 	}
-	h := fnv.New64a()
-	for _, line := range w.trace {
-		h.Write([]byte(line))
-	}
-	return Result{w.failure, w.trace, h.Sum64(), w.counts}
+	return w.Result()
 }
 
 // stream returns random numbers of its own for a part of the simulation: what one part draws does not change what another does.
@@ -121,24 +91,13 @@ func (w *world) stream(name string) *rand.Rand {
 	return rand.New(rand.NewPCG(w.cfg.Seed, h.Sum64()))
 }
 
-// run decides what happens next until the run is over or something is wrong.
-func (w *world) run() {
-	for {
-		synctest.Wait()
-		if w.ended || w.failed() {
-			return
-		}
-		w.choose()
-	}
-}
-
 // choose has one loop, one controller or time go on.
 func (w *world) choose() {
 	loops := w.runnable()
 	if len(loops) == 0 {
-		w.lastCalm = w.tick()
+		w.lastCalm = w.Tick()
 	}
-	ready := w.eligible()
+	ready := w.Eligible()
 	total := w.weights[0]*len(loops) + w.weights[1]*len(ready)
 	if total == 0 {
 		w.pass()
@@ -156,7 +115,7 @@ func (w *world) choose() {
 
 func (w *world) runnable() []*blockcore.Stepped {
 	var list []*blockcore.Stepped
-	for _, l := range w.loops {
+	for _, l := range w.Loops {
 		if l.Runnable() {
 			list = append(list, l)
 		}
@@ -172,66 +131,23 @@ func (w *world) step(l *blockcore.Stepped) {
 	w.mu.Lock()
 	w.solo = w.unparked == 1
 	w.mu.Unlock()
-	w.stepLocked(l)
+	w.Step(l)
 }
 
-func (w *world) stepLocked(l *blockcore.Stepped) {
-	defer w.rescue(l.Name())
-	w.running = l
-	l.Step()
-	w.running = nil
-}
-
-// rescue makes a broken invariant the failure of the run.
-func (w *world) rescue(who string) {
-	if p := recover(); p != nil {
-		w.fail("%s: panic: %v\n%s", who, p, stack())
-	}
-}
-
-// eligible returns the parked controllers that may go on now, by name: the order in which they have parked may be that of the Go
-// scheduler.
-func (w *world) eligible() []*controller {
+// grant has a controller go on.
+func (w *world) grant(t *simkit.Thread) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	sort.Slice(w.parked, func(i, j int) bool { return w.parked[i].name < w.parked[j].name })
-	var list []*controller
-	for _, c := range w.parked {
-		if c.rest <= w.now() {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
-func (w *world) grant(c *controller) {
-	w.mu.Lock()
-	w.parked = slices.DeleteFunc(w.parked, func(other *controller) bool { return other == c })
 	w.unparked++
 	w.solo = w.unparked == 1
 	w.mu.Unlock()
-	w.lastMoved = w.now()
-	c.turn <- struct{}{}
+	w.Progress()
+	w.Grant(t)
 }
 
 // pass lets time pass until something may happen.
 func (w *world) pass() {
-	const most = 10 * time.Millisecond
-	d := most
-	for _, l := range w.loops {
-		if at, ok := l.Timer(); ok {
-			d = min(d, at)
-		}
-	}
-	w.mu.Lock()
-	for _, c := range w.parked {
-		d = min(d, c.rest-w.now())
-	}
-	w.mu.Unlock()
-	w.sleep(max(d, 1))
-	if w.now()-w.lastMoved > stuckMax {
-		w.fail("nothing has come to an end for %v: %s", stuckMax, w.describe())
-	}
+	w.sleep(w.Idle(10 * time.Millisecond))
+	w.MustMove(stuckMax, w.describe)
 }
 
 // sleep lets time pass; the deadlines of drains end meanwhile.
@@ -256,16 +172,6 @@ func (w *world) describe() string {
 	return strings.Join(lines, "\n")
 }
 
-func (w *world) now() time.Duration { return time.Since(w.begun) }
-
-// progress notes that something has come to its end.
-func (w *world) progress() { w.lastMoved = w.now() }
-
-func (w *world) tick() int64 {
-	w.ticks++
-	return w.ticks
-}
-
 func (w *world) newTag() uint64 {
 	w.tags++
 	return w.tags
@@ -280,7 +186,7 @@ func (w *world) newName(kind string) string {
 func (w *world) calm() bool { return w.updating == 0 && w.updated < w.lastCalm }
 
 func (w *world) loopOf(ctx *blockcore.AioContext) *blockcore.Stepped {
-	for _, l := range w.loops {
+	for _, l := range w.Loops {
 		if l.AioContext == ctx {
 			return l
 		}
@@ -302,14 +208,14 @@ func (w *world) preempt() {
 		return
 	}
 	w.preempted = w.steps
-	w.count("overtaken")
+	w.Count("overtaken")
 	rng := rand.New(rand.NewPCG(w.cfg.Seed, uint64(w.steps)))
 	for range rng.IntN(60) {
 		loops := w.runnable()
 		if len(loops) == 0 || !w.alone() {
 			return
 		}
-		w.stepLocked(loops[rng.IntN(len(loops))])
+		w.Step(loops[rng.IntN(len(loops))])
 	}
 }
 
@@ -317,67 +223,5 @@ func (w *world) preempt() {
 func (w *world) alone() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.solo && w.brief == 0 && w.failure == ""
-}
-
-// fail notes the first thing that is wrong. Safe from anywhere.
-func (w *world) fail(format string, args ...any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.failure == "" {
-		w.failure = fmt.Sprintf(format, args...)
-		w.trace = append(w.trace, "FAILURE: "+w.failure)
-	}
-}
-
-func (w *world) failed() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.failure != ""
-}
-
-func (w *world) log(format string, args ...any) {
-	if !w.cfg.Trace {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	on := ""
-	if w.running != nil {
-		on = w.running.Name() + " "
-	}
-	w.trace = append(w.trace, fmt.Sprintf("%v #%d %s", w.now(), w.ticks, on)+fmt.Sprintf(format, args...))
-}
-
-func (w *world) count(what string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.counts[what]++
-}
-
-// close ends the loops, which have nothing left to do.
-func (w *world) close() {
-	for _, l := range w.loops {
-		closed := make(chan struct{})
-		go func() { l.Close(); close(closed) }()
-		synctest.Wait()
-		for range 1000 {
-			if !l.Step() {
-				break
-			}
-		}
-		select {
-		case <-closed:
-		default:
-			synctest.Wait()
-		}
-		select {
-		case <-closed:
-		default:
-			w.fail("%s does not end", l.Name())
-		}
-	}
-	if err := w.pool.Close(); err != nil {
-		w.fail("a buffer was leaked: %v", err)
-	}
+	return w.solo && w.brief == 0 && !w.Failed()
 }

@@ -41,7 +41,7 @@ func (f *wrapped) SetNode(n *blockcore.Node) {
 // SetChild implements blockcore.Parent.
 func (f *wrapped) SetChild(role blockcore.Role, e *blockcore.Edge) {
 	if f.running > 0 {
-		f.w.fail("node %s gets another child with %d requests in it", f.name, f.running)
+		f.w.Fail("node %s gets another child with %d requests in it", f.name, f.running)
 	}
 	if role == blockcore.RoleBacking {
 		f.backing = e
@@ -113,7 +113,7 @@ func (f *wrapped) told(err error) error {
 	if err == nil || errors.Is(err, errInjected) || !errors.Is(err, syscall.EIO) {
 		return err
 	}
-	f.w.count("injected in the graph")
+	f.w.Count("injected in the graph")
 	return fmt.Errorf("%w: %w", errInjected, err)
 }
 
