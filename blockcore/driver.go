@@ -110,6 +110,13 @@ type Extender interface {
 	Extend(t *Task, toBytes int64) error
 }
 
+// Reserver sets space of what it lies in apart. Default: it cannot, ENOTSUP.
+type Reserver interface {
+	// Reserve has writes to r find their space there already; what r reads as stays. An empty range asks whether it can be done at all. It may have
+	// done a part when it fails.
+	Reserve(t *Task, r Range) error
+}
+
 // Quiescer takes part in drains. Default: the driver does nothing by itself, so there is nothing to stop.
 //
 // Work of its own that a driver registers as a Chore is stopped without this.

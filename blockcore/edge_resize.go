@@ -39,6 +39,23 @@ func (e *Edge) Extend(t *Task, toBytes int64) error {
 	return err
 }
 
+// Reserve sets space for a part of the child apart, which reads as it did.
+func (e *Edge) Reserve(t *Task, r Range) error {
+	n := e.child.Load()
+	switch {
+	case e.Permissions()&PermWrite == 0:
+		return fmt.Errorf("reserve space in node %s: %w", n.name, syscall.EPERM)
+	case n.can.reserver == nil || !n.Writable():
+		return fmt.Errorf("node %s cannot set space apart: %w", n.name, syscall.ENOTSUP)
+	case r.Offset < 0 || r.Length < 0 || r.Offset > n.Size() || r.Length > n.Size()-r.Offset:
+		return fmt.Errorf("reserve space in node %s, which ends at %d bytes: %w", n.name, n.Size(), syscall.EINVAL)
+	}
+	above := n.begin(t)
+	err := n.can.reserver.Reserve(t, r)
+	n.end(t, above)
+	return err
+}
+
 func (e *Edge) mayResize(n *Node, sizeBytes int64) error {
 	switch {
 	case n.can.resizer == nil:

@@ -28,6 +28,7 @@ var (
 	_ CacheSender  = (*Filter)(nil)
 	_ Resizer      = (*Filter)(nil)
 	_ Extender     = (*Filter)(nil)
+	_ Reserver     = (*Filter)(nil)
 	_ Parent       = (*Filter)(nil)
 	_ ChildChecker = (*Filter)(nil)
 	_ Limiter      = (*Filter)(nil)
@@ -134,6 +135,9 @@ func (f *Filter) Resize(t *Task, sizeBytes int64) error { return f.File().Resize
 
 // Extend makes the child longer.
 func (f *Filter) Extend(t *Task, toBytes int64) error { return f.File().Extend(t, toBytes) }
+
+// Reserve has the child set space apart.
+func (f *Filter) Reserve(t *Task, r Range) error { return f.File().Reserve(t, r) }
 
 // Close has nothing to do: the child is a node of its own.
 func (f *Filter) Close(*Task) error { return nil }

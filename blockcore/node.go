@@ -69,6 +69,7 @@ type capabilities struct {
 	featurer   Featurer
 	resizer    Resizer
 	extender   Extender
+	reserver   Reserver
 	quiescer   Quiescer
 	follower   ContextFollower
 	permitter  ChildPermitter
@@ -100,6 +101,7 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	n.can.featurer, _ = d.(Featurer)
 	n.can.resizer, _ = d.(Resizer)
 	n.can.extender, _ = d.(Extender)
+	n.can.reserver, _ = d.(Reserver)
 	n.can.quiescer, _ = d.(Quiescer)
 	n.can.follower, _ = d.(ContextFollower)
 	n.can.permitter, _ = d.(ChildPermitter)

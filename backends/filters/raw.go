@@ -172,3 +172,8 @@ func (f *Raw) Extend(t *blockcore.Task, toBytes int64) error {
 	}
 	return f.Filter.Extend(t, o.Offset+toBytes)
 }
+
+// Reserve has the file set space for a part of the window apart.
+func (f *Raw) Reserve(t *blockcore.Task, r blockcore.Range) error {
+	return f.Filter.Reserve(t, f.shift(r))
+}

@@ -1,6 +1,13 @@
 package raw
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/blockcore"
+)
 
 // reserveShare is what part of the free space may be reserved at once: the rest is for others.
 const reserveShare = 16
@@ -18,4 +25,25 @@ func (f *File) reserve(off, length int64) {
 		return
 	}
 	_ = f.system.reserve(f.fd, off, length)
+}
+
+// Reserve gives a part of the file its place on the disk, whatever the file system: that was asked for. A device has no places to give.
+func (f *File) Reserve(t *blockcore.Task, r blockcore.Range) error {
+	if f.device.block || f.readOnly {
+		return fmt.Errorf("reserve %s: %w", f.path, unix.ENOTSUP)
+	}
+	if r.Length == 0 {
+		return nil
+	}
+	err := t.Block(func() (err error) {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			err = f.system.reserve(f.fd, f.base+r.Offset, r.Length)
+		}
+		return err
+	})
+	f.data.forget()
+	if err != nil {
+		return fmt.Errorf("reserve %d bytes of %s: %w", r.Length, f.path, err)
+	}
+	return nil
 }

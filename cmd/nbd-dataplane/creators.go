@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"syscall"
 
+	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/backends/qcow2/offline"
 	"nbd-dataplane/backends/qcow2/repair"
 	"nbd-dataplane/blockcore"
@@ -97,35 +100,119 @@ func readQcow2Creation(v qmp.Value) (func(*control.Creation) error, error) {
 	if err := v.Decode(&o); err != nil {
 		return nil, err
 	}
-	switch {
-	case o.Encrypt != nil:
-		return nil, qmp.Errorf("Encrypted qcow2 images are not supported")
-	case o.DataFile != nil || o.DataFileRaw:
-		return nil, qmp.Errorf("data-file is not supported by blockdev-create")
+	if err := o.judge(); err != nil {
+		return nil, err
 	}
 	return func(c *control.Creation) error { return wordsOfQEMU(o.make(c)) }, nil
 }
 
-// make makes the image in the node.
+// judge refuses at once what is wrong in its form.
+func (o *qcow2Creation) judge() error {
+	if o.Encrypt != nil {
+		return qmp.Errorf("Parameter 'encrypt' is not supported: encrypted images are neither made nor opened")
+	}
+	if o.BackingFormat != nil && !slices.Contains(qemuDrivers, *o.BackingFormat) {
+		return qmp.NotAccepted("backing-fmt", *o.BackingFormat)
+	}
+	if err := control.IsReference(o.File); err != nil || o.DataFile == nil {
+		return err
+	}
+	return control.IsReference(*o.DataFile)
+}
+
+// make makes the image in its node, and in that of its data.
 func (o *qcow2Creation) make(c *control.Creation) error {
-	return c.On(o.File, func(r *blockcore.Root) error {
+	return c.On(o.File, 0, func(r *blockcore.Root) error {
 		what, err := o.options()
 		if err != nil {
 			return err
 		}
-		f := repair.NewFile(r.Edge(), func(fn func(t *blockcore.Task) error) error { return begun(r, fn) })
-		if err := f.Truncate(0); err != nil {
+		if o.DataFile == nil {
+			return o.fill(what, creationFileOf(c, r, "Failed to resize underlying file: "), nil)
+		}
+		return c.On(*o.DataFile, blockcore.PermWrite, func(data *blockcore.Root) error {
+			if what.DataFile = c.Filename(data.Node()); what.DataFile == "" {
+				return fmt.Errorf("node '%s' has no file name that the image could know its data file by", data.Node().Name())
+			}
+			return o.fill(what, creationFileOf(c, r, "Failed to resize underlying file: "), creationFileOf(c, data, ""))
+		})
+	})
+}
+
+// fill makes the image. data is where its data is to lie, nil if that is the image itself.
+func (o *qcow2Creation) fill(what offline.CreateOptions, f, data *creationFile) error {
+	files, holder := []*creationFile{f}, f
+	var external offline.File
+	if data != nil {
+		files, holder, external = append(files, data), data, data
+	}
+	if what.Preallocation == offline.PreallocationFalloc {
+		if err := holder.canReserve(); err != nil {
 			return err
 		}
-		err = offline.Create(f, nil, what, nil)
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	err := offline.Create(f, external, what, nil)
+	for _, file := range files {
 		if err == nil {
-			err = f.Sync()
+			err = file.Sync()
 		}
-		if err != nil {
-			return createError(err)
-		}
-		return nil
-	})
+	}
+	if failed, is := errors.AsType[*resizeError](err); is {
+		return failed
+	}
+	if err != nil {
+		return createError(err)
+	}
+	return nil
+}
+
+// creationFile is the file behind an owner's handle.
+type creationFile struct {
+	offline.File
+	creation *control.Creation
+	node     *blockcore.Node
+	which    string // what is said of it when it cannot be resized
+}
+
+func creationFileOf(c *control.Creation, r *blockcore.Root, which string) *creationFile {
+	file := repair.NewFile(r.Edge(), func(fn func(t *blockcore.Task) error) error { return begun(r, fn) })
+	return &creationFile{File: file, creation: c, node: r.Node(), which: which}
+}
+
+// Truncate has the node end there, in a section of its own: it may have others above it, and what it gains is no space that was set apart.
+func (f *creationFile) Truncate(sizeBytes int64) error {
+	if err := f.creation.Resize(f.node, sizeBytes); err != nil {
+		return &resizeError{resizeFailed(f.which, err)}
+	}
+	return nil
+}
+
+// resizeError is an error about a node that has not become as long as the image wanted.
+type resizeError struct{ error }
+
+// Allocate sets space in the node apart.
+func (f *creationFile) Allocate(at, lengthBytes int64) error {
+	a, can := f.File.(offline.Allocator)
+	if !can {
+		return syscall.ENOTSUP
+	}
+	return a.Allocate(at, lengthBytes)
+}
+
+// canReserve refuses to begin an image in a node that cannot set space apart for it.
+func (f *creationFile) canReserve() error {
+	err := f.Allocate(0, 0)
+	if errors.Is(err, syscall.ENOTSUP) {
+		return resizeFailed(f.which, errors.New("Unsupported preallocation mode 'falloc'; 'full' writes zeroes instead"))
+	}
+	return err
+}
+
+func resizeFailed(what string, err error) error {
+	return fmt.Errorf("Could not resize image: %s%w", what, err)
 }
 
 // begun runs fn as a request of an owner: it waits while the node is drained.
@@ -148,17 +235,20 @@ func begun(r *blockcore.Root, fn func(t *blockcore.Task) error) error {
 
 // options are those of the image, judged in QEMU's words.
 func (o *qcow2Creation) options() (what offline.CreateOptions, err error) {
-	if o.Size < 0 || o.Size%sector != 0 {
+	if o.Size%sector != 0 {
 		return what, fmt.Errorf("Image size must be a multiple of %d bytes", sector)
 	}
-	what = offline.CreateOptions{SizeBytes: o.Size, LazyRefcounts: o.LazyRefcounts, ExtendedL2: o.ExtendedL2}
+	what = offline.CreateOptions{SizeBytes: o.Size, LazyRefcounts: o.LazyRefcounts, ExtendedL2: o.ExtendedL2, DataFileRaw: o.DataFileRaw}
+	if o.DataFile != nil {
+		what.DataFile = "data" // what it is called is found out later; that there is one counts
+	}
 	if o.Version == "v2" {
 		what.Version = 2
 	}
 	if o.BackingFile != nil {
 		what.Backing = *o.BackingFile
 	}
-	if o.BackingFormat != nil {
+	if o.BackingFormat != nil && (o.BackingFile == nil || what.Backing != "") { // that of no file does not matter
 		what.BackingFormat = *o.BackingFormat
 	}
 	if o.ClusterSize != nil {
@@ -178,8 +268,24 @@ func (o *qcow2Creation) options() (what offline.CreateOptions, err error) {
 	if what.Preallocation, err = preallocationOf(o.Preallocation); err != nil {
 		return what, err
 	}
-	if what.Preallocation == offline.PreallocationFalloc {
-		return what, fmt.Errorf("Could not preallocate: %s", strerror(syscall.ENOTSUP))
-	}
-	return what, what.Check()
+	return what, o.check(what)
 }
+
+// check is that of the options, in the words of blockdev-create.
+func (o *qcow2Creation) check(what offline.CreateOptions) error {
+	err := what.Check()
+	switch {
+	case len(what.Backing) > format.BackingNameMax:
+		return fmt.Errorf("Could not assign backing file '%s' with format '%s': %s", what.Backing, cmp.Or(what.BackingFormat, "(null)"), strerror(syscall.EINVAL))
+	case !errors.Is(err, offline.ErrTooLarge):
+		return err
+	case o.Size < 0:
+		return resizeFailed("", errors.New("Image size cannot be negative"))
+	case o.Size > sizeMax:
+		return resizeFailed("", fmt.Errorf("offset(%d) exceeds maximum(%d)", o.Size, int64(sizeMax)))
+	}
+	return resizeFailed("Failed to grow the L1 table: ", errors.New(strerror(syscall.EFBIG)))
+}
+
+// sizeMax is the longest disk that QEMU makes.
+const sizeMax = math.MaxInt64 &^ (1<<30 - 1)

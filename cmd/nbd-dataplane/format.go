@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -76,6 +77,12 @@ var otherFormats = map[string]bool{
 	"qcow": true, "qed": true, "vmdk": true, "vhdx": true, "vpc": true, "dmg": true, "vdi": true, "luks": true,
 	"parallels": true, "bochs": true, "cloop": true,
 }
+
+// qemuDrivers are the drivers of QEMU 7.2 (its enumeration BlockdevDriver), one of which an image may say is its backing file's.
+var qemuDrivers = strings.Fields("blkdebug blklogwrites blkreplay blkverify bochs cloop compress copy-before-write copy-on-read dmg file " +
+	"snapshot-access ftp ftps gluster host_cdrom host_device http https io_uring iscsi luks nbd nfs null-aio null-co nvme nvme-io_uring " +
+	"parallels preallocate qcow qcow2 qed quorum raw rbd replication ssh throttle vdi vhdx virtio-blk-vfio-pci virtio-blk-vhost-user " +
+	"virtio-blk-vhost-vdpa vmdk vpc vvfat")
 
 // checkFormat refuses what this version cannot read.
 func checkFormat(display, format string) error {

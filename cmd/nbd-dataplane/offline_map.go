@@ -118,6 +118,7 @@ func (t *imageMap) openChain(path string) error {
 		if l.im, err = file.open(info.Filename, format.ForUse); err != nil {
 			return err
 		}
+		l.walk = l.im.NewWalk()
 		if err := t.openData(l, info.Filename); err != nil {
 			return err
 		}
@@ -225,6 +226,7 @@ func hexOr0(n int64) string {
 type mapLayer struct {
 	file      *imageFile
 	im        *offline.Image // nil = a plain file
+	walk      *offline.Walk  // over im
 	sizeBytes int64
 	name      string
 	data      storage // where the data of im is
@@ -237,7 +239,7 @@ func (l *mapLayer) extents(from, to int64, visit func(mapEntry) error) error {
 			return visit(mapEntry{start: at, length: length, present: true, zero: hole, data: !hole, offset: at})
 		})
 	}
-	return l.im.Extents(from, to, func(e offline.Extent) error {
+	return l.walk.Extents(from, to, func(e offline.Extent) error {
 		entry := mapEntry{start: e.At, length: e.Length, offset: e.Offset}
 		switch e.Kind {
 		case format.ZeroPlain, format.ZeroAlloc:

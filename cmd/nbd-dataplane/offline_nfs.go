@@ -13,7 +13,7 @@ import (
 
 // nfsFile is a file on an NFS server for one goroutine: the driver that serves such files, on a loop of its own.
 type nfsFile struct {
-	offline.File
+	*offline.Ahead
 	options nfs.Options
 	driver  *nfs.File
 	loop    *blockcore.AioContext
@@ -84,12 +84,13 @@ func (f *nfsFile) open() (err error) {
 	if f.root, err = f.graph.NewRoot(node, options); err != nil {
 		return errors.Join(err, f.graph.RemoveNodes())
 	}
-	f.File = repair.NewFile(f.root.Edge(), func(fn func(t *blockcore.Task) error) error { return begun(f.root, fn) })
+	f.Ahead = offline.NewAhead(repair.NewFile(f.root.Edge(), func(fn func(t *blockcore.Task) error) error { return begun(f.root, fn) }))
 	return nil
 }
 
 // Close brings what was written to stable storage and closes the file.
 func (f *nfsFile) Close() error {
+	f.Wait()
 	f.root.Close()
 	err := f.graph.RemoveNodes()
 	f.loop.Close()

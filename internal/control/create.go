@@ -85,8 +85,29 @@ func (c *creating) work(loop *blockcore.AioContext) {
 // FilesInUse are the files that nodes have open, by the names of the nodes.
 func (c *Creation) FilesInUse() map[string]string { return c.plane.filesInUse() }
 
-// On runs fn with an owner's handle on a node that is there, or that is described and open for as long as fn takes. Nobody else uses it meanwhile.
-func (c *Creation) On(ref qmp.Value, fn func(r *blockcore.Root) error) (err error) {
+// Filename is the name of the file at the bottom of a node; "" = it has none.
+func (c *Creation) Filename(n *blockcore.Node) string {
+	if f, ok := bottomOf(n).Driver().(filenamer); ok {
+		return f.Path()
+	}
+	return ""
+}
+
+// Resize makes a node that long, rounded up to what it can be. What it gains is a hole where there are holes.
+func (c *Creation) Resize(n *blockcore.Node, sizeBytes int64) error {
+	return c.plane.resize(context.Background(), "create", n, blockcore.Range{Length: sizeBytes}.Widen(n.Limits().Align).Length)
+}
+
+// IsReference judges the form of what On takes.
+func IsReference(ref qmp.Value) error {
+	if kind := ref.Kind(); kind != qmp.String && kind != qmp.Object {
+		return ref.WrongType("BlockdevRef")
+	}
+	return nil
+}
+
+// On runs fn with an owner's handle on a node that is there, or that is described and open for as long as fn takes. Nobody else does to it what unshared names.
+func (c *Creation) On(ref qmp.Value, unshared blockcore.Permissions, fn func(r *blockcore.Root) error) (err error) {
 	p := c.plane
 	var n *blockcore.Node
 	switch ref.Kind() {
@@ -104,12 +125,12 @@ func (c *Creation) On(ref qmp.Value, fn func(r *blockcore.Root) error) (err erro
 		}
 		defer func() { err = errors.Join(err, p.removeAdded(n)) }()
 	default:
-		return ref.WrongType("BlockdevRef")
+		return IsReference(ref)
 	}
 	if !n.Writable() {
 		return qmp.Errorf("Block node is read-only")
 	}
-	r, err := p.graph.NewRoot(n, blockcore.RootOptions{Name: "create", Writable: true, Permissions: blockcore.PermWrite | blockcore.PermResize})
+	r, err := p.graph.NewRoot(n, blockcore.RootOptions{Writable: true, Permissions: blockcore.PermWrite | blockcore.PermResize, Unshared: unshared})
 	if err != nil {
 		return err
 	}

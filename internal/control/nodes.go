@@ -173,19 +173,24 @@ func (p *Plane) blockResize(ctx context.Context, _ *qmp.Call, a *resizeArgs) (an
 	case a.Size > sizeMax:
 		return nil, qmp.Errorf("offset(%d) exceeds maximum(%d)", a.Size, sizeMax)
 	}
-	err = p.during(ctx, p.flushedOptions("block_resize "+n.Name(), n), func(tx *blockcore.Tx, d *blockcore.Drained) error {
-		return tx.Resize(d, n, a.Size)
+	return nil, p.resize(ctx, "block_resize", n, a.Size)
+}
+
+// resize changes the size of a node in a section of its own, with QEMU's errors.
+func (p *Plane) resize(ctx context.Context, why string, n *blockcore.Node, sizeBytes int64) error {
+	err := p.during(ctx, p.flushedOptions(why+" "+n.Name(), n), func(tx *blockcore.Tx, d *blockcore.Drained) error {
+		return tx.Resize(d, n, sizeBytes)
 	})
 	if bad, is := errors.AsType[*blockcore.BitmapInconsistent](err); is {
-		return nil, qmp.Errorf("%v", bad)
+		return qmp.Errorf("%v", bad)
 	}
 	if f, is := errors.AsType[*blockcore.NodeFailure](err); is {
-		return nil, refusal(f.Err)
+		return refusal(f.Err)
 	}
 	if errors.Is(err, syscall.ENOTSUP) {
-		return nil, qmp.Errorf("Image format driver does not support resize")
+		return qmp.Errorf("Image format driver does not support resize")
 	}
-	return nil, err
+	return err
 }
 
 // refusal is what a driver says of a size that it does not take, less the number behind it, which QEMU leaves out.

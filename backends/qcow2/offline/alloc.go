@@ -96,6 +96,7 @@ func (im *Image) addBlock(index int64) error {
 	if err := im.writeBlock(); err != nil {
 		return err
 	}
+	delete(im.blocks, im.g.Cluster(home))
 	im.block = refBlock{index: index, data: make([]byte, im.g.ClusterBytes())}
 	im.end = max(im.end, home+1)
 	if !there {

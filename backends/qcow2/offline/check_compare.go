@@ -38,7 +38,9 @@ func (c *check) blocks() {
 // compare compares the image's refcounts with what was counted. With a repair, counts that differ are put right.
 func (c *check) compare(repair Repair) error {
 	var highest int64
-	for _, block := range c.blocksToCompare() {
+	blocks := c.blocksToCompare()
+	c.expect(c.refBlocks(slices.Values(blocks)))
+	for _, block := range blocks {
 		from := block << c.g.RefBlockBits()
 		for cluster := from; cluster < min(from+c.g.RefBlockEntries(), c.found.clusters); cluster++ {
 			has, err := c.refcount(cluster)

@@ -5,6 +5,7 @@ import "nbd-dataplane/backends/qcow2/format"
 // copiedFlags compares the COPIED flags of the active tables with the refcounts.
 func (c *check) copiedFlags() error {
 	flips := c.flips()
+	c.expect(c.l2Tables(c.l1))
 	for i := range len(c.l1) / format.EntryBytes {
 		e := format.L1Entry(format.Entry(c.l1, i))
 		if e.Offset() == 0 {

@@ -49,6 +49,13 @@ func (c *check) mappings(fix bool) error {
 		tables = c.addL1(tables, l1, false)
 	}
 	c.work.total = int64(len(tables))
+	c.expect(func(yield func(Part) bool) {
+		for _, t := range tables {
+			if !yield(Part{int64(t.at), c.g.ClusterBytes()}) {
+				return
+			}
+		}
+	})
 	for _, t := range tables {
 		if err := c.l2(t, fix); err != nil {
 			return err

@@ -13,8 +13,8 @@ type Allocator interface {
 	Allocate(at, lengthBytes int64) error
 }
 
-// Create makes an image in an empty file. data is the external data file, nil if there is to be none; it gets the size of the disk.
-// progress may be nil. What is in the file after an error is no image, or one that is too small.
+// Create makes an image in an empty file. data is the external data file, nil if there is to be none. What it has stays: it gets the size of the disk, but
+// with preallocation it is never cut off, as with QEMU. progress may be nil. What is in the file after an error is no image, or one that is too small.
 func Create(f, data File, o CreateOptions, progress func(done, total int64) error) error {
 	if err := o.Check(); err != nil {
 		return err
@@ -40,15 +40,27 @@ func Create(f, data File, o CreateOptions, progress func(done, total int64) erro
 	if err != nil {
 		return err
 	}
-	if data != nil {
-		if err := data.Truncate(int64(sizeBytes)); err != nil {
-			return err
-		}
-	}
 	if o.DataFileRaw {
 		o.Preallocation = max(o.Preallocation, PreallocationMetadata) // what is in a raw file needs no entry to be there
 	}
-	return im.grow(sizeBytes, o.Preallocation, data, progress)
+	to := growth{sizeBytes: sizeBytes, how: o.Preallocation, data: data, progress: progress}
+	if data != nil {
+		if err := to.fitData(); err != nil {
+			return err
+		}
+	}
+	return im.grow(to)
+}
+
+// fitData gives the external data file of a new image its length.
+func (to *growth) fitData() (err error) {
+	if to.dataHas, err = to.data.Size(); err != nil {
+		return err
+	}
+	if to.how != PreallocationOff && to.dataHas >= int64(to.sizeBytes) {
+		return nil
+	}
+	return to.data.Truncate(int64(to.sizeBytes))
 }
 
 // createEmpty makes an image of no size: a header, a refcount table, and a block that counts these three.

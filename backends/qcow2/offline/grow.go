@@ -7,14 +7,23 @@ import (
 	"nbd-dataplane/backends/qcow2/format"
 )
 
+// growth is how a disk becomes larger.
+type growth struct {
+	sizeBytes uint64
+	how       Preallocation
+	data      File  // nil = the image itself
+	dataHas   int64 // that much is in the external data file and stays as it is
+	progress  func(done, total int64) error
+}
+
 // grow makes the disk larger. The new size is written last: a power cut before that leaves an image of the old size that leaks.
-func (im *Image) grow(sizeBytes uint64, how Preallocation, data File, progress func(done, total int64) error) error {
-	old := im.header.SizeBytes
+func (im *Image) grow(to growth) error {
+	old, sizeBytes := im.header.SizeBytes, to.sizeBytes
 	if err := im.growL1(im.g.L1EntriesFor(sizeBytes)); err != nil {
 		return err
 	}
-	if how != PreallocationOff {
-		p := &preallocation{Image: im, how: how, data: data, progress: progress, from: old, to: sizeBytes}
+	if to.how != PreallocationOff {
+		p := &preallocation{Image: im, growth: to, from: old}
 		if err := p.run(); err != nil {
 			return err
 		}
@@ -103,10 +112,8 @@ func (im *Image) coverFile() error {
 // preallocation gives guest clusters their places.
 type preallocation struct {
 	*Image
-	how      Preallocation
-	data     File // nil = the image itself
-	progress func(done, total int64) error
-	from, to uint64 // the part of the disk, in bytes
+	growth
+	from uint64 // the old end of the disk, in bytes
 }
 
 func (p *preallocation) run() error {
@@ -115,8 +122,8 @@ func (p *preallocation) run() error {
 	if first != p.from {
 		first += uint64(p.g.ClusterBytes()) // the cluster that was cut off by the old end stays as it is
 	}
-	for at := first; at < p.to; {
-		end := min(p.to, at/span*span+span)
+	for at := first; at < p.sizeBytes; {
+		end := min(p.sizeBytes, at/span*span+span)
 		if err := p.table(format.Guest(at), int64(end-at)); err != nil {
 			return err
 		}
@@ -132,7 +139,7 @@ func (p *preallocation) report(at uint64) error {
 	if p.progress == nil {
 		return nil
 	}
-	return p.progress(int64(at-p.from), int64(p.to-p.from))
+	return p.progress(int64(at-p.from), int64(p.sizeBytes-p.from))
 }
 
 // table fills one L2 table, or the end of one, for a part of the disk.
@@ -200,12 +207,13 @@ func Preallocate(f File, at, lengthBytes int64, how Preallocation, progress func
 	return nil
 }
 
-// dataSpace sets apart what is in the external data file.
+// dataSpace sets apart what is new in the external data file.
 func (p *preallocation) dataSpace() error {
-	if p.data == nil || p.from >= p.to {
+	from := max(int64(p.from), p.dataHas)
+	if p.data == nil || from >= int64(p.sizeBytes) {
 		return nil
 	}
-	return p.space(p.data, int64(p.from), int64(p.to-p.from))
+	return p.space(p.data, from, int64(p.sizeBytes)-from)
 }
 
 const zeroesBytes = 1 << 20

@@ -22,8 +22,10 @@ type Image struct {
 	snapshotBytes int64 // the length of their table
 
 	block refBlock // the refcount block that was used last
-	free  int64    // no cluster before this one is free
-	end   int64    // one more than the last cluster that was allocated
+	// blocks are others, by where they are, as they are there. None is the one in block.
+	blocks map[format.Host][]byte
+	free   int64 // no cluster before this one is free
+	end    int64 // one more than the last cluster that was allocated
 	// refTableMoves is set while the refcount table in memory is ahead of the one on disk, whose place it will take.
 	refTableMoves bool
 

@@ -43,7 +43,7 @@ func (c *check) rebuildAndCompare() error {
 
 // build writes blocks and table, and only then the place of the table into the header.
 func (r *rebuilding) build() error {
-	r.Image.block = refBlock{}
+	r.Image.forgetBlocks()
 	r.placeBlocks()
 	table, tableAt, err := r.placeTable()
 	if err != nil {

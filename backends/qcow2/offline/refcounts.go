@@ -1,6 +1,7 @@
 package offline
 
 import (
+	"iter"
 	"syscall"
 
 	"nbd-dataplane/backends/qcow2/format"
@@ -41,16 +42,75 @@ func (im *Image) loadBlock(index int64) (bool, error) {
 	if err := im.writeBlock(); err != nil {
 		return false, err
 	}
-	data := im.block.data
-	im.block = refBlock{}
+	im.keepBlock()
+	data := im.blocks[at]
 	if data == nil {
 		data = make([]byte, im.g.ClusterBytes())
+		if err := readAt(im.file, data, int64(at)); err != nil {
+			return false, err
+		}
 	}
-	if err := readAt(im.file, data, int64(at)); err != nil {
-		return false, err
-	}
+	delete(im.blocks, at)
 	im.block = refBlock{index: index, data: data}
 	return true, nil
+}
+
+// blocksBytesMax bounds the refcount blocks that are kept: with clusters of 64 KiB they are those of a file of a terabyte.
+const blocksBytesMax = 32 << 20
+
+// keepBlock puts the block that was used last, which is as it is on disk, with the others. A walk along guest addresses comes back to each of them.
+func (im *Image) keepBlock() {
+	at := im.refTableEntry(im.block.index).Offset()
+	if im.block.data != nil && at != 0 {
+		if im.blocks == nil {
+			im.blocks = map[format.Host][]byte{}
+		}
+		for old := range im.blocks {
+			if int64(len(im.blocks))<<im.g.ClusterBits < blocksBytesMax {
+				break
+			}
+			delete(im.blocks, old)
+		}
+		im.blocks[at] = im.block.data
+	}
+	im.block = refBlock{}
+}
+
+// forgetBlocks is for what changes blocks and their table in another way.
+func (im *Image) forgetBlocks() { im.block, im.blocks = refBlock{}, nil }
+
+// refBlocks are the places of refcount blocks, but of those that are in memory.
+func (im *Image) refBlocks(indices iter.Seq[int64]) iter.Seq[Part] {
+	return func(yield func(Part) bool) {
+		for index := range indices {
+			at := im.refTableEntry(index).Offset()
+			if at <= 0 || im.g.InCluster(at) != 0 || int64(at) >= im.fileBytes || im.blocks[at] != nil {
+				continue
+			}
+			if !yield(Part{int64(at), im.g.ClusterBytes()}) {
+				return
+			}
+		}
+	}
+}
+
+// l2Tables are the places of the tables that an L1 table refers to.
+func (im *Image) l2Tables(l1 []byte) iter.Seq[Part] { return im.l2TablesFrom(l1, 0, new(int)) }
+
+// l2TablesFrom begins with an entry, and notes in told how far it has got.
+func (im *Image) l2TablesFrom(l1 []byte, first int, told *int) iter.Seq[Part] {
+	return func(yield func(Part) bool) {
+		for i := first; i < len(l1)/format.EntryBytes; i++ {
+			*told = i
+			at := format.L1Entry(format.Entry(l1, i)).Offset()
+			if at <= 0 || im.g.InCluster(at) != 0 || int64(at) >= im.fileBytes {
+				continue
+			}
+			if !yield(Part{int64(at), im.g.ClusterBytes()}) {
+				return
+			}
+		}
+	}
 }
 
 // writeBlock writes what was changed in the block in memory.
@@ -91,6 +151,13 @@ func (im *Image) refcount(cluster int64) (uint64, error) {
 func (im *Image) UsesMoreThan(clusters int64) (bool, error) {
 	enough := max(clusters*10/9, clusters+2)
 	used := int64(0)
+	im.expect(im.refBlocks(func(yield func(int64) bool) {
+		for index := range im.g.Clusters(im.fileBytes)>>im.g.RefBlockBits() + 1 {
+			if !yield(index) {
+				return
+			}
+		}
+	}))
 	for c, end := int64(0), im.g.Clusters(im.fileBytes); c < end && used < enough; {
 		index := c >> im.g.RefBlockBits()
 		there, err := im.loadBlock(index)

@@ -25,6 +25,7 @@ type retaining struct {
 
 func (w *retaining) all(l1 []byte) error {
 	table := make([]byte, w.g.ClusterBytes())
+	w.expect(w.l2Tables(l1))
 	for i := range len(l1) / format.EntryBytes {
 		e := format.L1Entry(format.Entry(l1, i))
 		if e.Offset() == 0 {
@@ -81,6 +82,7 @@ func (w *retaining) change(at format.Host, lengthBytes int64) error {
 // settleCopied makes the COPIED flags of the active tables agree with the counts.
 func (im *Image) settleCopied() error {
 	table := make([]byte, im.g.ClusterBytes())
+	im.expect(im.l2Tables(im.l1))
 	for i := range len(im.l1) / format.EntryBytes {
 		e := format.L1Entry(format.Entry(im.l1, i))
 		if e.Offset() == 0 {

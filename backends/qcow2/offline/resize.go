@@ -53,7 +53,7 @@ func (im *Image) extend(old int64, o ResizeOptions) error {
 			return err
 		}
 	}
-	return im.grow(uint64(o.SizeBytes), o.Preallocation, o.Data, o.Progress)
+	return im.grow(growth{sizeBytes: uint64(o.SizeBytes), how: o.Preallocation, data: o.Data, progress: o.Progress})
 }
 
 func unsupported(text string) error { return &format.Error{Errno: syscall.ENOTSUP, Text: text} }

@@ -23,7 +23,7 @@ func (im *Image) dropBlocks() error {
 		if err := im.writeBlock(); err != nil {
 			return err
 		}
-		im.block = refBlock{}
+		im.forgetBlocks()
 		format.SetEntry(im.refTable, int(index), 0)
 		n := int(index) * format.EntryBytes &^ (format.SectorBytes - 1)
 		from, to = min(from, n), n+format.SectorBytes

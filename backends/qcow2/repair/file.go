@@ -86,3 +86,13 @@ func (f *edgeFile) Truncate(sizeBytes int64) error {
 func (f *edgeFile) Sync() error {
 	return f.onLoop(func(t *blockcore.Task) error { return f.edge.Flush(t) })
 }
+
+// Allocate sets space apart, if the node below can: see blockcore.Reserver. An empty part asks for that.
+func (f *edgeFile) Allocate(at, lengthBytes int64) error {
+	return f.onLoop(func(t *blockcore.Task) error {
+		if err := f.edge.Extend(t, at+lengthBytes); err != nil {
+			return err
+		}
+		return f.edge.Reserve(t, blockcore.Range{Offset: at, Length: lengthBytes})
+	})
+}
