@@ -114,6 +114,7 @@ func newDaemon(c console, o *daemonOptions) *daemon {
 	s := &daemon{o: o, chardevs: map[string]*chardev{}, quit: make(chan struct{}, 1)}
 	s.journal = &journal{door: o.door, log: daemonLogger(o.door, c.err), err: c.err}
 	s.events = newEventQueue(s.journal.record, func(uint64) {})
+	s.journal.events = s.events
 	s.haste = haste{journal: s.journal, stopped: make(chan struct{})}
 	return s
 }

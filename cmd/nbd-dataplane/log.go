@@ -54,9 +54,10 @@ func isTerminal(w io.Writer) bool {
 // journal tells people what happens: our own door in a structured log, qemu-nbd in the few lines of QEMU's.
 type journal struct {
 	// Immutable.
-	door door
-	log  zerolog.Logger
-	err  io.Writer
+	door   door
+	log    zerolog.Logger
+	err    io.Writer
+	events *eventQueue // what is said on a loop goes through it; nil = everything is written at once
 }
 
 // hurry is called when the end begins: from now on nobody waits long for the reader of what is said.
@@ -88,6 +89,17 @@ func (j *journal) about(path string) func(text string) {
 		}
 		j.log.Warn().Str("image", path).Msg(text)
 	}
+}
+
+// imageWarning is something wrong with an image that was found while it is used.
+type imageWarning struct{ path, text string }
+
+// aboutLater is about for who must not wait for the reader of our standard error: a loop.
+func (j *journal) aboutLater(path string) func(text string) {
+	if j.events == nil {
+		return j.about(path)
+	}
+	return func(text string) { j.events.put(imageWarning{path, text}) }
 }
 
 // repaired tells what was put right in an image that had not been closed. QEMU says no such thing.
@@ -122,6 +134,8 @@ func (j *journal) record(e any) {
 		j.graphEvent(e)
 	case control.StorageHealth:
 		j.storageEvent(e)
+	case imageWarning:
+		j.about(e.path)(e.text)
 	}
 }
 

@@ -129,7 +129,7 @@ func (d qcow2Driver) open(o *control.Opening) (blockcore.Driver, error) {
 		return nil, err
 	}
 	path := o.Filename(file)
-	options.Repair, options.Warn = d.repair(path), d.journal.about(path)
+	options.Repair, options.Warn = d.repair(path), d.journal.aboutLater(path)
 	var image *qcow2.Image
 	err = o.Examine(file, func(t *blockcore.Task, e *blockcore.Edge) (err error) {
 		image, err = qcow2.Open(t, e, options)

@@ -56,8 +56,9 @@ type session struct {
 
 func newSession(o *options, j *journal) *session {
 	lost := func(n uint64) { j.warn(fmt.Sprintf("%d events were not written down: the log is too slow", n)) }
+	j.events = newEventQueue(j.record, lost)
 	return &session{
-		o: o, journal: j, events: newEventQueue(j.record, lost), ended: make(chan error, 1), signalled: make(chan os.Signal, 1),
+		o: o, journal: j, events: j.events, ended: make(chan error, 1), signalled: make(chan os.Signal, 1),
 		haste: haste{journal: j, stopped: make(chan struct{})},
 	}
 }

@@ -161,8 +161,10 @@ func (p *preallocation) table(at format.Guest, lengthBytes int64) error {
 		}
 	}
 	for n := range clusters {
-		// Subclusters stay unallocated: there is a place, and what is read is still what is below, or zeroes.
-		p.g.SetL2Entry(table, p.g.L2Index(at)+int(n), format.L2Entry{Descriptor: format.FlagCopied | uint64(place)})
+		// Subclusters stay what they are: there is a place, and what is read is still what is below, or the zeroes that hide it.
+		index := p.g.L2Index(at) + int(n)
+		entry := format.L2Entry{Descriptor: format.FlagCopied | uint64(place), Bits: p.g.L2Entry(table, index).Bits & format.ZeroBits}
+		p.g.SetL2Entry(table, index, entry)
 		place += format.Host(p.g.ClusterBytes())
 	}
 	if err := p.flush(); err != nil {

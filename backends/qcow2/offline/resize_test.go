@@ -63,21 +63,30 @@ func resize(t *testing.T, im *qcowtest.Image, rng *rand.Rand) {
 	im.Flat = flat
 }
 
-// Goal: a longer disk below does not shine through. Method: an overlay that is shorter than its backing file becomes longer.
+// Goal: a longer disk below does not shine through, whatever is set apart. Method: an overlay that is shorter than its backing file becomes longer in each way, and
+// is written to.
 func TestResizeHidesTheBackingFile(t *testing.T) {
 	for _, extended := range []string{"off", "on"} {
-		dir := t.TempDir()
-		qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "raw", "base", "4M")
-		qcowtest.Must(t, dir, "qemu-io", "-f", "raw", "-c", "write -P 7 0 4M", "base")
-		qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2="+extended, "-b", "base", "-F", "raw", "top", "1M")
-		path := filepath.Join(dir, "top")
-		change(t, path, func(i *Image) error { return i.Resize(ResizeOptions{SizeBytes: 8 << 20, BackingBytes: 4 << 20}) })
-		flat := append(bytes.Repeat([]byte{7}, 1<<20), make([]byte, 7<<20)...)
-		if err := os.WriteFile(filepath.Join(dir, "flat"), flat, 0o600); err != nil {
-			t.Fatal(err)
+		for how := range PreallocationFull + 1 {
+			dir := t.TempDir()
+			qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "raw", "base", "4M")
+			qcowtest.Must(t, dir, "qemu-io", "-f", "raw", "-c", "write -P 7 0 4M", "base")
+			qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2="+extended, "-b", "base", "-F", "raw", "top", "1M")
+			path := filepath.Join(dir, "top")
+			change(t, path, func(i *Image) error {
+				return i.Resize(ResizeOptions{SizeBytes: 8 << 20, BackingBytes: 4 << 20, Preallocation: how})
+			})
+			flat := append(bytes.Repeat([]byte{7}, 1<<20), make([]byte, 7<<20)...)
+			for range 2 {
+				if err := os.WriteFile(filepath.Join(dir, "flat"), flat, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				qcowtest.MustBeClean(t, path, false)
+				qcowtest.MustEqual(t, path, "qcow2", filepath.Join(dir, "flat"), "raw")
+				qcowtest.Must(t, dir, "qemu-io", "-f", "qcow2", "-c", "write -P 9 2049k 5k", "top")
+				copy(flat[2049<<10:], bytes.Repeat([]byte{9}, 5<<10))
+			}
 		}
-		qcowtest.MustBeClean(t, path, false)
-		qcowtest.MustEqual(t, path, "qcow2", filepath.Join(dir, "flat"), "raw")
 	}
 }
 
