@@ -84,28 +84,6 @@ func (d *dialer) prepare(_, _ string, raw syscall.RawConn) error {
 	return errors.Join(err, errSet)
 }
 
-// errNoPort says that a program of the server does not listen.
-var errNoPort = errors.New("the port mapper knows of no such program")
-
-// port asks the port mapper where a program listens.
-func (d *dialer) port(ctx context.Context, p wire.Program) (int, error) {
-	conn, err := d.connect(ctx, wire.PortPortmap)
-	if err != nil {
-		return 0, err
-	}
-	c := newClient(ctx, conn, nil)
-	defer c.close()
-	b, err := c.call(wire.ProgramPortmap, wire.PortmapGetport, wire.AppendGetport(nil, p))
-	if err != nil {
-		return 0, err
-	}
-	port, err := wire.ParseGetport(b)
-	if err == nil && port == 0 {
-		err = errNoPort
-	}
-	return int(port), err
-}
-
 // connectNFS connects to the NFS program: where the options say, or where it was before, or else where the port mapper says, or, without one,
 // where it usually is.
 func (d *dialer) connectNFS(ctx context.Context) (net.Conn, error) {

@@ -76,6 +76,10 @@ func (a *attempt) done(fd int, err error) {
 		if c.outstanding > 0 { // else it was to be one more
 			c.f.trouble(fmt.Errorf("connect: %w", err))
 		}
+		if isStale(err) {
+			c.backoff = 0 // the server is there, and who asks again wants to be told soon
+			c.failAll(err)
+		}
 		c.later()
 		return
 	}
@@ -83,6 +87,15 @@ func (a *attempt) done(fd int, err error) {
 	c.f.noticeLoss()
 	c.f.counters.connects.Add(1)
 	c.connected(fd)
+}
+
+// failAll ends all calls that c has, while it is not connected.
+func (c *conn) failAll(err error) {
+	for _, k := range c.f.calls.all {
+		if k.state != callFree && k.conn == c {
+			c.f.finish(k, err)
+		}
+	}
 }
 
 // later makes another attempt after a while, longer each time, if there is still something to send then.

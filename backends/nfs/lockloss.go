@@ -31,7 +31,8 @@ func (f *File) guardBy(l *fileLocks) {
 }
 
 // confirmed makes sure that the locks are there before calls are sent over a new connection: what they wait for may have been a restart of the server, which
-// has forgotten the locks, and somebody else may have got them. That they are lost is no error of the connection: what was written can still be read.
+// has forgotten the locks, and somebody else may have got them. That they are lost is no error of the connection: what was written can still be read. A
+// file that is gone is one that calls end with, as they would without locks: nothing can be waited for.
 func (f *File) confirmed(ctx context.Context, fd int) (int, error) {
 	if f.nlm == nil {
 		return fd, nil
@@ -41,8 +42,14 @@ func (f *File) confirmed(ctx context.Context, fd int) (int, error) {
 		return fd, nil
 	}
 	unix.Close(fd)
+	if isStale(err) {
+		err = fmt.Errorf("the server does not know the file any more: it was removed or replaced, or its file system is away (%w)", err)
+	}
 	return -1, err
 }
+
+// isStale reports whether a server has said that there is no such file, which no repetition will change soon.
+func isStale(err error) bool { return errors.Is(err, syscall.ESTALE) }
 
 // postLoss has the loop notice that the locks are lost; it is called again until it has. Safe from anywhere.
 func (f *File) postLoss() {

@@ -143,3 +143,28 @@ func TestLockManagerIsAway(t *testing.T) {
 	r.open(func(o *Options) { o.LockNotes = noteDirectory(note) })
 	require.NoFileExists(t, note)
 }
+
+// Goal: a file that is gone when its server comes back is an error, as it is without locks, and nothing that is waited for; the file is closed without ado. When its file system
+// is there again, requests are answered, with the locks. Method: the lock manager, and then NFS too, do not know the handle after a restart.
+func TestFileIsGoneAfterARestart(t *testing.T) {
+	r := newRig(t, nfstest.Options{Locks: nfstest.LinuxLocks}, nil)
+	r.write(0, random(1, 4096), 0)
+	before := r.server.Locks(diskPath)
+	r.server.Crash(nfstest.LoseAll)
+	heal := r.server.Inject(nfstest.Rule{Proc: nfstest.LockNMLock, Count: -1, Fault: nfstest.Fault{Status: nfstest.LockStaleFH}})
+	waits := r.begin(r.writing(8192, random(3, 4096), 0))
+	require.False(t, (<-r.health).OK)
+	writes := r.server.Calls(nfstest.Write)
+	r.server.Restart()
+	require.ErrorIs(t, r.wait(waits), syscall.ESTALE)
+	require.ErrorIs(t, r.do(r.reading(8192, make([]byte, 512))), syscall.ESTALE)
+	require.ErrorIs(t, r.flush(), syscall.ESTALE)
+	require.Contains(t, r.file.Health().Why, "does not know the file")
+	require.Equal(t, writes, r.server.Calls(nfstest.Write))
+
+	heal()
+	r.check(0, random(1, 4096))
+	require.NoError(t, r.flush())
+	require.Equal(t, before, r.server.Locks(diskPath))
+	require.Equal(t, random(1, 4096), r.server.Stable(diskPath)[:4096])
+}

@@ -261,11 +261,26 @@ func (w *walker) rights(h wire.Handle) error {
 		return err
 	case has&wire.AccessRead == 0:
 		return fmt.Errorf("it may not be read: %w", syscall.EACCES)
+	case wants&^has != 0 && w.onReadOnly(h):
+		return fmt.Errorf("it may be read and not written: the export is a %w", syscall.EROFS)
 	case wants&^has != 0:
 		return errReadOnly
 	}
 	return nil
 }
+
+// onReadOnly reports whether nothing of the file system may be written: ACCESS does not say why. A WRITE of nothing changes nothing and is refused for the same reason as
+// another (RFC 1813 3.3.7).
+func (w *walker) onReadOnly(h wire.Handle) bool {
+	err := w.nfs.nfs(w.ctx, wire.ProcWrite, wire.AppendWrite(nil, h, 0, 0, wire.Unstable), func(b []byte) error {
+		_, err := wire.ParseWrite(b)
+		return err
+	})
+	return errors.Is(err, syscall.EROFS)
+}
+
+// making is what is being done by create, for errors.
+const making = "make the file"
 
 // create makes the file unless it is there.
 func (w *walker) create(sizeBytes int64) (made bool, err error) {
@@ -273,7 +288,7 @@ func (w *walker) create(sizeBytes int64) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	w.doing = "make the file"
+	w.doing = making
 	err = w.nfs.nfs(w.ctx, wire.ProcCreate, wire.AppendCreate(nil, dir, name, 0o644, uint64(sizeBytes)), func(b []byte) error {
 		_, err := wire.ParseCreate(b)
 		return err
@@ -337,8 +352,10 @@ func (w *walker) remedy(err error) string {
 		return "the server does not answer: check that it runs, and firewalls"
 	case errors.Is(err, errReadOnly):
 		return "change its mode, give another uid= and gid=, or open it read-only"
+	case errors.Is(err, syscall.EROFS) && w.doing == making:
+		return "let the server export it for writing, or give another directory"
 	case errors.Is(err, syscall.EROFS):
-		return "open it read-only"
+		return "open it read-only, or let the server export it for writing"
 	case errors.Is(err, syscall.EACCES) && mounting, errors.Is(err, syscall.EPERM) && mounting:
 		return "allow this host in the server's list of exports"
 	case errors.Is(err, syscall.ENOENT) && mounting:

@@ -68,6 +68,8 @@ func (o *Options) check() error {
 	switch {
 	case o.Host == "":
 		return errors.New("no server; write nfs://HOST/EXPORT/FILE")
+	case strings.ContainsAny(o.Host, "[]"):
+		return fmt.Errorf("server %q: brackets are for URLs; write the address without them", o.Host)
 	case !strings.HasPrefix(o.Path, "/") || strings.HasSuffix(o.Path, "/") || o.Path == "/":
 		return fmt.Errorf("path %q: it has to begin with a slash and to end in the name of a file", o.Path)
 	case strings.ContainsRune(o.Path, 0):

@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/url"
@@ -33,6 +34,8 @@ func ParseURL(name string) (o Options, ignored []string, err error) {
 		return o, nil, &URLError{fmt.Sprintf("%s: it does not begin with %s", name, Scheme), "URI scheme must be 'nfs'"}
 	case u.Hostname() == "":
 		return o, nil, &URLError{name + ": the server is missing; write nfs://HOST/EXPORT/FILE", "missing hostname in URI"}
+	case strings.Count(u.Host, ":") > 1 && !strings.HasPrefix(u.Host, "["):
+		return o, nil, &URLError{name + ": an IPv6 address stands in brackets: nfs://[ADDRESS]/EXPORT/FILE", "Invalid URI specified"}
 	case u.Path == "" || u.Path == "/":
 		return o, nil, &URLError{name + ": the file is missing; write nfs://HOST/EXPORT/FILE", "missing file path in URI"}
 	case u.User != nil || u.Fragment != "":
@@ -49,6 +52,9 @@ func ParseURL(name string) (o Options, ignored []string, err error) {
 		return o, nil, &URLError{fmt.Sprintf("%s: %v", name, err), "Invalid URI specified"}
 	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if other := shortNames[key]; values.Has(other) || key == "nfsport" && u.Port() != "" {
+			return o, nil, &URLError{fmt.Sprintf("%s: %s says again what %s says", name, key, cmp.Or(other, "the port of the server")), "Illegal value for NFS parameter: " + key}
+		}
 		used, err := o.set(key, values[key])
 		if err != nil {
 			err.Text = name + ": " + err.Text
@@ -82,6 +88,9 @@ var parameters = map[string]struct {
 	"page-cache-size": {1<<63 - 1, nil},
 	"debug":           {1<<31 - 1, nil},
 }
+
+// shortNames are libnfs's, of what blockdev-add calls otherwise.
+var shortNames = map[string]string{"tcp-syn-count": "tcp-syncnt", "readahead-size": "readahead", "page-cache-size": "pagecache"}
 
 // ParameterNames are what a URL may say behind the '?', sorted.
 func ParameterNames() []string {

@@ -25,23 +25,3 @@ func ParseMount(b []byte) (root Handle, takesAuthSys bool, err error) {
 	}
 	return root, n == 0 || slices.Contains(flavors, authSys), d.err
 }
-
-// protocolTCP is how the port mapper calls TCP.
-const protocolTCP = 6
-
-// AppendGetport appends the arguments of GETPORT. RFC 1833 3.2.
-func AppendGetport(b []byte, p Program) []byte {
-	b = appendUint32(b, p.Number)
-	b = appendUint32(b, p.Version)
-	b = appendUint32(b, protocolTCP)
-	return appendUint32(b, 0)
-}
-
-// ParseGetport reads the results of GETPORT; 0 = the program does not listen.
-func ParseGetport(b []byte) (port uint32, err error) {
-	d := decoder{rest: b}
-	if port = d.uint32(); port > 65535 {
-		return 0, ErrMalformed
-	}
-	return port, d.err
-}

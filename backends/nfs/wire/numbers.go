@@ -10,9 +10,10 @@ type Program struct{ Number, Version uint32 }
 
 // The programs. RFC 1833, RFC 1813 2, RFC 1813 5.
 var (
-	ProgramPortmap = Program{100000, 2}
-	ProgramNFS     = Program{100003, 3}
-	ProgramMount   = Program{100005, 3}
+	ProgramPortmap  = Program{100000, 2}
+	ProgramPortmap3 = Program{100000, 3} // knows more networks than IPv4
+	ProgramNFS      = Program{100003, 3}
+	ProgramMount    = Program{100005, 3}
 )
 
 // PortPortmap is where the port mapper listens, PortNFS where an NFS server does when nobody says otherwise.
@@ -21,8 +22,11 @@ const (
 	PortNFS     = 2049
 )
 
-// PortmapGetport is the procedure of the port mapper that tells where a program listens.
-const PortmapGetport = 3
+// PortmapGetport and PortmapGetaddr are the procedures of the port mapper's two versions that tell where a program listens. RFC 1833 3.2, 2.2.1.
+const (
+	PortmapGetport = 3
+	PortmapGetaddr = 3
+)
 
 // Procedures of MOUNT version 3. RFC 1813 5.2.
 const (

@@ -43,6 +43,7 @@ func TestCalls(t *testing.T) {
 	require.Equal(t, unhex(t, "00000001 61000000 00000000 00000000 00000000 00000001 00000000 00000010 00000000 00000000 00000000"),
 		AppendSetSize(nil, Handle("a"), 16))
 	require.Equal(t, unhex(t, "000186a3 00000003 00000006 00000000"), AppendGetport(nil, ProgramNFS))
+	require.Equal(t, unhex(t, "000186a3 00000003 00000004 74637036 00000000 00000000"), AppendGetaddr(nil, ProgramNFS))
 	require.Equal(t, unhex(t, "00000001 61000000 00000000 00000007 00000008"), AppendRead(nil, Handle("a"), 7, 8))
 	require.Equal(t, unhex(t, "00000001 61000000 00000000 00000000 00000000"), AppendCommit(nil, Handle("a")))
 }
@@ -123,6 +124,8 @@ func TestResults(t *testing.T) {
 		{"COMMIT", "00000000" + wcc + "0102030405060708", uint64(0x0102030405060708), func(b []byte) (any, error) { return ParseCommit(b) }},
 		{"SETATTR", "00000000 00000000 00000000", nil, func(b []byte) (any, error) { return nil, ParseSetattr(b) }},
 		{"GETPORT", "00000801", uint32(2049), func(b []byte) (any, error) { return ParseGetport(b) }},
+		{"GETADDR", "00000006 3a3a2e382e310000", uint32(2049), func(b []byte) (any, error) { return ParseGetaddr(b) }},
+		{"GETADDR of what does not listen", "00000000", uint32(0), func(b []byte) (any, error) { return ParseGetaddr(b) }},
 		{"MNT", "00000000 00000002 abcd0000 00000002 00000001 00000006", Handle{0xab, 0xcd},
 			func(b []byte) (any, error) { h, _, err := ParseMount(b); return h, err }},
 	} {
@@ -136,6 +139,14 @@ func TestResults(t *testing.T) {
 				require.ErrorIs(t, err, ErrMalformed, "%d bytes", n)
 			}
 		})
+	}
+}
+
+// Goal: an address that is none is an error. Method: a table.
+func TestAddressesThatAreNone(t *testing.T) {
+	for _, address := range []string{"x", "::1", ".", "::.256.1", "::.8.-1", "::.8.", "::.8.1 "} {
+		_, err := ParseGetaddr(appendOpaque(nil, address))
+		require.ErrorIs(t, err, ErrMalformed, address)
 	}
 }
 
@@ -202,5 +213,6 @@ func FuzzReply(f *testing.F) {
 		_, _ = ParseCommit(b)
 		_, _, _ = ParseMount(b)
 		_, _ = ParseGetport(b)
+		_, _ = ParseGetaddr(b)
 	})
 }
