@@ -26,7 +26,7 @@ type daemon struct {
 	uri     string
 	conn    net.Conn
 	answers *bufio.Reader
-	kept    [][]byte // lines that nobody has looked at
+	kept    [][]byte             // lines that nobody has looked at
 	phases  map[string][]float64 // of the drained sections that it told of, in nanoseconds
 }
 
