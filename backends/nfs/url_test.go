@@ -9,6 +9,7 @@ import (
 
 	"nbd-dataplane/backends/nfs/nfstest"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 )
 
 // Goal: URLs are read as documented, and what a file calls itself leads to it again. Method: a table, there and back.
@@ -61,7 +62,7 @@ func TestOpening(t *testing.T) {
 	six := nfstest.Start(t, nfstest.Options{Address: "::1"})
 	six.Put(diskPath, nfstest.File{SizeBytes: 512})
 	o := optionsOf(t, six, diskPath)
-	o.Locking = LockOff // this machine may have a port mapper at ::1
+	o.Locking = imagelock.Off // this machine may have a port mapper at ::1
 	f, err := Open(o)
 	require.NoError(t, err)
 	ctx := contextOf(t)
