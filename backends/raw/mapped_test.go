@@ -42,6 +42,7 @@ func (r *rig) at(off int64, n int, fill byte, do func(t *blockcore.Task, p []byt
 }
 
 func (r *rig) writeAt(off int64, n int, fill byte) error {
+	r.forgives()
 	_, err := r.at(off, n, fill, func(t *blockcore.Task, p []byte, off int64) error { return r.f.WriteAt(t, p, off, 0) })
 	return err
 }
