@@ -11,16 +11,27 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
-)
 
-// raceOptions is what the race detector is told by its environment variable. A program built with it sleeps for a second at its end, in which goroutines
-// that still run may be caught; of the programs that are started here there are more than a thousand, most of which run for some milliseconds.
-const raceOptions = "GORACE"
+	"nbd-dataplane/interop/subject"
+)
 
 // The test binary is the program as well: called as nbd-dataplane, qemu-nbd or qemu-storage-daemon it is that.
 func TestMain(m *testing.M) {
-	os.Setenv(raceOptions, "atexit_sleep_ms=0 "+os.Getenv(raceOptions))
-	testscript.Main(m, map[string]func(){programName: main, qemuName: main, qsdName: main})
+	testscript.Main(allTests{m}, map[string]func(){programName: main, qemuName: main, qsdName: main})
+}
+
+// allTests are run where the test binary is not the program, which has to have the environment that they give it.
+type allTests struct{ m *testing.M }
+
+// Run implements testscript.TestingM.
+func (a allTests) Run() int {
+	remove, err := subject.Environment()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer remove()
+	return a.m.Run()
 }
 
 var rewrite = flag.Bool("rewrite", false, "put what was printed into the scripts where it is compared")
@@ -50,7 +61,9 @@ func setupScript(e *testscript.Env) error {
 	}
 	e.Defer(func() { cleanUp(dir) })
 	e.Setenv("S", dir)
-	e.Setenv(raceOptions, os.Getenv(raceOptions)) // a script has an environment of its own
+	for _, name := range []string{"GORACE", "STATE_DIRECTORY"} { // a script has an environment of its own
+		e.Setenv(name, os.Getenv(name))
+	}
 	e.Setenv("STOCK", stockQEMU)
 	return nil
 }
