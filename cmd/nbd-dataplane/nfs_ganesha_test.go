@@ -70,17 +70,6 @@ func TestNFSImageToolsAsByQEMU(t *testing.T) {
 	}
 }
 
-// withoutDiskSize leaves out how much space is taken: clusters of metadata are written as a whole here.
-func withoutDiskSize(text string) string {
-	var kept []string
-	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, "disk size: ") {
-			kept = append(kept, line)
-		}
-	}
-	return strings.Join(kept, "")
-}
-
 // Goal: the server's overlays on a real share are chains that QEMU reads there. Method: ours makes an image and overlays of it; qemu-img compares the chain with what clients wrote.
 func TestNFSSnapshotsAreReadByQEMU(t *testing.T) {
 	g := nfstest.StartGanesha(t, t.TempDir())

@@ -61,6 +61,7 @@ type imageFile struct {
 	format string
 	driver string // the format as it is called: a file that is used without one has the name of its protocol
 	made   bool   // it was not there before
+	place  imagePlace
 }
 
 // closing closes a file at the end of what changes it: what could not be stored is an error.
@@ -79,21 +80,75 @@ func (f *imageFlags) openFile(name string, write bool) (*imageFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if write && p.share {
-		return nil, couldNot(name, errors.New("force-share=on can only be used with read-only images"))
+	file, err := f.openPlace(p, write)
+	if err == nil {
+		err = f.judgeOthers(file)
 	}
-	file, err := openStorage(p.path, write, p.share, f.warn)
+	if err != nil {
+		return nil, couldNot(name, err)
+	}
+	return file, nil
+}
+
+// judgeOthers looks whether what the options say an image stands on is there.
+func (f *imageFlags) judgeOthers(file *imageFile) (err error) {
+	defer func() {
+		if err != nil {
+			file.Close()
+		}
+	}()
+	p := &file.place
+	switch {
+	case p.backing != nil && f.noBacking:
+		return errors.New("Block format 'qcow2' does not support the option 'backing.driver'")
+	case p.data != nil:
+		h, err := offline.ReadHeader(file.storage)
+		if err == nil && !h.Has(format.IncompatibleDataFile) {
+			return errors.New("'data-file' can only be set for images with an external data file")
+		}
+	}
+	for _, other := range []struct {
+		what  string
+		place *imagePlace
+	}{{"", p.data}, {"Could not open backing file: ", p.backing}} {
+		if other.place == nil {
+			continue
+		}
+		below, err := (&imageFlags{share: true}).openPlace(*other.place, false)
+		if err == nil {
+			err = (&imageFlags{share: true}).judgeOthers(below)
+		}
+		if err != nil {
+			return fmt.Errorf("%s%w", other.what, err)
+		}
+		below.Close()
+	}
+	return nil
+}
+
+// openPlace opens and locks the file of a place and finds out what format it has.
+func (f *imageFlags) openPlace(p imagePlace, write bool) (*imageFile, error) {
+	share := p.share || f.share
+	if write && share {
+		return nil, errors.New("force-share=on can only be used with read-only images")
+	}
+	file, err := openStorage(p.path, write, share, f.warn)
 	if err != nil {
 		text := openText(p.path, err)
 		if !nfs.IsURL(p.path) {
 			text = fmt.Sprintf("Could not open '%s': %s", p.path, text) // QEMU's driver says it as well
 		}
-		return nil, couldNot(name, errors.New(text))
+		return nil, errors.New(text)
 	}
-	opened := &imageFile{storage: file, path: p.path, format: p.format}
-	if err := opened.prepare(p.path, write, p.share); err != nil {
+	opened := &imageFile{storage: file, path: p.name(f.options), format: p.format, place: p}
+	within, err := p.within(file)
+	if err == nil {
+		opened.storage = within
+		err = opened.prepare(p.path, write, share)
+	}
+	if err != nil {
 		opened.Close()
-		return nil, couldNot(name, err)
+		return nil, err
 	}
 	return opened, nil
 }

@@ -57,7 +57,7 @@ type imageBitmap struct {
 }
 
 func newImageBitmap(c console) *cobra.Command {
-	t := &imageBitmap{c: c}
+	t := &imageBitmap{c: c, imageFlags: imageFlags{noBacking: true}}
 	cmd := &cobra.Command{
 		Use:   "bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b FILE [-F FMT]] [-g GRANULARITY] [-f FMT | --image-opts] FILE BITMAP",
 		Short: "Change the persistent dirty bitmaps of an image",

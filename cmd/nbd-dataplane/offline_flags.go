@@ -18,6 +18,8 @@ type imageFlags struct {
 	share   bool // no locks, for reading what others write
 	options bool // the name of the image is a list of options
 	warn    func(string)
+	// noBacking is set where nobody looks below the image: QEMU has no options for that then.
+	noBacking bool
 
 	// What qemu-img takes and the tools have no use for: they write through the page cache and sync, and images that need a secret are refused.
 	cache, sourceCache string

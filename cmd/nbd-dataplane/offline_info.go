@@ -27,6 +27,8 @@ type imageInfo struct {
 	FullBackingFilename string          `json:"full-backing-filename,omitempty"`
 	BackingFilename     string          `json:"backing-filename,omitempty"`
 	DirtyFlag           bool            `json:"dirty-flag"`
+
+	place imagePlace
 }
 
 // snapshotInfo is a snapshot.
@@ -47,7 +49,7 @@ type formatSpecific struct {
 }
 
 func newImageInfo(c console) *cobra.Command {
-	f := &imageFlags{}
+	f := &imageFlags{noBacking: true}
 	chain := false
 	cmd := &cobra.Command{
 		Use:     "info [-f FMT] [--output=human|json] [--backing-chain] [-U] [--image-opts] FILE",
@@ -84,24 +86,35 @@ func newImageInfo(c console) *cobra.Command {
 }
 
 // describe describes an image, and with chain those below it. A chain that comes back to itself is refused.
-func (f *imageFlags) describe(path string, chain bool) ([]*imageInfo, error) {
+func (f *imageFlags) describe(name string, chain bool) ([]*imageInfo, error) {
 	var all []*imageInfo
 	seen := map[string]bool{}
 	flags := *f
+	info, err := flags.describeOne(name)
 	for {
-		if seen[path] {
-			return nil, failed(fmt.Errorf("Backing file '%s' creates an infinite loop.", path))
-		}
-		seen[path] = true
-		info, err := flags.describeOne(path)
 		if err != nil {
 			return nil, err
 		}
+		seen[info.Filename] = true
 		all = append(all, info)
-		if !chain || info.BackingFilename == "" {
+		below := &info.place
+		switch {
+		case !chain || !f.noBacking && below.noBacking:
+			return all, nil
+		case !f.noBacking && below.backing != nil:
+			info, err = flags.describePlace(*below.backing)
+			if err != nil {
+				err = couldNot(name, fmt.Errorf("Could not open backing file: %w", err))
+			}
+			continue
+		case info.BackingFilename == "":
 			return all, nil
 		}
-		path, flags.format, flags.options = info.FullBackingFilename, info.BackingFormat, false
+		name, flags.format, flags.options = info.FullBackingFilename, info.BackingFormat, false
+		if seen[name] {
+			return nil, failed(fmt.Errorf("Backing file '%s' creates an infinite loop.", name))
+		}
+		info, err = flags.describeOne(name)
 	}
 }
 
@@ -110,21 +123,37 @@ func (f *imageFlags) describeOne(name string) (*imageInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	info := &imageInfo{Filename: file.path, Format: file.driver, ActualSize: file.usedBytes()}
-	if file.format == "raw" {
-		size, err := file.Size()
-		info.VirtualSize = uint64(size+sectorBytes-1) &^ (sectorBytes - 1)
-		return info, err
-	}
-	im, err := file.open(name, format.ForUse)
+	info, err := file.describe()
 	if err != nil {
-		return nil, err
-	}
-	if err := info.readQcow2(im, file.path); err != nil {
 		return nil, couldNot(name, err)
 	}
 	return info, nil
+}
+
+// describePlace is describeOne for what another image stands on.
+func (f *imageFlags) describePlace(p imagePlace) (*imageInfo, error) {
+	file, err := f.openPlace(p, false)
+	if err != nil {
+		return nil, err
+	}
+	return file.describe()
+}
+
+// describe describes the image in a file, and closes that.
+func (f *imageFile) describe() (*imageInfo, error) {
+	defer f.Close()
+	info := &imageInfo{Filename: f.path, Format: f.driver, ActualSize: f.usedBytes(), place: f.place}
+	info.place.format = f.format
+	if f.format == "raw" {
+		size, err := f.Size()
+		info.VirtualSize = uint64(size+sectorBytes-1) &^ (sectorBytes - 1)
+		return info, err
+	}
+	im, err := offline.Open(f.storage, format.ForUse)
+	if err != nil {
+		return nil, err
+	}
+	return info, info.readQcow2(im, f.place.path)
 }
 
 const sectorBytes = 512

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"regexp"
+	"strings"
 )
 
 // emptyList is how the encoder writes a list of nothing; QEMU breaks the line.
@@ -21,4 +22,13 @@ func writeQEMUJSON(w io.Writer, value any) error {
 	}
 	_, err := w.Write(emptyList.ReplaceAll(text.Bytes(), []byte("$1$2[\n$1]$3")))
 	return err
+}
+
+// jsonText is a text as JSON has it, with nothing in it that HTML would not like escaped.
+func jsonText(text string) string {
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(text) // a text has a form
+	return strings.TrimSuffix(b.String(), "\n")
 }

@@ -105,12 +105,12 @@ func (t *imageMap) openChain(path string) error {
 		return err
 	}
 	for _, info := range infos {
-		flags := &imageFlags{format: info.Format, share: t.share}
-		file, err := flags.openFile(info.Filename, false)
+		flags := &imageFlags{share: t.share, warn: t.warn}
+		file, err := flags.openPlace(info.place, false)
 		if err != nil {
-			return err
+			return couldNot(path, err)
 		}
-		l := &mapLayer{file: file, sizeBytes: int64(info.VirtualSize), name: info.Filename}
+		l := &mapLayer{file: file, sizeBytes: int64(info.VirtualSize), name: info.place.path}
 		t.layers = append(t.layers, l)
 		if file.format == "raw" {
 			continue
@@ -119,7 +119,7 @@ func (t *imageMap) openChain(path string) error {
 			return err
 		}
 		l.walk = l.im.NewWalk()
-		if err := t.openData(l, info.Filename); err != nil {
+		if err := t.openData(l, info); err != nil {
 			return err
 		}
 		if l.sparse, err = l.im.UsesMoreThan(info.ActualSize / info.ClusterSize); err != nil {
@@ -130,15 +130,18 @@ func (t *imageMap) openChain(path string) error {
 }
 
 // openData finds out where the data of an image is.
-func (t *imageMap) openData(l *mapLayer, image string) (err error) {
+func (t *imageMap) openData(l *mapLayer, info *imageInfo) (err error) {
 	l.data = l.file
 	if !l.im.Header().Has(format.IncompatibleDataFile) {
 		return nil
 	}
 	l.name = l.im.Header().DataFile()
-	if l.data, err = openStorage(dataFileOf(image, l.name), false, t.share, t.warn); err != nil {
+	if other := info.place.data; other != nil {
+		l.name = other.path
+	}
+	if l.data, err = openDataFile(&info.place, l.im, false, t.share, t.warn); err != nil {
 		l.data = nil
-		return couldNot(image, fmt.Errorf("Could not open '%s': %s", l.name, openText(l.name, err)))
+		return couldNot(info.Filename, fmt.Errorf("Could not open '%s': %s", l.name, openText(l.name, err)))
 	}
 	return nil
 }
@@ -235,8 +238,12 @@ type mapLayer struct {
 
 func (l *mapLayer) extents(from, to int64, visit func(mapEntry) error) error {
 	if l.im == nil {
+		begin := int64(0)
+		if w := l.file.place.window; w != nil {
+			begin = w.offset
+		}
 		return l.file.holes(from, min(to, l.sizeBytes), func(at, length int64, hole bool) error {
-			return visit(mapEntry{start: at, length: length, present: true, zero: hole, data: !hole, offset: at})
+			return visit(mapEntry{start: at, length: length, present: true, zero: hole, data: !hole, offset: begin + at})
 		})
 	}
 	return l.walk.Extents(from, to, func(e offline.Extent) error {

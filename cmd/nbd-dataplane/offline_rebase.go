@@ -19,7 +19,7 @@ type imageRebase struct {
 }
 
 func newImageRebase(c console) *cobra.Command {
-	t := &imageRebase{c: c}
+	t := &imageRebase{c: c, imageFlags: imageFlags{noBacking: true}}
 	cmd := &cobra.Command{
 		Use:   "rebase -u [-U] [-p] [-q] [-t MODE] [-T MODE] [-f FMT] [-b FILE [-F FMT]] [--image-opts] IMAGE",
 		Short: "Tell an image that its backing file is another one",

@@ -121,7 +121,7 @@ type resizable struct {
 }
 
 func (t *imageResize) open(path string, file *imageFile) (*resizable, error) {
-	r := &resizable{file: file, path: path, warn: t.warn}
+	r := &resizable{file: file, path: file.place.path, warn: t.warn}
 	if file.format == "raw" {
 		return r, nil
 	}
@@ -131,12 +131,9 @@ func (t *imageResize) open(path string, file *imageFile) (*resizable, error) {
 	}
 	r.im = im
 	if name := im.Header().Backing; name != "" {
-		below := &imageFlags{format: im.Header().BackingFormat()}
-		info, err := below.describeOne(besideImage(path, name))
-		if err != nil {
+		if r.backing, err = file.backingSize(name, im.Header().BackingFormat()); err != nil {
 			return nil, couldNot(path, fmt.Errorf("Could not open backing file: %w", err))
 		}
-		r.backing = int64(info.VirtualSize)
 	}
 	return r, nil
 }
@@ -158,9 +155,9 @@ func (r *resizable) resize(o offline.ResizeOptions) (err error) {
 	}
 	o.BackingBytes = r.backing
 	if r.im.Header().Has(format.IncompatibleDataFile) {
-		name := dataFileOf(r.path, r.im.Header().DataFile())
-		data, failure := openStorage(name, true, false, r.warn)
+		data, failure := openDataFile(&r.file.place, r.im, true, false, r.warn)
 		if failure != nil {
+			name := dataFileOf(r.path, r.im.Header().DataFile())
 			return fmt.Errorf("Could not open '%s': %s", name, openText(name, failure))
 		}
 		defer func() { err = errors.Join(err, data.Close()) }()
@@ -177,7 +174,9 @@ func (r *resizable) resize(o offline.ResizeOptions) (err error) {
 
 func (r *resizable) resizeRaw(o offline.ResizeOptions) error {
 	old := r.sizeBytes()
-	if err := r.file.Truncate(o.SizeBytes); err != nil {
+	if err := r.file.Truncate(o.SizeBytes); errors.Is(err, errFixedWindow) {
+		return err
+	} else if err != nil {
 		return fmt.Errorf("Could not resize file: %s", pathText(err))
 	}
 	if o.Preallocation == offline.PreallocationMetadata {
@@ -187,4 +186,38 @@ func (r *resizable) resizeRaw(o offline.ResizeOptions) error {
 		return nil
 	}
 	return offline.Preallocate(r.file.storage, old, o.SizeBytes-old, o.Preallocation, o.Progress)
+}
+
+// backingSize is the size of the disk below, whose name in the image is given.
+func (f *imageFile) backingSize(name, backingFormat string) (int64, error) {
+	var info *imageInfo
+	var err error
+	switch p := &f.place; {
+	case p.noBacking:
+		return 0, nil
+	case p.backing != nil:
+		info, err = (&imageFlags{}).describePlace(*p.backing)
+	default:
+		info, err = (&imageFlags{format: backingFormat}).describeOne(besideImage(p.path, name))
+	}
+	if err != nil {
+		return 0, err
+	}
+	return int64(info.VirtualSize), nil
+}
+
+// openDataFile opens the external data file of an image, which is what the options say, or the image.
+func openDataFile(p *imagePlace, im *offline.Image, write, share bool, warn func(string)) (storage, error) {
+	if p.data == nil {
+		return openStorage(dataFileOf(p.path, im.Header().DataFile()), write, share, warn)
+	}
+	file, err := openStorage(p.data.path, write, share || p.data.share, warn)
+	if err != nil {
+		return nil, err
+	}
+	within, err := p.data.within(file)
+	if err != nil {
+		file.Close()
+	}
+	return within, err
 }

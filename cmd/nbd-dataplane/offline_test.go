@@ -284,3 +284,14 @@ func oneLine(text string) string {
 	text, _, _ = strings.Cut(text, "qemu-img: warning: Shrinking")
 	return strings.TrimSpace(strings.ReplaceAll(text, "\n", " "))
 }
+
+// withoutDiskSize leaves out how much space is taken: clusters of metadata are written as a whole here.
+func withoutDiskSize(text string) string {
+	var kept []string
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "disk size: ") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
+}

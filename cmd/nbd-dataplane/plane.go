@@ -117,7 +117,7 @@ func listenAddress(a control.Address) (control.Listener, error) {
 			return control.Listener{}, fmt.Errorf("File descriptor '%s' is no number", a.FD)
 		}
 		if !listens(fd) { // it may be anything of ours, which stays open
-			return control.Listener{}, fmt.Errorf("File descriptor '%s' is not a socket that listens", a.FD)
+			return control.Listener{}, fmt.Errorf("File descriptor '%s' is not a socket", a.FD)
 		}
 		p, err := activatedPlace(os.NewFile(uintptr(fd), "addr.fd"), fd)
 		if err != nil {

@@ -172,11 +172,12 @@ func (d qcow2Driver) repair(path string) qcow2.RepairFunc {
 func (d qcow2Driver) openOthers(o *control.Opening, n *qcow2Node, file *blockcore.Node, image *qcow2.Image) error {
 	h := image.Header()
 	switch {
-	case n.DataFile != nil && !image.NeedsDataFile():
-		return qmp.Errorf("'data-file' can only be set for images with an external data file")
 	case n.DataFile != nil:
 		if _, err := o.Child(blockcore.RoleData, *n.DataFile); err != nil {
 			return err
+		}
+		if !image.NeedsDataFile() {
+			return qmp.Errorf("'data-file' can only be set for images with an external data file")
 		}
 	case image.NeedsDataFile():
 		if h.DataFile() == "" {

@@ -51,7 +51,15 @@ func qemuLine(err error) string {
 // qemuText is err in QEMU's words, as far as there are such; a hint follows on a line of its own.
 func qemuText(err error) string {
 	var usage *usageError
-	if errors.As(err, &usage) && usage.hint != "" {
+	isUsage := errors.As(err, &usage)
+	if _, done := errors.AsType[*worded](err); done { // of a node below, and what those above it say of that is in QEMU's words too
+		text := err.Error()
+		if isUsage && usage.hint != "" {
+			text += "\n" + usage.hint
+		}
+		return text
+	}
+	if isUsage && usage.hint != "" {
 		return usage.qemu + "\n" + usage.hint
 	}
 	if errors.As(err, &usage) && usage.qemu != "" {
