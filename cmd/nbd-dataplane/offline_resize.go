@@ -60,7 +60,7 @@ func (t *imageResize) run(path, sizeText string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer file.closing(path, &err)
+	defer func() { file.closing(path, &err) }()
 	target, err := t.open(path, file)
 	if err != nil {
 		return err
@@ -73,6 +73,12 @@ func (t *imageResize) run(path, sizeText string) (err error) {
 		return failed(errors.New("Use the --shrink option to perform a shrink operation."))
 	case size <= target.sizeBytes() && how != offline.PreallocationOff:
 		return failed(errors.New("Preallocation can only be used for growing images"))
+	}
+	if part := target.resizedByServer(size, how); part > 0 {
+		if target, err = t.growAsServer(target, path, part); err != nil {
+			return err
+		}
+		file = target.file
 	}
 	bar := newProgressBar(t.c.err, t.progress)
 	err = target.resize(offline.ResizeOptions{SizeBytes: size, Preallocation: how, Progress: bar.show})
