@@ -69,10 +69,10 @@ func (t *imageResize) run(path, sizeText string) (err error) {
 	switch {
 	case err != nil:
 		return failed(err)
-	case size < target.sizeBytes() && !t.shrink:
-		return failed(errors.New("Use the --shrink option to perform a shrink operation."))
 	case size <= target.sizeBytes() && how != offline.PreallocationOff:
 		return failed(errors.New("Preallocation can only be used for growing images"))
+	case size < target.sizeBytes() && !t.shrink:
+		return failed(errors.New("Use the --shrink option to perform a shrink operation."))
 	}
 	if part := target.resizedByServer(size, how); part > 0 {
 		if target, err = t.growAsServer(target, path, part); err != nil {
@@ -92,7 +92,7 @@ func (t *imageResize) run(path, sizeText string) (err error) {
 	return nil
 }
 
-// resizedTo is a size, or a change of one; it is rounded up to sectors.
+// resizedTo is a size, or a change of one.
 func resizedTo(old int64, text string) (int64, error) {
 	digits := strings.TrimLeft(text, "+-")
 	size, err := keyval.Size("size", digits)
@@ -114,7 +114,7 @@ func resizedTo(old int64, text string) (int64, error) {
 	if size > math.MaxInt64-sectorBytes {
 		return 0, errors.New("New image size is too large")
 	}
-	return (size + sectorBytes - 1) / sectorBytes * sectorBytes, nil
+	return size, nil
 }
 
 // resizable is what has a size to change: an image, or a plain file.
@@ -181,7 +181,9 @@ func (r *resizable) resize(o offline.ResizeOptions) (err error) {
 	return err
 }
 
+// resizeRaw makes a plain file longer or shorter, in sectors.
 func (r *resizable) resizeRaw(o offline.ResizeOptions) error {
+	o.SizeBytes = (o.SizeBytes + sectorBytes - 1) / sectorBytes * sectorBytes
 	old := r.sizeBytes()
 	if err := r.file.Truncate(o.SizeBytes); err != nil {
 		return fmt.Errorf("Could not resize file: %s", pathText(err))
