@@ -92,13 +92,15 @@ func runDaemon(c console, d door, args []string) error {
 		return firstOf(err, s.stop())
 	}
 	impatience := 1 // signals from now on that end the process at once
+	var seen signalSeen
 	select {
-	case <-s.signals:
+	case sig := <-s.signals:
+		seen.again(sig)
 	case <-s.quit:
 		impatience = 2
 	}
 	if d == doorDaemon {
-		go s.signalLoop(impatience)
+		go s.signalLoop(seen, impatience)
 	}
 	return s.haste.status(s.stop())
 }
@@ -277,13 +279,18 @@ func (s *daemon) addMonitor(v qmp.Value) error {
 
 // signalLoop ends the process at the last of so many signals, for people who cannot wait for storage; qemu-storage-daemon
 // does not hear a second one.
-func (s *daemon) signalLoop(count int) {
-	for range count - 1 {
-		<-s.signals
-	}
-	sig := <-s.signals
-	if !s.hasten(fmt.Sprintf("second signal (%v)", sig)) {
-		s.abandon(secondSignal(sig))
+func (s *daemon) signalLoop(seen signalSeen, count int) {
+	for sig := range s.signals {
+		if seen.again(sig) {
+			continue
+		}
+		if count--; count > 0 {
+			continue
+		}
+		if !s.hasten(fmt.Sprintf("second signal (%v)", sig)) {
+			s.abandon(secondSignal(sig))
+		}
+		return
 	}
 }
 

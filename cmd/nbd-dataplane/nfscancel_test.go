@@ -149,7 +149,7 @@ func TestEndOnASilentNFSServer(t *testing.T) {
 			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 			if way == "signal" {
 				require.Eventually(t, func() bool { _, err := os.Stat(socket); return err != nil }, commandMax, time.Millisecond, "it is stopping")
-				require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+				require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 			}
 			remote.cut("nobody is told that it was done, or not")
 			require.Error(t, cmd.Wait())

@@ -60,7 +60,7 @@ func (t *imageResize) run(path, sizeText string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer file.closing(path, &err)
+	defer func() { file.closing(path, &err) }()
 	target, err := t.open(path, file)
 	if err != nil {
 		return err
@@ -69,10 +69,16 @@ func (t *imageResize) run(path, sizeText string) (err error) {
 	switch {
 	case err != nil:
 		return failed(err)
-	case size < target.sizeBytes() && !t.shrink:
-		return failed(errors.New("Use the --shrink option to perform a shrink operation."))
 	case size <= target.sizeBytes() && how != offline.PreallocationOff:
 		return failed(errors.New("Preallocation can only be used for growing images"))
+	case size < target.sizeBytes() && !t.shrink:
+		return failed(errors.New("Use the --shrink option to perform a shrink operation."))
+	}
+	if part := target.resizedByServer(size, how); part > 0 {
+		if target, err = t.growAsServer(target, path, part); err != nil {
+			return err
+		}
+		file = target.file
 	}
 	bar := newProgressBar(t.c.err, t.progress)
 	err = target.resize(offline.ResizeOptions{SizeBytes: size, Preallocation: how, Progress: bar.show})
@@ -86,7 +92,7 @@ func (t *imageResize) run(path, sizeText string) (err error) {
 	return nil
 }
 
-// resizedTo is a size, or a change of one; it is rounded up to sectors.
+// resizedTo is a size, or a change of one.
 func resizedTo(old int64, text string) (int64, error) {
 	digits := strings.TrimLeft(text, "+-")
 	size, err := keyval.Size("size", digits)
@@ -108,7 +114,7 @@ func resizedTo(old int64, text string) (int64, error) {
 	if size > math.MaxInt64-sectorBytes {
 		return 0, errors.New("New image size is too large")
 	}
-	return (size + sectorBytes - 1) / sectorBytes * sectorBytes, nil
+	return size, nil
 }
 
 // resizable is what has a size to change: an image, or a plain file.
@@ -172,7 +178,9 @@ func (r *resizable) resize(o offline.ResizeOptions) (err error) {
 	return err
 }
 
+// resizeRaw makes a plain file longer or shorter, in sectors.
 func (r *resizable) resizeRaw(o offline.ResizeOptions) error {
+	o.SizeBytes = (o.SizeBytes + sectorBytes - 1) / sectorBytes * sectorBytes
 	old := r.sizeBytes()
 	if err := r.file.Truncate(o.SizeBytes); errors.Is(err, errFixedWindow) {
 		return err

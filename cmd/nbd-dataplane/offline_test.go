@@ -232,7 +232,7 @@ func TestImagesAreChangedAsByQEMU(t *testing.T) {
 		qcowtest.Must(t, dir, "qemu-img", "snapshot", "-c", "s", "v")
 	}
 	for _, line := range []string{
-		"resize a 20M", "resize a 5M", "resize --shrink a 5M", "resize a +1M", "resize a 6M", "resize a 6000001", "resize -q a 7M",
+		"resize a 20M", "resize a 5M", "resize --shrink a 5M", "resize a +1M", "resize a 6M", "resize a 6000001", "resize --shrink a 6000001", "resize a +1000", "resize a 8000001", "resize --preallocation=full a 1M", "resize --preallocation=full a 6M", "resize -q a 7M",
 		"resize --preallocation=full a 8M", "resize --preallocation=metadata a 9M", "resize --preallocation=foo a 9M", "resize --shrink --preallocation=full a 3M",
 		"resize -f raw r.raw 3M", "resize -f raw --shrink r.raw 1M", "resize v 2M", "resize a 6M",
 		"rebase -u -b r.raw -F raw a", "rebase -u -b  a", "rebase -u -b x a", "rebase -u -b x -F foo a",

@@ -59,6 +59,14 @@ const snapshotScript = `
 	block_resize {"node-name":"r0","size":512}
 	blockdev-reopen {"options":[{"driver":"qcow2","node-name":"d0","file":"f0","l2-cache-entry-size":1000}]}
 	blockdev-reopen {"options":[{"driver":"qcow2","node-name":"d0","file":"f0","cache-clean-interval":-1}]}
+	sh qemu-img create -q -f qcow2 -o data_file=ext.data ext.qcow2 1M
+	blockdev-add {"driver":"qcow2","node-name":"x0","file":{"driver":"file","filename":"DIR/ext.qcow2"}}
+	blockdev-snapshot-internal-sync {"device":"x0","name":""}
+	blockdev-snapshot-internal-sync {"device":"x0","name":"s"}
+	blockdev-snapshot-delete-internal-sync {"device":"x0","name":"s"}
+	transaction {"actions":[{"type":"blockdev-snapshot-sync","data":{"node-name":"d0","snapshot-file":"DIR/o0.qcow2","snapshot-node-name":"o0"}},{"type":"blockdev-snapshot-internal-sync","data":{"device":"d0","name":"t5"}}]}
+	sh rm -f o0.qcow2
+	snapshots d0
 	change-backing-file {"device":"d0","image-node-name":"d0","backing-file":"x"}
 	change-backing-file {"device":"nope","image-node-name":"d0","backing-file":"x"}
 	change-backing-file {"device":"d0","image-node-name":"nope","backing-file":"x"}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // serve runs the server that the options describe, from start to stop.
@@ -72,12 +73,37 @@ func takeSignals() chan os.Signal {
 	return signals
 }
 
+// echoMax is within how long a signal that comes twice is one: timeout(1), and whoever else ends both a process and its group, sends it twice
+// in a row. Nobody is as quick who has lost patience.
+const echoMax = 200 * time.Millisecond
+
+// signalSeen is the signal that came last.
+type signalSeen struct {
+	sig os.Signal
+	at  time.Time
+}
+
+// again reports whether a signal is the last one once more, and notes it down otherwise.
+func (s *signalSeen) again(sig os.Signal) bool {
+	now := time.Now()
+	if sig == s.sig && now.Sub(s.at) < echoMax {
+		return true
+	}
+	*s = signalSeen{sig, now}
+	return false
+}
+
 // signalLoop has the first signal stop the server in order, unless it is stopping already. A second one ends the process
 // at once, for people who cannot wait for clients, storage and the command of --run; what was promised to be durable is.
 // qemu-nbd does not hear a second one.
 func (s *session) signalLoop(signals <-chan os.Signal) {
-	s.signalled <- <-signals
+	first := <-signals
+	seen := signalSeen{first, time.Now()}
+	s.signalled <- first
 	for sig := range signals {
+		if seen.again(sig) {
+			continue
+		}
 		if s.o.door == doorServe && !s.hasten(fmt.Sprintf("second signal (%v)", sig)) {
 			s.abandon(secondSignal(sig))
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -146,6 +147,33 @@ func TestSecondSignalAbandons(t *testing.T) {
 	require.Error(t, s.cmd.Wait())
 	require.Equal(t, 1, s.cmd.ProcessState.ExitCode())
 	require.NoFileExists(t, s.socket)
+}
+
+// Goal: a signal that comes twice in a row, as timeout(1) sends it, is one: the stop is in order. Method: a client that is still reading its reply
+// gets the rest.
+func TestSignalSentTwiceIsOne(t *testing.T) {
+	s := startOwn(t, "null-co://")
+	conn := askForMuch(t, s.socket)
+	for range 2 {
+		require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+		require.Eventually(t, func() bool { _, err := os.Stat(s.socket); return err != nil }, commandMax, time.Millisecond, "it is stopping")
+	}
+	rest, err := io.Copy(io.Discard, conn)
+	require.NoError(t, err)
+	require.Equal(t, int64(32<<20), rest)
+	require.NoError(t, s.cmd.Wait())
+}
+
+// Goal: a signal that comes again at once is the same, any other, and a later one, is not. Method: signals by the clock of the test.
+func TestSignalSeenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen signalSeen
+		require.False(t, seen.again(syscall.SIGTERM))
+		require.True(t, seen.again(syscall.SIGTERM))
+		require.False(t, seen.again(syscall.SIGINT))
+		<-time.After(echoMax)
+		require.False(t, seen.again(syscall.SIGINT))
+	})
 }
 
 // Goal: the first signal to a server that is stopping already abandons nothing. Method: --run's command has ended and a client

@@ -79,6 +79,9 @@ func (s *internalSnapshotAction) drained(ctx context.Context, p *Plane) (_ []*bl
 }
 
 func (s *internalSnapshotAction) change(p *Plane, tx *blockcore.Tx, d *blockcore.Drained) error {
+	if _, err := p.keeper(s.args.Device); err != nil { // an action before this one may have put an overlay on top
+		return err
+	}
 	if err := p.keepsSnapshots(s.disk, s.args.Device); err != nil {
 		return err
 	}
@@ -87,6 +90,9 @@ func (s *internalSnapshotAction) change(p *Plane, tx *blockcore.Tx, d *blockcore
 		return qmp.Errorf("Name is empty")
 	case len(s.args.Name) > snapshotNameMax:
 		return qmp.Errorf("Name is longer than %d bytes", snapshotNameMax)
+	}
+	if err := listable(s.disk.node); err != nil {
+		return err
 	}
 	err := tx.CreateSnapshot(d, s.disk.node, blockcore.NewSnapshot{
 		Name: s.args.Name, Taken: time.Now(), May: s.isNew, Undone: func(err error) { s.left = err },
@@ -137,6 +143,14 @@ func (p *Plane) keepsSnapshots(k keeper, device string) error {
 	return nil
 }
 
+// listable refuses images that can have no snapshots, since their data is in a file of its own.
+func listable(n *blockcore.Node) error {
+	if childOf(n, blockcore.RoleData) != nil {
+		return listFailed(syscall.ENOTSUP)
+	}
+	return nil
+}
+
 func listFailed(err error) error {
 	if errors.Is(err, syscall.ENOTSUP) {
 		return qmp.Errorf("Failed to get a snapshot list: Operation not supported")
@@ -175,6 +189,9 @@ func describeSnapshot(s *blockcore.Snapshot) snapshotInfo {
 
 // find finds the snapshot that is meant, when nobody changes anything.
 func (a *oldSnapshotArgs) find(n *blockcore.Node) (*blockcore.Snapshot, error) {
+	if err := listable(n); err != nil {
+		return nil, err
+	}
 	all, err := n.Snapshots()
 	if err != nil {
 		return nil, listFailed(err)

@@ -17,15 +17,6 @@ func (im *Image) withoutBitmaps(sizeBytes uint64, resize func() error) error {
 	if err != nil {
 		return err
 	}
-	for k := range list {
-		entries := im.bitmapTableEntries(sizeBytes, uint(list[k].GranularityBits))
-		switch {
-		case list[k].Flags&format.BitmapInUse != 0:
-			return invalid("Bitmap '%s' is inconsistent and cannot be used", list[k].Name)
-		case entries > format.BitmapTableEntriesMax || entries<<im.g.ClusterBits > format.BitmapBytesMax:
-			return invalid("Too many bits for a bitmap of this granularity")
-		}
-	}
 	before := im.header.SizeBytes
 	if err := im.leadToBitmaps(nil); err != nil {
 		return err
@@ -51,6 +42,20 @@ func (im *Image) withoutBitmaps(sizeBytes uint64, resize func() error) error {
 		return err
 	}
 	return im.flush()
+}
+
+// mayFollow says which bitmap cannot have another length.
+func (im *Image) mayFollow(list []format.Bitmap, sizeBytes uint64) error {
+	for k := range list {
+		entries := im.bitmapTableEntries(sizeBytes, uint(list[k].GranularityBits))
+		switch {
+		case list[k].Flags&format.BitmapInUse != 0:
+			return invalid("Bitmap '%s' is inconsistent and cannot be used", list[k].Name)
+		case entries > format.BitmapTableEntriesMax || entries<<im.g.ClusterBits > format.BitmapBytesMax:
+			return invalid("Too many bits for a bitmap of this granularity")
+		}
+	}
+	return nil
 }
 
 // leadToBitmaps writes a header that leads to a directory of bitmaps, or to none.

@@ -19,25 +19,45 @@ type ResizeOptions struct {
 	Progress func(done, total int64) error
 }
 
-// Resize makes the disk longer or shorter. What is cut off is lost; what is new reads as zeroes.
+// Resize makes the disk longer or shorter. What is cut off is lost; what is new reads as zeroes, but for the part of a cluster behind the old end, which
+// has what was cut off there.
 func (im *Image) Resize(o ResizeOptions) error {
-	old := int64(im.header.SizeBytes)
-	switch {
-	case o.SizeBytes < 0 || o.SizeBytes%format.SectorBytes != 0:
-		return invalid("The new size must be a multiple of %d", format.SectorBytes)
-	case im.header.Version < 3 && len(im.snapshots) > 0:
-		return unsupported("Can't resize a v2 image which has snapshots")
-	case im.header.Has(format.IncompatibleDataFile) && o.Data == nil:
-		return syscall.EINVAL
-	case o.SizeBytes < old && o.Preallocation != PreallocationOff:
-		return invalid("Preallocation can't be used for shrinking an image")
+	if err := im.MayResize(o.SizeBytes, o.Preallocation); err != nil {
+		return err
 	}
+	if im.header.Has(format.IncompatibleDataFile) && o.Data == nil {
+		return syscall.EINVAL
+	}
+	old := int64(im.header.SizeBytes)
 	return im.withoutBitmaps(uint64(o.SizeBytes), func() error {
 		if o.SizeBytes < old {
 			return im.shrink(o)
 		}
 		return im.extend(old, o)
 	})
+}
+
+// MayResize says why the disk cannot have another size, as far as the options and what the image has decide it.
+func (im *Image) MayResize(sizeBytes int64, how Preallocation) error {
+	switch {
+	case sizeBytes < 0 || sizeBytes%format.SectorBytes != 0:
+		return invalid("The new size must be a multiple of %d", format.SectorBytes)
+	case im.header.Version < 3 && len(im.snapshots) > 0:
+		return unsupported("Can't resize a v2 image which has snapshots")
+	case sizeBytes < int64(im.header.SizeBytes) && how != PreallocationOff:
+		return invalid("Preallocation can't be used for shrinking an image")
+	case im.g.L1EntriesFor(uint64(sizeBytes)) > format.L1BytesMax/format.EntryBytes:
+		return ErrTooLarge
+	}
+	ext, has := im.bitmapsExtension()
+	if !has {
+		return nil
+	}
+	list, err := im.readBitmaps(ext)
+	if err != nil {
+		return err
+	}
+	return im.mayFollow(list, uint64(sizeBytes))
 }
 
 // extend makes the disk longer.
