@@ -54,7 +54,7 @@ func (f *File) heedTimeout() {
 	d := f.Timeout()
 	for _, k := range f.calls.all {
 		switch {
-		case k.state == callFree:
+		case k.state == callFree, k.group.limbo:
 		case d == 0:
 			k.deadline = 0
 		default:
