@@ -114,31 +114,28 @@ func TestTimedOutResize(t *testing.T) {
 	require.Equal(t, want[:200000+len(fresh)], r.server.Stable(diskPath))
 }
 
-// Goal: however many requests time out, the memory that they leave behind is bounded, and requests go on timing out. Method: a silent server and stable writes, each by itself, far beyond the
+// Goal: however many requests time out, the memory that they leave behind is bounded, and requests go on timing out. Method: a silent server and stable writes, some at a time, far beyond the
 // bound; later all is as it should be.
 func TestCopiesOfTimedOutWritesAreBounded(t *testing.T) {
-	const writeBytes = 1 << 20
+	const writeBytes, atOnce = 1 << 20, 16
 	r := newRig(t, nfstest.Options{WriteBytesMax: writeBytes}, nil)
 	r.close()
 	r.server.Put(diskPath, nfstest.File{SizeBytes: 128 << 20})
 	r.open(soft)
 	r.server.Silence()
 	p := random(8, writeBytes)
-	write := func(n int64) {
+	for round := range int64(2 * limboBytesMax / writeBytes / atOnce) {
 		var done []chan error
-		for at := range n {
-			done = append(done, r.begin(r.writing(at*writeBytes, p, blockcore.WriteFUA)))
+		for at := range int64(atOnce) {
+			done = append(done, r.begin(r.writing((round*atOnce+at)*writeBytes, p, blockcore.WriteFUA)))
 		}
 		for _, d := range done {
 			require.ErrorIs(t, r.wait(d), syscall.ETIMEDOUT)
 		}
 	}
-	const first = limboBytesMax/writeBytes + 4
-	write(first)
-	write(128)
 	bytesThen := int64(0)
 	require.NoError(t, r.do(func(*blockcore.Task) error { bytesThen = r.file.limboBytes; return nil }))
-	require.LessOrEqual(t, bytesThen, int64(first*writeBytes))
+	require.LessOrEqual(t, bytesThen, int64(limboBytesMax+atOnce*writeBytes))
 	r.server.Speak()
 	r.until(r.writing(0, p[:4096], 0))
 	r.until(func(*blockcore.Task) error {
