@@ -43,7 +43,7 @@ var simMutants = []struct{ mistake, file, old, new string }{
 	{"a COMMIT that was given up is not waited for", "settle.go", "\t\tif !inLimbo {\n", "\t\tif f.committing = false; !inLimbo {\n"},
 	{"nothing is learnt from a COMMIT that was given up", "cancel.go", "\t\tf.concluded(z)\n", ""},
 	{"a COMMIT that was given up and repeated was heard", "cancel.go", "z.repeated = g.commits, g.upTo, g.repeated", "z.repeated = g.commits, g.upTo, false"},
-	{"what is given up is sent from memory that others have", "cancel.go", "bytes.Clone(k.data), z, 0", "k.data, z, 0"},
+	{"what is given up is sent from memory that others have", "cancel.go", "bytes.Clone(k.data), z, 0", "bytes.TrimPrefix(k.data, nil), z, 0"},
 	{"a new length that comes late is not noticed", "reply.go", "\t\t\tf.sizedLate(c.size)\n", "\t\t\tf.eof = max(f.eof, c.size)\n"},
 	{"what is cut off late has room for writes meanwhile", "resize.go", "\tg.lock = lock\n", "\tif lock != nil {\n\t\tf.locks.Release(lock)\n\t\tlock = nil\n\t}\n"},
 	{"the last flush takes its time", "call.go", "\t\tf.closeBy = f.ctx.Now() + closeMax\n", "\t\tf.closeBy = f.ctx.Now() + 100*closeMax\n"},

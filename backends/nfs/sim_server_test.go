@@ -36,7 +36,7 @@ func (w *simWorld) execute(l *simLink, c *simCall) {
 		w.injected(syscall.ENOSPC)
 	case w.Now() < w.busy && w.rng.IntN(4) > 0:
 		f, what = nfstest.Fault{Status: nfstest.Jukebox}, "jukebox"
-	case w.bads > 0 && w.rng.IntN(1000) < w.faulty:
+	case w.bads > 0 && (w.rng.IntN(1000) < w.faulty || w.faulty > 0 && w.inLimbo(c) && w.rng.IntN(4) == 0):
 		w.executeBadly(l, c, proc)
 		return
 	}
@@ -49,6 +49,12 @@ func (w *simWorld) checkLookedAfter(c *simCall) {
 	if w.file.calls.byXID(c.xid()) == nil && changes(wire.Proc(c.proc())) && !w.closing {
 		w.Fail("%v %08x is executed and nobody looks after it", wire.Proc(c.proc()), c.xid())
 	}
+}
+
+// inLimbo reports whether the request of a call was given up.
+func (w *simWorld) inLimbo(c *simCall) bool {
+	k := w.file.calls.byXID(c.xid())
+	return k != nil && k.group.limbo
 }
 
 // reply sends a reply some time later.
