@@ -3,6 +3,7 @@ package blockcore
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -229,13 +230,15 @@ type rangedDisk struct {
 }
 
 func (d *rangedDisk) ReadAt(t *Task, p []byte, off int64) error {
-	lock := d.locks.AcquireWanted(t, d.node, Range{0, 4096}, true)
+	lock := d.locks.AcquireOr(t, d, Range{0, 4096}, true)
 	if lock == nil {
 		return ErrCancelled
 	}
 	defer d.locks.Release(lock)
 	return d.patientDisk.ReadAt(t, p, off)
 }
+
+func (d *rangedDisk) GivesUp(t *Task, _ time.Duration) bool { return d.node.Unwanted(t) }
 
 func (d *rangedDisk) Cancel() {
 	d.patientDisk.Cancel()

@@ -1,6 +1,9 @@
 package blockcore
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // RangeLocks orders requests on overlapping ranges of one node. Several may hold a range together unless
 // one of them is exclusive ("serialising" in QEMU's words). The zero value is ready; drivers may have one of their own.
@@ -22,13 +25,17 @@ type RangeLock struct {
 // Acquire waits until r is free for the request and returns its hold, which Release ends. Whoever holds a range does not ask for
 // another one of the same locks.
 func (l *RangeLocks) Acquire(t *Task, r Range, exclusive bool) *RangeLock {
-	return l.AcquireWanted(t, nil, r, exclusive)
+	return l.AcquireOr(t, nil, r, exclusive)
 }
 
-// AcquireWanted is Acquire for a request in n that does not wait any longer when it is unwanted, and returns nil then. n may be nil. Recheck has
-// it look.
-func (l *RangeLocks) AcquireWanted(t *Task, n *Node, r Range, exclusive bool) *RangeLock {
-	k := l.take()
+// Patience says when a Task that has waited since a moment is to wait no longer.
+type Patience interface {
+	GivesUp(t *Task, since time.Duration) bool
+}
+
+// AcquireOr is Acquire for who may give up, and returns nil then. p may be nil. Recheck has it look.
+func (l *RangeLocks) AcquireOr(t *Task, p Patience, r Range, exclusive bool) *RangeLock {
+	k, since := l.take(), time.Duration(-1)
 	k.r, k.exclusive = r, exclusive
 	l.held = append(l.held, k)
 	for {
@@ -36,7 +43,10 @@ func (l *RangeLocks) AcquireWanted(t *Task, n *Node, r Range, exclusive bool) *R
 		if before == nil {
 			return k
 		}
-		if n != nil && n.Unwanted(t) {
+		if since < 0 {
+			since = t.Now()
+		}
+		if p != nil && p.GivesUp(t, since) {
 			l.Release(k)
 			return nil
 		}

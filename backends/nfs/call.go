@@ -70,7 +70,9 @@ type group struct {
 	lock    *blockcore.RangeLock // of the range that they write to; nil = none
 	pages   int64                // that are reserved for what they write
 	resizes bool                 // it is SETATTR
-	handed  bool                 // some of the calls are in limbo, and with them all of this
+	commits bool                 // it is COMMIT, of all that was held up to upTo
+	upTo    uint64
+	handed  bool // some of the calls are in limbo, and with them all of this
 
 	// Of a group in limbo.
 	limbo     bool
@@ -148,14 +150,17 @@ func (f *File) submit(t *blockcore.Task, g *group, proc wire.Proc, data []byte, 
 // take waits for a free call for g; nil = it is not to make any more.
 func (f *File) take(t *blockcore.Task, g *group) *call {
 	if f.unwanted(t) {
-		g.cancel()
+		g.giveUp(blockcore.ErrCancelled)
 		return nil
 	}
 	c := f.calls.take()
+	since := time.Duration(0)
 	for c == nil {
-		t.Wait(&f.calls.room)
+		if err := f.wait(t, &f.calls.room, &since); err != nil {
+			g.giveUp(err)
+		}
 		if f.unwanted(t) {
-			g.cancel()
+			g.giveUp(blockcore.ErrCancelled)
 		}
 		if g.err != nil {
 			f.calls.room.WakeOne() // the place is for somebody else
@@ -186,17 +191,23 @@ func (f *File) start(t *blockcore.Task, c *call) {
 // patience is how long a call may take; 0 = for ever. A node that is closed does not wait for a server that may never come back.
 func (f *File) patience() time.Duration {
 	timeout := f.Timeout()
-	if f.node == nil || !f.node.Closing() {
+	by := f.endsBy()
+	if by == 0 {
 		return timeout
 	}
-	if f.closeBy == 0 {
-		f.closeBy = f.ctx.Now() + closeMax
-	}
-	left := max(f.closeBy-f.ctx.Now(), watchLeast)
+	left := max(by-f.ctx.Now(), watchLeast)
 	if timeout > 0 {
 		return min(timeout, left)
 	}
 	return left
+}
+
+// endsBy is when the last flush of a node that is being closed has to have ended; 0 = it is not.
+func (f *File) endsBy() time.Duration {
+	if f.closeBy == 0 && f.node != nil && f.node.Closing() {
+		f.closeBy = f.ctx.Now() + closeMax
+	}
+	return f.closeBy
 }
 
 // encode writes the call down, with a new transaction id: for a server that remembers ids it is another call.
@@ -322,16 +333,15 @@ func (f *File) rest(c *call) {
 	})
 }
 
-// one makes a single call without data and waits for it. set fills in what it needs besides; the group is to be given back.
-func (f *File) one(t *blockcore.Task, proc wire.Proc, size int64) (*group, error) {
-	g := f.calls.takeGroup(t)
-	g.resizes = proc == wire.ProcSetattr
+// one makes a single call without data for g and waits for it.
+func (f *File) one(t *blockcore.Task, g *group, proc wire.Proc, size int64) error {
+	g.resizes, g.commits = proc == wire.ProcSetattr, proc == wire.ProcCommit
 	if c := f.take(t, g); c != nil {
 		c.group, c.proc, c.data, c.off, c.size = g, proc, nil, 0, size
 		f.start(t, c)
 	}
 	if err := f.await(t, g); err != nil {
-		return g, fmt.Errorf("%v: %w", proc, err)
+		return fmt.Errorf("%v: %w", proc, err)
 	}
-	return g, nil
+	return nil
 }

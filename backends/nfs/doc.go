@@ -37,8 +37,8 @@
 //
 // QEMU's image locks are taken at the server's lock manager (locks.go, lockcall.go), by calls that block, off the loop: when a file is opened, and again
 // before a connection that was made anew is used, since that is how a restart of the server is noticed, which forgets them. Until they are confirmed requests
-// wait, as in any outage. When somebody else has the file by then, nothing is written any more (lockloss.go). Processes of this host
-// that are gone are known by their notes (locknote.go).
+// wait, as in any outage. A file that is reopened for reading has a reader's locks (lockaccess.go). When somebody
+// else has the file after a restart, nothing is written any more (lockloss.go). Processes of this host that are gone are known by their notes (locknote.go).
 //
 // # Goroutines
 //

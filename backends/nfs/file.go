@@ -48,6 +48,7 @@ type File struct {
 	watch       *blockcore.Timer
 	sick        bool
 	refusing    bool  // the locks are lost
+	onlyRead    bool  // it is locked as one that is read
 	eof         int64 // the file's length; Size is rounded up
 	firm        int64 // what of it no restart of the server takes back; between the two are writes that are held, and zeroes
 	locks       blockcore.RangeLocks

@@ -164,6 +164,9 @@ func (f *File) look() {
 			f.expire(k)
 		}
 	}
+	if f.limbos > 0 {
+		f.recheck() // what they wait for has no end of its own
+	}
 	busy := false
 	for _, c := range f.conns {
 		busy = busy || c.outstanding > 0
@@ -176,14 +179,17 @@ func (f *File) look() {
 	}
 }
 
-// expire ends a call whose time is over. Its connection remembers how long it has been silent, which is longer than any call may wait.
+// expire ends the request of a call whose time is over.
 func (f *File) expire(k *call) {
-	if c := k.conn; c.mute == 0 {
+	f.trouble(errSilent)
+	f.abandon(k.group, errSilent)
+}
+
+// hush has the connection of a call that ends without an answer remember how long it has been silent, which is longer than any call may wait.
+func (c *conn) hush(k *call) {
+	if c.mute == 0 {
 		c.mute = max(k.since, c.heard)
 	}
-	f.trouble(errSilent)
-	k.conn.forget(k)
-	f.finish(k, errSilent)
 }
 
 // listen looks how long c has been silent although calls wait for their replies.

@@ -120,6 +120,9 @@ func (f *File) write(t *blockcore.Task, s source, r blockcore.Range, fua bool) e
 // writeChunk writes, alone in its range: two writes to one place that are under way at once would leave one on the server and hold the other. unstable says that
 // something is not on stable storage yet.
 func (f *File) writeChunk(t *blockcore.Task, s *source, r blockcore.Range, how wire.Stable) (unstable bool, err error) {
+	if err := f.awaitCopies(t); err != nil {
+		return false, err
+	}
 	pages := int64(0)
 	if how == wire.Unstable {
 		pages = pagesOf(r.Offset, r.Length)
@@ -127,10 +130,10 @@ func (f *File) writeChunk(t *blockcore.Task, s *source, r blockcore.Range, how w
 			return false, err
 		}
 	}
-	lock := f.locks.AcquireWanted(t, f.node, r, true)
-	if lock == nil {
+	lock, err := f.hold(t, r)
+	if err != nil {
 		f.giveRoom(pages)
-		return false, blockcore.ErrCancelled
+		return false, err
 	}
 	g := f.calls.takeGroup(t)
 	g.lock, g.pages = lock, pages

@@ -101,7 +101,11 @@ func (l *locker) lock(at uint64, reclaim bool) (wire.LockStat, error) {
 
 // unlock gives back all that an owner has in the file.
 func (l *locker) unlock(owner *wire.LockOwner) error {
-	b, err := l.call(wire.LockUnlock, wire.AppendUnlock(nil, owner, l.handle, imagelock.First, imagelock.SpanBytes))
+	return l.unlockRange(owner, imagelock.First, imagelock.SpanBytes)
+}
+
+func (l *locker) unlockRange(owner *wire.LockOwner, at, length uint64) error {
+	b, err := l.call(wire.LockUnlock, wire.AppendUnlock(nil, owner, l.handle, at, length))
 	if err != nil {
 		return err
 	}

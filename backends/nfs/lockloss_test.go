@@ -90,8 +90,8 @@ func (r *rig) impatient() {
 	r.file.nlm.cancel()
 	r.file.nlm.work.Wait()
 	l := &fileLocks{
-		url: r.file.url, dialer: r.file.dialer, port: r.file.nlm.port, handle: r.file.handle, set: r.file.nlm.set, owner: r.file.nlm.owner, note: r.file.nlm.note,
-		each: time.Millisecond, turn: make(chan struct{}, 1),
+		url: r.file.url, dialer: r.file.dialer, port: r.file.nlm.port, handle: r.file.handle, want: r.file.nlm.writes, owner: r.file.nlm.owner, note: r.file.nlm.note,
+		each: time.Millisecond, turn: newTurn(r.file.nlm.writes),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	r.file.guardBy(l)

@@ -31,9 +31,11 @@ const (
 // anew and every now and then, and given back at its end.
 //
 //	acquire --> held <--> confirm: the server was restarted, and the locks are reclaimed
-//	              |          |
-//	              |          +--> lost: somebody else has the file. Nothing is written any more
-//	              +--> release
+//	            |  ^ |       |
+//	            |  | |       +--> lost: somebody else has the file. Nothing is written any more
+//	            |  | +--> release
+//	            v  |
+//	       narrow  widen: the file is read, or written again
 //
 // All of it blocks, off the loop.
 type fileLocks struct {
@@ -42,15 +44,21 @@ type fileLocks struct {
 	dialer *dialer
 	port   *lockPort
 	handle wire.Handle
-	set    imagelock.Set
+	writes imagelock.Set // of the file as it was opened
+	reads  imagelock.Set // of one that is only read
 	owner  *wire.LockOwner
 	note   *heldNote
 	onLoss func() // called once by a goroutine of ours; may be called again until told is true
 	each   time.Duration
 	ctx    context.Context // of what goes on while the file is open
 	cancel context.CancelFunc
-	turn   chan struct{} // has room for who makes calls: one at a time
+	turn   chan *lockHoldings // has what is had, for who makes calls: one at a time
+	soon   chan struct{}      // has the goroutine of ours look at once
 	work   sync.WaitGroup
+
+	// Guarded by mu.
+	mu   sync.Mutex
+	want imagelock.Set // what is of use
 
 	// Safe from anywhere.
 	lost atomic.Pointer[LockLostError]
@@ -60,6 +68,26 @@ type fileLocks struct {
 // locks returns the locks of a disk that is opened with o: they are those of a file on this host.
 func (o *Options) locks() imagelock.Set {
 	return imagelock.Use{ReadOnly: o.ReadOnly, ShareRW: o.ShareRW, Grows: o.Grows}.Set()
+}
+
+// readerLocks returns the locks of the same disk where it is only read.
+func (o *Options) readerLocks() imagelock.Set {
+	reads := *o
+	reads.ReadOnly = true
+	return reads.locks()
+}
+
+// lockHoldings is what a file has at the server. Whoever has taken it out of fileLocks.turn owns it.
+type lockHoldings struct {
+	set     imagelock.Set
+	surplus imagelock.Set // what is to be given back
+}
+
+// newTurn returns a turn that nobody has yet.
+func newTurn(set imagelock.Set) chan *lockHoldings {
+	turn := make(chan *lockHoldings, 1)
+	turn <- &lockHoldings{set: set}
+	return turn
 }
 
 // locking is what is being done while locks are taken, for errors.
@@ -73,7 +101,8 @@ func (w *walker) acquireLocks(h wire.Handle, set imagelock.Set) (*fileLocks, err
 	}
 	w.doing = locking
 	l := &fileLocks{
-		url: o.URL(), dialer: w.dialer, port: &lockPort{given: o.LockPort}, handle: h, set: set, each: confirmEach, turn: make(chan struct{}, 1),
+		url: o.URL(), dialer: w.dialer, port: &lockPort{given: o.LockPort}, handle: h, want: set, writes: set, reads: o.readerLocks(), each: confirmEach,
+		turn: newTurn(set), soon: make(chan struct{}, 1),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	err := l.acquire(w.ctx, o)
@@ -118,19 +147,25 @@ func (l *fileLocks) acquire(ctx context.Context, o *Options) (err error) {
 	if o.LockNotes != "" {
 		k.clearAbandoned(o.LockNotes)
 	}
-	denied, err := k.takeAll(l.set, false)
+	denied, err := k.takeAll(l.writes, false)
 	if err != nil {
 		return err
 	}
-	conflict, known, err := k.look(l.url, l.set)
+	conflict, known, err := k.look(l.url, l.writes)
 	for err == nil && !known {
 		if err = k.rest(graceEach, wire.LockGrace); err == nil {
-			conflict, known, err = k.look(l.url, l.set)
+			conflict, known, err = k.look(l.url, l.writes)
 		}
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	return l.inTheWay(conflict, denied)
+}
+
+// inTheWay returns the error of who is in the way, or has what was denied; nil = nobody.
+func (l *fileLocks) inTheWay(conflict *imagelock.ConflictError, denied *imagelock.Byte) error {
+	switch {
 	case conflict != nil:
 		return conflict
 	case denied != nil:
@@ -163,12 +198,21 @@ func (k *locker) clearAbandoned(dir string) {
 // confirm makes sure that the locks are there: it takes them again, as the server may have been restarted, and looks whether somebody is in the way. An
 // error is that this could not be found out, or a LockLostError.
 func (l *fileLocks) confirm(ctx context.Context) error {
+	return l.inTurn(ctx, l.confirmBy)
+}
+
+// inTurn runs fn with a connection to the lock manager, while nobody else does, unless the locks are lost.
+func (l *fileLocks) inTurn(ctx context.Context, fn func(k *locker, h *lockHoldings) error) error {
 	select {
-	case l.turn <- struct{}{}:
-		defer func() { <-l.turn }()
+	case h := <-l.turn:
+		defer func() { l.turn <- h }()
+		return l.withLocker(ctx, func(k *locker) error { return fn(k, h) })
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func (l *fileLocks) withLocker(ctx context.Context, fn func(k *locker) error) error {
 	if lost := l.lost.Load(); lost != nil {
 		return lost
 	}
@@ -177,19 +221,24 @@ func (l *fileLocks) confirm(ctx context.Context) error {
 		return err
 	}
 	defer k.client.close()
-	denied, err := k.takeAll(l.set, true)
+	return fn(k)
+}
+
+// confirmBy is confirm in its turn.
+func (l *fileLocks) confirmBy(k *locker, h *lockHoldings) error {
+	l.shrink(h)
+	if err := l.giveSurplus(k, h); err != nil {
+		return err
+	}
+	denied, err := k.takeAll(h.set, true)
 	if err != nil {
 		return err
 	}
-	conflict, err := l.lookAgain(k)
-	switch {
-	case err != nil:
+	conflict, err := l.lookAgain(k, h.set)
+	if err != nil {
 		return err
-	case conflict != nil:
-		err = conflict
-	case denied != nil:
-		err = l.lockedWhole(denied)
-	default:
+	}
+	if err = l.inTheWay(conflict, denied); err == nil {
 		return nil
 	}
 	lost := &LockLostError{err}
@@ -211,9 +260,9 @@ func (l *fileLocks) lockedWhole(b *imagelock.Byte) error {
 
 // lookAgain returns who is in the way and stays there. A server that does not say in its time of grace will be asked the next time; nobody can have got a new
 // lock meanwhile.
-func (l *fileLocks) lookAgain(k *locker) (conflict *imagelock.ConflictError, err error) {
+func (l *fileLocks) lookAgain(k *locker, set imagelock.Set) (conflict *imagelock.ConflictError, err error) {
 	for range lossTries {
-		conflict, _, err = k.look(l.url, l.set)
+		conflict, _, err = k.look(l.url, set)
 		if err != nil || conflict == nil {
 			return nil, err
 		}
@@ -231,6 +280,7 @@ func (l *fileLocks) watchLoop() {
 		select {
 		case <-l.ctx.Done():
 			return
+		case <-l.soon:
 		case <-time.After(wait):
 		}
 		ctx, cancel := context.WithTimeout(l.ctx, confirmMax)

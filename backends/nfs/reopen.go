@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"fmt"
 	"time"
 
 	"nbd-dataplane/blockcore"
@@ -10,6 +11,8 @@ import (
 type Changes struct {
 	// Timeout is Options.Timeout.
 	Timeout time.Duration
+	// ReadOnly is that the node is read-only: the file needs no locks of a writer. It is heeded in a drained section only.
+	ReadOnly bool
 }
 
 var _ blockcore.Reopener = (*File)(nil)
@@ -18,11 +21,42 @@ var _ blockcore.Reopener = (*File)(nil)
 func (f *File) PrepareReopen(t *blockcore.Task, options any) (commit, abort func(t *blockcore.Task), err error) {
 	o := options.(Changes)
 	f.enter(t)
+	before := f.onlyRead
+	after := o.ReadOnly && !f.readOnly
+	if err := f.prepareAccess(t, after); err != nil {
+		return nil, nil, fmt.Errorf("reopen %s: %w", f.url, err)
+	}
 	commit = func(*blockcore.Task) {
 		f.timeout.Store(int64(o.Timeout))
 		f.heedTimeout()
+		f.access(after)
 	}
-	return commit, func(*blockcore.Task) {}, nil
+	return commit, func(*blockcore.Task) { f.access(before) }, nil
+}
+
+// prepareAccess makes sure that the file can be locked otherwise: as one that is only read when nothing is left to be written, as one that is written to when its locks are
+// there.
+func (f *File) prepareAccess(t *blockcore.Task, onlyRead bool) error {
+	if f.nlm == nil || onlyRead == f.onlyRead {
+		return nil
+	}
+	if !onlyRead {
+		return t.Block(func() error { return f.nlm.widen(false) })
+	}
+	if err := f.settle(t, f.held.seq); err != nil {
+		return err
+	}
+	lock, err := f.awaitLimbo(t)
+	if err == nil {
+		f.locks.Release(lock)
+	}
+	return err
+}
+
+// access has the file locked as one that is only read, or as it was opened, by no more than that.
+func (f *File) access(onlyRead bool) {
+	f.onlyRead = onlyRead
+	f.nlm.narrow(onlyRead)
 }
 
 // Change takes Changes over at any moment, also for the calls that are in flight: those that have waited longer fail, which is how requests are
@@ -54,7 +88,7 @@ func (f *File) heedTimeout() {
 	d := f.Timeout()
 	for _, k := range f.calls.all {
 		switch {
-		case k.state == callFree:
+		case k.state == callFree, k.group.limbo:
 		case d == 0:
 			k.deadline = 0
 		default:

@@ -36,9 +36,9 @@ func (f *File) replay(t *blockcore.Task, how wire.Stable) error {
 // each would not do: who waits for two of them would come between, and wait for the first and be waited for with the second.
 func (f *File) replayRuns(t *blockcore.Task, runs []blockcore.Range, bytes int64, how wire.Stable) error {
 	first := runs[0].Offset
-	lock := f.locks.AcquireWanted(t, f.node, blockcore.Range{Offset: first, Length: runs[len(runs)-1].End() - first}, true)
-	if lock == nil {
-		return blockcore.ErrCancelled
+	lock, err := f.hold(t, blockcore.Range{Offset: first, Length: runs[len(runs)-1].End() - first})
+	if err != nil {
+		return err
 	}
 	buf := t.Buffers().Get(int(bytes))
 	g := f.calls.takeGroup(t)
@@ -49,7 +49,7 @@ func (f *File) replayRuns(t *blockcore.Task, runs []blockcore.Range, bytes int64
 		sent = f.replayRun(t, g, r, rest[:r.Length], how, sent)
 		rest = rest[r.Length:]
 	}
-	err := f.await(t, g)
+	err = f.await(t, g)
 	if err == nil {
 		f.replayed(t, g, sent)
 	}

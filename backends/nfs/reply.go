@@ -39,7 +39,9 @@ func (f *File) replied(c *call, b []byte) error {
 	case wire.ProcCommit:
 		c.group.verifier, err = wire.ParseCommit(b)
 	case wire.ProcSetattr:
-		err = wire.ParseSetattr(b)
+		if err = wire.ParseSetattr(b); err == nil && c.group.limbo {
+			f.sizedLate(c.size)
+		}
 	case wire.ProcGetattr:
 		c.group.attributes, err = wire.ParseGetattr(b)
 	}

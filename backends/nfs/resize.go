@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"nbd-dataplane/backends/nfs/wire"
 	"nbd-dataplane/blockcore"
@@ -32,8 +33,7 @@ func (f *File) resizeAlone(t *blockcore.Task, sizeBytes int64) error {
 	if err != nil {
 		return err
 	}
-	defer f.locks.Release(lock)
-	if err := f.setSize(t, sizeBytes); err != nil {
+	if err := f.setSize(t, sizeBytes, lock); err != nil {
 		return err
 	}
 	f.held.cut(t.Buffers(), sizeBytes)
@@ -43,11 +43,11 @@ func (f *File) resizeAlone(t *blockcore.Task, sizeBytes int64) error {
 // Extend makes the file longer while it is in use: what is new reads as zeroes.
 func (f *File) Extend(t *blockcore.Task, toBytes int64) error {
 	f.enter(t)
+	since := time.Duration(0)
 	for f.extending || f.resizing > 0 {
-		if f.unwanted(t) {
-			return f.fail("extend", toBytes, blockcore.ErrCancelled)
+		if err := f.wait(t, &f.extenders, &since); err != nil {
+			return f.fail("extend", toBytes, err)
 		}
-		t.Wait(&f.extenders)
 	}
 	switch {
 	case toBytes <= f.Size():
@@ -61,13 +61,14 @@ func (f *File) Extend(t *blockcore.Task, toBytes int64) error {
 		f.extenders.WakeAll()
 	}()
 	// Somebody else may have made it longer still, and nothing is to be cut off.
-	g, err := f.one(t, wire.ProcGetattr, 0)
+	g := f.calls.takeGroup(t)
+	err := f.one(t, g, wire.ProcGetattr, 0)
 	end := g.attributes.SizeBytes
 	f.calls.giveGroup(g)
 	switch {
 	case err != nil:
 	case end < uint64(toBytes):
-		err = f.setSize(t, toBytes)
+		err = f.setSize(t, toBytes, nil)
 	case end <= 1<<62:
 		f.sized(int64(end))
 	default:
@@ -79,13 +80,23 @@ func (f *File) Extend(t *blockcore.Task, toBytes int64) error {
 	return nil
 }
 
-// setSize changes the file's length, which a server makes durable before it answers (RFC 1813 3.3.2).
-func (f *File) setSize(t *blockcore.Task, sizeBytes int64) error {
+// setSize changes the file's length, which a server makes durable before it answers (RFC 1813 3.3.2), and gives back the lock of what must not be written to meanwhile; nil = of nothing.
+func (f *File) setSize(t *blockcore.Task, sizeBytes int64, lock *blockcore.RangeLock) error {
+	g := f.calls.takeGroup(t)
+	g.lock = lock
+	err := f.setSizeFor(t, g, sizeBytes)
+	if lock != nil && !g.handed {
+		f.locks.Release(lock)
+	}
+	f.calls.giveGroup(g)
+	return err
+}
+
+func (f *File) setSizeFor(t *blockcore.Task, g *group, sizeBytes int64) error {
 	if f.fileMax > 0 && sizeBytes > f.fileMax {
 		return fmt.Errorf("the server takes files of %d bytes: %w", f.fileMax, syscall.EFBIG)
 	}
-	g, err := f.one(t, wire.ProcSetattr, sizeBytes)
-	f.calls.giveGroup(g)
+	err := f.one(t, g, wire.ProcSetattr, sizeBytes)
 	if errors.Is(err, syscall.EFBIG) {
 		return fmt.Errorf("the server does not take a file of %d bytes: %w", sizeBytes, err)
 	}
@@ -100,4 +111,10 @@ func (f *File) setSize(t *blockcore.Task, sizeBytes int64) error {
 func (f *File) sized(sizeBytes int64) {
 	f.eof, f.firm = sizeBytes, sizeBytes
 	f.size.Store(roundUp(sizeBytes))
+}
+
+// sizedLate notes that the file has a length that was given up. The disk keeps its own: what the file lacks of it reads as zeroes.
+func (f *File) sizedLate(sizeBytes int64) {
+	f.eof, f.firm = sizeBytes, sizeBytes
+	f.held.cut(f.ctx.Buffers(), sizeBytes)
 }

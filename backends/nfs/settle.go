@@ -3,6 +3,7 @@ package nfs
 import (
 	"fmt"
 	"syscall"
+	"time"
 
 	"nbd-dataplane/backends/nfs/wire"
 	"nbd-dataplane/blockcore"
@@ -26,20 +27,22 @@ const (
 // settle makes durable all that was held up to seq. One COMMIT serves all who wait for it; who comes while one is under way waits for the next,
 // since his writes may have come too late for it.
 func (f *File) settle(t *blockcore.Task, seq uint64) error {
+	since := time.Duration(0)
 	for f.durable < seq {
 		if f.unwanted(t) {
 			return blockcore.ErrCancelled
 		}
 		if f.committing {
-			t.Wait(&f.settlers)
+			if err := f.wait(t, &f.settlers, &since); err != nil {
+				return err
+			}
 			continue
 		}
 		f.committing = true
-		err := f.commit(t)
-		f.committing = false
-		f.unsettled = err != nil
-		f.settlers.WakeAll()
-		f.roomers.WakeAll()
+		inLimbo, err := f.commit(t)
+		if !inLimbo {
+			f.settled(err)
+		}
 		if err != nil {
 			return err
 		}
@@ -47,9 +50,17 @@ func (f *File) settle(t *blockcore.Task, seq uint64) error {
 	return nil
 }
 
+// settled lets the next COMMIT be made.
+func (f *File) settled(err error) {
+	f.committing = false
+	f.unsettled = err != nil
+	f.settlers.WakeAll()
+	f.roomers.WakeAll()
+}
+
 // commit makes durable all that is held now. When it fails everything is still held, and is written again the next time: the server may have lost any
-// of it, and says so only once, in an answer that may get lost as well.
-func (f *File) commit(t *blockcore.Task) error {
+// of it, and says so only once, in an answer that may get lost as well. inLimbo: the COMMIT was given up, and is still under way.
+func (f *File) commit(t *blockcore.Task) (inLimbo bool, err error) {
 	for run := 0; run < runsMost; run++ {
 		if f.held.stale > 0 {
 			how := wire.Unstable
@@ -57,37 +68,44 @@ func (f *File) commit(t *blockcore.Task) error {
 				how = wire.FileSync
 			}
 			if err := f.replay(t, how); err != nil {
-				return err
+				return false, err
 			}
 		}
 		upTo := f.held.seq
 		if f.held.pages.count == 0 {
 			f.durable = upTo
-			return nil
+			return false, nil
 		}
 		f.counters.commits.Add(1)
-		g, err := f.one(t, wire.ProcCommit, 0)
-		verifier, heard := g.verifier, !g.repeated
+		g := f.calls.takeGroup(t)
+		g.upTo = upTo
+		err := f.one(t, g, wire.ProcCommit, 0)
+		handed := g.handed
+		if !handed {
+			f.concluded(g)
+		}
 		f.calls.giveGroup(g)
-		if err != nil {
-			f.doubt()
-			return err
-		}
-		stale := f.held.stale
-		if heard {
-			f.held.committed(f.ctx.Buffers(), upTo, verifier)
-		} else {
-			f.doubt() // the answer that was lost may have been the error
-		}
-		if f.held.stale == 0 {
-			f.durable = upTo
-			return nil
-		}
-		if f.held.stale > stale {
-			f.counters.replays.Add(1)
+		if err != nil || f.held.stale == 0 {
+			return handed, err
 		}
 	}
-	return fmt.Errorf("the server has forgotten what was written %d times in a row: %w", runsMost, syscall.EIO)
+	return false, fmt.Errorf("the server has forgotten what was written %d times in a row: %w", runsMost, syscall.EIO)
+}
+
+// concluded takes over what is known after the end of a COMMIT.
+func (f *File) concluded(g *group) {
+	stale := f.held.stale
+	if g.err == nil && !g.repeated {
+		f.held.committed(f.ctx.Buffers(), g.upTo, g.verifier)
+	} else {
+		f.doubt() // where it was repeated the answer that was lost may have been the error
+	}
+	switch {
+	case f.held.stale == 0:
+		f.durable = max(f.durable, g.upTo)
+	case g.err == nil && f.held.stale > stale:
+		f.counters.replays.Add(1)
+	}
 }
 
 // doubt has everything written again, also what WRITEs in flight bring: the server may have executed them before it failed.
@@ -98,7 +116,7 @@ func (f *File) doubt() {
 
 // makeRoom waits until so many pages more may be held, and reserves them.
 func (f *File) makeRoom(t *blockcore.Task, pages int64) error {
-	need := pages * pageBytes
+	need, since := pages*pageBytes, time.Duration(0)
 	for f.held.bytes()+f.reserved+need > f.heldMax {
 		if f.unwanted(t) {
 			return blockcore.ErrCancelled
@@ -109,13 +127,26 @@ func (f *File) makeRoom(t *blockcore.Task, pages int64) error {
 				return fmt.Errorf("make room: %w", err)
 			}
 		case f.reserved > 0:
-			t.Wait(&f.roomers)
+			if err := f.wait(t, &f.roomers, &since); err != nil {
+				return err
+			}
 		default:
 			f.reserved += need // it is alone, and may be larger than everything
 			return nil
 		}
 	}
 	f.reserved += need
+	return nil
+}
+
+// awaitCopies waits until there is room for another copy in limbo.
+func (f *File) awaitCopies(t *blockcore.Task) error {
+	since := time.Duration(0)
+	for f.limboBytes > limboBytesMax {
+		if err := f.wait(t, &f.roomers, &since); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -146,12 +146,9 @@ func (c *simThread) move() {
 	w.Count("moved")
 }
 
-// resize changes the length. Not where calls time out: one that does may cut off later what was written meanwhile.
+// resize changes the length.
 func (c *simThread) resize() {
 	w := c.w
-	if w.timeout > 0 {
-		return
-	}
 	cells := 8 * (1 + w.rng.IntN(200))
 	c.section("resize", simStuckMax, func(d *blockcore.Drained) {
 		begin := w.Tick()
@@ -164,10 +161,11 @@ func (c *simThread) resize() {
 		w.Log("resized to %d: %v", cells, err)
 		if err != nil {
 			var errno syscall.Errno
-			if !errors.As(err, &errno) || !w.mayFail(errno, begin) && !(errno == syscall.EIO && w.restarts >= runsMost) {
+			timedOut := errors.Is(err, syscall.ETIMEDOUT) && w.timeout > 0
+			if !errors.As(err, &errno) || !timedOut && !w.mayFail(errno, begin) && !(errno == syscall.EIO && w.restarts >= runsMost) {
 				w.Fail("resize has failed without a cause: %v", err)
 			}
-			w.doubtful = true // it may be shorter and nobody knows
+			w.doubtful, zero.End = true, w.Tick() // it may be shorter and nobody knows
 			return
 		}
 		w.Count("resized")
@@ -226,6 +224,10 @@ const simRecoveryMax = 2 * silenceMost
 func (c *simThread) lastLook() {
 	w := c.w
 	last := &simClient{w: w, name: -1}
+	for until := w.now() + simRecoveryMax; w.file.limbos > 0 && w.now() < until; { // what comes of it is held
+		c.pause(time.Second)
+		w.progress()
+	}
 	for _, op := range []string{"read", "flush", "read"} {
 		q := &simRequest{simClient: last, op: op, n: int(w.file.Size()) / simkit.CellBytes}
 		var err error

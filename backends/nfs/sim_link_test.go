@@ -171,8 +171,9 @@ func (l *simLink) shut() {
 	l.fd = -1
 	w.links = slices.DeleteFunc(slices.Clone(w.links), func(other *simLink) bool { return other == l })
 	for _, c := range l.calls {
-		if w.up() && w.rng.IntN(2) == 0 && !w.givenUp(c) {
+		if w.up() && w.rng.IntN(2) == 0 {
 			w.Log("link %d: call %08x is executed for nobody", l.id, c.xid())
+			w.checkLookedAfter(c)
 			w.server.Execute(c.record, w.plainFault())
 		}
 	}

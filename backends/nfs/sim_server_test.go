@@ -25,10 +25,7 @@ func (w *simWorld) plainFault() nfstest.Fault {
 func (w *simWorld) execute(l *simLink, c *simCall) {
 	l.calls = slices.DeleteFunc(slices.Clone(l.calls), func(other *simCall) bool { return other == c })
 	proc := wire.Proc(c.proc())
-	if w.givenUp(c) {
-		w.Log("link %d: call %08x has come too late", l.id, c.xid())
-		return
-	}
+	w.checkLookedAfter(c)
 	f, what := nfstest.Fault{}, ""
 	switch {
 	case w.passOver > 0:
@@ -39,7 +36,7 @@ func (w *simWorld) execute(l *simLink, c *simCall) {
 		w.injected(syscall.ENOSPC)
 	case w.Now() < w.busy && w.rng.IntN(4) > 0:
 		f, what = nfstest.Fault{Status: nfstest.Jukebox}, "jukebox"
-	case w.bads > 0 && w.rng.IntN(1000) < w.faulty:
+	case w.bads > 0 && (w.rng.IntN(1000) < w.faulty || w.faulty > 0 && w.inLimbo(c) && w.rng.IntN(4) == 0):
 		w.executeBadly(l, c, proc)
 		return
 	}
@@ -47,14 +44,18 @@ func (w *simWorld) execute(l *simLink, c *simCall) {
 	w.reply(l, w.server.Execute(c.record, f), false)
 }
 
-// givenUp reports whether a WRITE has timed out that might undo, by being late, what was written after it: the price of a timeout, which is not what
-// is tried here.
-func (w *simWorld) givenUp(c *simCall) bool {
-	return wire.Proc(c.proc()) == wire.ProcWrite && w.forgotten(c)
+// checkLookedAfter looks whether the driver still waits for a call that changes something, whoever has given it up.
+func (w *simWorld) checkLookedAfter(c *simCall) {
+	if w.file.calls.byXID(c.xid()) == nil && changes(wire.Proc(c.proc())) && !w.closing {
+		w.Fail("%v %08x is executed and nobody looks after it", wire.Proc(c.proc()), c.xid())
+	}
 }
 
-// forgotten reports whether nobody waits for a call any more.
-func (w *simWorld) forgotten(c *simCall) bool { return w.file.calls.byXID(c.xid()) == nil }
+// inLimbo reports whether the request of a call was given up.
+func (w *simWorld) inLimbo(c *simCall) bool {
+	k := w.file.calls.byXID(c.xid())
+	return k != nil && k.group.limbo
+}
 
 // reply sends a reply some time later.
 func (w *simWorld) reply(l *simLink, bytes []byte, last bool) {
@@ -73,7 +74,7 @@ type simBad struct {
 // executeBadly has one call meet something.
 func (w *simWorld) executeBadly(l *simLink, c *simCall, proc wire.Proc) {
 	bad := simBads[w.rng.IntN(len(simBads))]
-	if proc == wire.ProcCommit && !w.forgotten(c) && w.rng.IntN(3) == 0 {
+	if proc == wire.ProcCommit && w.rng.IntN(3) == 0 {
 		bad = oneOf(w.rng, simLossTold, simLossUntold) // what a COMMIT may do is of more interest than that of others
 	}
 	w.Log("link %d: execute %08x proc %d: %s", l.id, c.xid(), proc, bad.name)
@@ -91,7 +92,7 @@ func of(fault func(w *simWorld) nfstest.Fault) func(*simWorld, *simLink, *simCal
 
 // simLossTold is data that the server gives up, of which it tells once.
 var simLossTold = simBad{"data lost and told by an error", func(w *simWorld, l *simLink, c *simCall, proc wire.Proc) {
-	if proc != wire.ProcCommit || w.forgotten(c) {
+	if proc != wire.ProcCommit {
 		w.reply(l, w.server.Execute(c.record, nfstest.Fault{}), false)
 		return
 	}

@@ -67,6 +67,7 @@ type simWorld struct {
 	next     time.Duration // trouble
 	restarts int           // verifiers that the server has had
 	timeout  time.Duration // the shortest that there was; 0 = none
+	longest  time.Duration // and the longest
 	down     time.Duration // until when the server does not run,
 	refusing time.Duration // takes no connections,
 	silent   time.Duration // does nothing,
@@ -156,6 +157,7 @@ func (w *simWorld) someTimeout() time.Duration {
 	if w.timeout == 0 || d < w.timeout {
 		w.timeout = d
 	}
+	w.longest = max(w.longest, d)
 	return d
 }
 

@@ -179,7 +179,7 @@ func reopenNFS(o *control.Opening) (any, error) {
 	if f := o.Reopens().Driver().(*nfs.File); f.Features().ReadOnly && !o.ReadOnly && !o.AutoReadOnly {
 		return nil, qmp.Errorf("Cannot open a read-only mount as read-write")
 	}
-	return nfs.Changes{Timeout: options.Timeout}, nil
+	return nfs.Changes{Timeout: options.Timeout, ReadOnly: o.ReadOnly}, nil
 }
 
 // changeNFS has a file take over what reopenNFS has read. It needs no drain, which would wait for requests that wait for the server.

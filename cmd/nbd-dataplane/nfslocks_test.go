@@ -82,3 +82,32 @@ func TestMonitorLocksOnNFS(t *testing.T) {
 	require.Contains(t, out, "write failed: Input/output error")
 	require.Contains(t, s.rawNodes(), `"refuses-writes":true`)
 }
+
+// Goal: a disk that is made read-only, by hand or by an overlay, is there for other readers, and is taken back before it is written to. Method: a daemon, and other nodes on the same disk, which know nothing of
+// its node.
+func TestReadOnlyDiskOnNFSIsLockedAsSuch(t *testing.T) {
+	server := lockingNFS(t)
+	s := steer(t, asProgram(t, programName), "daemon")
+	node := func(name, file, more string) string {
+		return fmt.Sprintf(`{"driver":"nfs","node-name":%q,"server":{"type":"inet","host":%q},"path":"/export/%s","nfsport":%d,"mountport":%d,"nlmport":%d%s}`,
+			name, server.Address(), file, server.NFSPort(), server.MountPort(), server.LockPort(), more)
+	}
+	reader := "blockdev-add " + node("b", "disk", `,"read-only":true`)
+	reopen := func(more string) string { return `blockdev-reopen {"options":[` + node("a", "disk", more) + `]}` }
+	s.ok("blockdev-add " + node("a", "disk", ""))
+	require.Contains(t, s.do(reader), `Failed to get shared`)
+	s.ok(reopen(`,"read-only":true`))
+	server.AwaitLocks("/export/disk", 3)
+	s.ok(reader)
+	require.Contains(t, s.do(reopen("")), `Failed to get`)
+	s.ok(`blockdev-del {"node-name":"b"}`, reopen(""))
+	require.Len(t, server.Locks("/export/disk"), 4)
+
+	out, err := exec.Command(asProgram(t, programName), "image", "create", "-f", "qcow2", server.URL("/export/top"), "1M").CombinedOutput()
+	require.NoError(t, err, string(out))
+	s.ok("blockdev-add "+node("t", "top", ""),
+		`blockdev-add {"driver":"qcow2","node-name":"q","file":"t","backing":null}`,
+		`blockdev-snapshot {"node":"a","overlay":"q"}`)
+	server.AwaitLocks("/export/disk", 3)
+	s.ok(reader)
+}
