@@ -224,9 +224,9 @@ const simRecoveryMax = 2 * silenceMost
 func (c *simThread) lastLook() {
 	w := c.w
 	last := &simClient{w: w, name: -1}
-	for until := w.now() + simRecoveryMax; w.file.limbos > 0 && w.now() < until; { // what comes of it is held
+	for until := w.Now() + simRecoveryMax; w.file.limbos > 0 && w.Now() < until; { // what comes of it is held
 		c.pause(time.Second)
-		w.progress()
+		w.Progress()
 	}
 	for _, op := range []string{"read", "flush", "read"} {
 		q := &simRequest{simClient: last, op: op, n: int(w.file.Size()) / simkit.CellBytes}
