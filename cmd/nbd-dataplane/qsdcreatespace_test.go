@@ -18,6 +18,7 @@ var dataFileRows = []string{
 	`"data-file":"d","data-file-raw":false,"backing-file":"x.img","backing-fmt":"raw"`,
 	`"data-file":{"driver":"raw","file":{"driver":"file","filename":"DIR/inline.img"}}`,
 	`"data-file":"over"`,
+	`"data-file":"over","preallocation":"falloc","size":1572864`,
 	`"data-file":"d","preallocation":"metadata"`,
 	`"data-file":"d","preallocation":"falloc","size":2097152`,
 	`"data-file":"d","preallocation":"full","size":3145728`,
