@@ -254,6 +254,10 @@ func (c *AioContext) BeginLull() { c.lulls++ }
 // EndLull ends what BeginLull began. On the loop only.
 func (c *AioContext) EndLull() { c.lulls-- }
 
+// Doze has the loop sleep at once the next time there is nothing to do, and learn anew how long to look for work: who calls it knows that what comes next takes
+// longer than looking pays. Unlike a lull it ends by itself. On the loop only.
+func (c *AioContext) Doze() { c.polling.current = 0 }
+
 // AtTurnEnd has e.TurnEnd called when the turn ends, after everything that could be done in it. Registering
 // twice calls twice. On the loop only.
 func (c *AioContext) AtTurnEnd(e TurnEnder) { c.turnEnds = append(c.turnEnds, e) }

@@ -79,7 +79,7 @@ func TestPollingLooksBeforeItSleeps(t *testing.T) {
 		}})
 		w.Heat()
 	})
-	l.expect("caught at look 10\nwait 2ms")
+	l.expect("caught at look 10\nwait 8ms")
 }
 
 func TestPolledCompletionIsReaped(t *testing.T) {
@@ -98,7 +98,26 @@ func TestPolledCompletionIsReaped(t *testing.T) {
 		}))
 		l.polling.current = 30 * time.Microsecond
 	})
-	l.expect("submit 1\ndone\nwait 2ms")
+	l.expect("submit 1\ndone\nwait 8ms")
+}
+
+func TestDozing(t *testing.T) {
+	// A loop that dozes looks at nothing before it sleeps this once, and learns anew how long to look: looks are counted before and after a rest that looking would have
+	// caught.
+	const us = time.Microsecond
+	l := newFakeLoop(t, ContextOptions{PollMax: 60 * us})
+	looked := false
+	l.during(func() {
+		l.polling.current = 30 * us
+		l.engine.looks = func(int) bool { looked = true; return false }
+		l.Doze()
+	})
+	require.False(t, looked)
+	l.polling.current = 0
+	l.polling.adjust(20 * us)
+	require.Equal(t, pollFirst, l.polling.current)
+	l.resume(0)
+	require.True(t, looked, "and then looks again")
 }
 
 func TestNoPollingWhileAnotherThreadCopies(t *testing.T) {

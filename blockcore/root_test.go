@@ -138,10 +138,10 @@ func TestSectionThatFollowsAtOnce(t *testing.T) {
 		l.Post(quiesce)
 		l.Post(func() { start("d") })
 	})
-	l.expect("wait 2ms\na\nb\nc\nwait 2ms")
+	l.expect("wait 8ms\na\nb\nc\nwait 8ms")
 	<-idle
 	l.during(r.stir)
-	l.expect("d\nwait 2ms")
+	l.expect("d\nwait 8ms")
 }
 
 func TestSectionsNestAndOverlap(t *testing.T) {

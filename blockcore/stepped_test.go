@@ -139,7 +139,7 @@ func TestRequestsKeepTheirOrderBetweenTwoSections(t *testing.T) {
 		l.Post(r.hush)
 	})
 	l.during(r.stir)
-	l.expect("wait 2ms\na\nb\nc\nwait 2ms\nd\nwait 2ms")
+	l.expect("wait 8ms\na\nb\nc\nwait 8ms\nd\nwait 8ms")
 }
 
 // noting notes when it is quiesced and resumed: as a driver, and as an owner.

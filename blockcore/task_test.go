@@ -129,7 +129,7 @@ func TestWaitQueueIsFIFO(t *testing.T) {
 	l.during(func() { q.WakeOne(); q.WakeOne() })
 	l.during(func() { q.WakeAll() })
 	require.True(t, q.Empty())
-	l.expect("wait 2ms\n0\nwait 2ms\n1\n2\nwait 2ms\n3\n4\n0 again\nwait 2ms")
+	l.expect("wait 8ms\n0\nwait 8ms\n1\n2\nwait 8ms\n3\n4\n0 again\nwait 8ms")
 }
 
 func TestClosedContextRefuses(t *testing.T) {

@@ -94,8 +94,9 @@ func (c *AioContext) rest() {
 }
 
 // shortWaitMax is how long a wait keeps its P. Within that time the next request of a busy client
-// has come; a longer one would have the Go runtime interrupt the loop a hundred times a second.
-const shortWaitMax = 2 * time.Millisecond
+// has come; one of 10 ms would have the Go runtime interrupt the loop a hundred times a second. Nor is it shorter: a limit before the kernel's
+// next tick is a timer to be set and taken back in each wait, which in a virtual machine costs some 3 us.
+const shortWaitMax = 8 * time.Millisecond
 
 // sleep waits in the engine: shortly first, and patiently when nothing has come.
 func (c *AioContext) sleep() {

@@ -44,7 +44,7 @@ func TestTurnOrder(t *testing.T) {
 		submit 1
 		completion
 		turn end
-		wait 2ms`)
+		wait 8ms`)
 }
 
 func TestPostedWorkKeepsItsOrder(t *testing.T) {
@@ -63,14 +63,14 @@ func TestPostedWorkKeepsItsOrder(t *testing.T) {
 		l.Post(func() { l.note("second") })
 	})
 	l.expect(`
-		wait 2ms
+		wait 8ms
 		first
 		spawned by first
 		second
 		turn end
 		posted by first
 		turn end
-		wait 2ms`)
+		wait 8ms`)
 }
 
 func TestTurnEndsOnceForEachRegistration(t *testing.T) {
@@ -85,9 +85,9 @@ func TestTurnEndsOnceForEachRegistration(t *testing.T) {
 		l.AtTurnEnd(b)
 		l.AtTurnEnd(a)
 	})
-	l.expect("a\nb\na\na\nwait 2ms")
+	l.expect("a\nb\na\na\nwait 8ms")
 	l.resume(0)
-	l.expect("wait 2ms")
+	l.expect("wait 8ms")
 }
 
 func TestYieldLetsOthersRun(t *testing.T) {
@@ -109,7 +109,7 @@ func TestYieldLetsOthersRun(t *testing.T) {
 			}))
 		}
 	})
-	l.expect("a0\nb0\nc0\nposted by a\na1\nb1\nc1\na2\nb2\nc2\nwait 2ms")
+	l.expect("a0\nb0\nc0\nposted by a\na1\nb1\nc1\na2\nb2\nc2\nwait 8ms")
 }
 
 func TestSpawn(t *testing.T) {
@@ -139,7 +139,7 @@ func TestSpawn(t *testing.T) {
 		inner ends
 		outer ends
 		innermost
-		wait 2ms`)
+		wait 8ms`)
 }
 
 func TestTimers(t *testing.T) {
@@ -166,7 +166,7 @@ func TestTimers(t *testing.T) {
 	require.False(t, spent.Stop())
 	l.expect("first\nwait 900us")
 	l.resume(time.Hour)
-	l.expect("second, set by first\nthird\nwait 2ms")
+	l.expect("second, set by first\nthird\nwait 8ms")
 }
 
 func TestShortThenPatientSleep(t *testing.T) {
@@ -180,13 +180,13 @@ func TestShortThenPatientSleep(t *testing.T) {
 		want   string
 	}{
 		{"no timer", 0, shortWaitMax, nil, "wait patiently"},
-		{"late timer", 10 * time.Millisecond, shortWaitMax, nil, "wait patiently 8ms"},
-		{"the wait was longer than asked", 10 * time.Millisecond, 7 * time.Millisecond, nil, "wait patiently 3ms"},
-		{"early timer", time.Millisecond, time.Millisecond, nil, "timer\nwait 2ms"},
-		{"timer at the limit", shortWaitMax, shortWaitMax, nil, "timer\nwait 2ms"},
-		{"ended early", 0, shortWaitMax - 1, nil, "wait 2ms"},
-		{"something came", 0, shortWaitMax, func(l *fakeLoop) { l.engine.looks = func(int) bool { return true } }, "wait 2ms"},
-		{"woken", 0, shortWaitMax, func(l *fakeLoop) { l.Post(func() { l.note("posted") }) }, "posted\nwait 2ms"},
+		{"late timer", 10 * time.Millisecond, shortWaitMax, nil, "wait patiently 2ms"},
+		{"the wait was longer than asked", 12 * time.Millisecond, 9 * time.Millisecond, nil, "wait patiently 3ms"},
+		{"early timer", time.Millisecond, time.Millisecond, nil, "timer\nwait 8ms"},
+		{"timer at the limit", shortWaitMax, shortWaitMax, nil, "timer\nwait 8ms"},
+		{"ended early", 0, shortWaitMax - 1, nil, "wait 8ms"},
+		{"something came", 0, shortWaitMax, func(l *fakeLoop) { l.engine.looks = func(int) bool { return true } }, "wait 8ms"},
+		{"woken", 0, shortWaitMax, func(l *fakeLoop) { l.Post(func() { l.note("posted") }) }, "posted\nwait 8ms"},
 	}
 	for _, row := range table {
 		t.Run(row.name, func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestHotSocketsAreArmedBeforeSleep(t *testing.T) {
 	var stays, cooled, closed *Watcher
 	l.lines = nil
 	l.during(func() { stays, cooled, closed = watch("stays"), watch("cooled"), watch("closed") })
-	l.expect("arm in\narm in\narm in\nwait 2ms")
+	l.expect("arm in\narm in\narm in\nwait 8ms")
 	require.Equal(t, map[string]int{"stays": 1, "cooled": 1, "closed": 1}, looked)
 	l.during(func() {
 		for _, w := range []*Watcher{stays, cooled, closed} {
@@ -230,7 +230,7 @@ func TestHotSocketsAreArmedBeforeSleep(t *testing.T) {
 		cooled.Cool()
 		closed.Close()
 	})
-	l.expect("arm in\nwait 2ms")
+	l.expect("arm in\nwait 8ms")
 	require.Equal(t, map[string]int{"stays": 2, "cooled": 1, "closed": 1}, looked)
 	l.during(func() {
 		l.engine.fired = append(l.engine.fired, firing{stays, directionIn})
@@ -266,7 +266,7 @@ func TestHotListDuringItsWalk(t *testing.T) {
 		second.Heat()
 		third.Heat()
 	})
-	l.expect("arm in\narm in\narm in\nwait 2ms")
+	l.expect("arm in\narm in\narm in\nwait 8ms")
 	require.Equal(t, map[string]int{"first": 1, "third": 1}, calls)
 	l.during(func() { first.Close(); third.Close(); late.Close() })
 	require.Len(t, l.watchers.free, len(l.watchers.table))
@@ -281,13 +281,13 @@ func TestPostBeforeSleepIsSeen(t *testing.T) {
 		l.Post(func() { l.note("posted") })
 	}
 	l.during(func() { l.Watch(-1, &handler{}).Heat() })
-	l.expect("arm in\nposted\nwait 2ms")
+	l.expect("arm in\nposted\nwait 8ms")
 	require.Zero(t, l.engine.wakes.Load())
 	l.Post(func() { l.note("third") })
 	l.Post(func() { l.note("fourth") })
 	require.Equal(t, int64(1), l.engine.wakes.Load())
 	l.resume(0)
-	l.expect("third\nfourth\nwait 2ms")
+	l.expect("third\nfourth\nwait 8ms")
 }
 
 func TestPostAtTheBeginOfSleepWakes(t *testing.T) {
@@ -303,7 +303,7 @@ func TestPostAtTheBeginOfSleepWakes(t *testing.T) {
 		l.resume(0)
 		require.Equal(t, int64(i+1), l.engine.wakes.Load())
 		l.resume(0)
-		l.expect(fmt.Sprintf("wait 2ms\nposted %d\nwait 2ms", i))
+		l.expect(fmt.Sprintf("wait 8ms\nposted %d\nwait 8ms", i))
 	}
 }
 
@@ -323,7 +323,7 @@ func TestTurnEndThatMakesWork(t *testing.T) {
 		}))
 		l.AtTurnEnd(turnEnder(func() { q.WakeOne() }))
 	})
-	l.expect("woken\nsubmit 1\ndone\nwait 2ms")
+	l.expect("woken\nsubmit 1\ndone\nwait 8ms")
 }
 
 func TestOperationIsRepeatedAfterEINTR(t *testing.T) {
@@ -341,7 +341,7 @@ func TestOperationIsRepeatedAfterEINTR(t *testing.T) {
 	l.during(func() {
 		l.Spawn(BodyFunc(func(t *Task) { l.note("%v", t.Fdatasync(0)) }))
 	})
-	l.expect("submit 1\nsubmit 1\nsubmit 1\ninput/output error\nwait 2ms")
+	l.expect("submit 1\nsubmit 1\nsubmit 1\ninput/output error\nwait 8ms")
 }
 
 func TestAlone(t *testing.T) {
@@ -369,12 +369,12 @@ func TestAlone(t *testing.T) {
 		true
 		false
 		submit 1
-		wait 2ms
+		wait 8ms
 		false
-		wait 2ms
+		wait 8ms
 		false
 		true
-		wait 2ms`)
+		wait 8ms`)
 }
 
 // Goal: a timer can be set again and again, earlier, later, when it is over and when it was stopped. Method: one timer on a loop whose clock the test drives.
@@ -394,7 +394,7 @@ func TestTimerIsResetInPlace(t *testing.T) {
 	l.resume(50 * time.Microsecond)
 	l.expect("other\nwait 150us")
 	l.resume(150 * time.Microsecond)
-	l.expect("fired\nwait 2ms")
+	l.expect("fired\nwait 8ms")
 	l.during(func() {
 		tm.Reset(10 * time.Microsecond)
 		require.True(t, tm.Stop())
@@ -402,5 +402,5 @@ func TestTimerIsResetInPlace(t *testing.T) {
 	})
 	l.expect("wait 20us")
 	l.resume(20 * time.Microsecond)
-	l.expect("fired\nwait 2ms")
+	l.expect("fired\nwait 8ms")
 }

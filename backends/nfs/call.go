@@ -246,8 +246,9 @@ func (f *File) dispatch(c *call) {
 const (
 	// burstMax is how many calls of a turn go to one connection: they leave in one system call, and a server that reads ahead has something to do.
 	burstMax = 8
-	// spreadFrom is how many calls each connection has before there is one more, if their number was left to us.
-	spreadFrom = 8
+	// spreadFrom is how many calls each connection has before there is one more, if their number was left to us. Two connections with four calls each were no
+	// faster than one with eight, and woke the loop more often.
+	spreadFrom = 12
 )
 
 // pick returns the connection for the next call: the one that the last went to while the burst lasts, and then the one that has the least to do of those that are

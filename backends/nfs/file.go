@@ -44,7 +44,8 @@ type File struct {
 	outstanding int   // calls that they have
 	lastConn    *conn // that a call was given to; nil = none was
 	calls       callTable
-	largeReads  int // calls that bring much data
+	reads       int // requests that wait for READs
+	largeReads  int // those of them that want much data
 	watch       *blockcore.Timer
 	sick        bool
 	refusing    bool  // the locks are lost

@@ -11,7 +11,7 @@ import (
 	"nbd-dataplane/blockcore"
 )
 
-// Goal: replies are waited for as many at a time as are expected soon, never more than half of those of the connection. Method: a table.
+// Goal: replies are waited for as many at a time as are expected soon, never more than three quarters of those of the connection. Method: a table.
 func TestHowManyRepliesAreWorthAWait(t *testing.T) {
 	const us = time.Microsecond
 	for _, c := range []struct {
@@ -22,9 +22,10 @@ func TestHowManyRepliesAreWorthAWait(t *testing.T) {
 	}{
 		{0, 0, 32, 32, 1}, // nothing is known
 		{25 * us, 4224, 32, 32, 7},
-		{25 * us, 164, 32, 32, 8},
-		{25 * us, 164, 8, 32, 4},
-		{25 * us, 164, 7, 7, 1},
+		{25 * us, 164, 32, 32, 16},
+		{25 * us, 164, 8, 32, 6},
+		{25 * us, 164, 8, 8, 6},
+		{25 * us, 164, 3, 3, 1},
 		{100 * us, 164, 32, 32, 4},
 		{5 * time.Millisecond, 164, 256, 256, 1},
 		{25 * us, 1 << 20, 32, 32, 1},

@@ -35,6 +35,7 @@ func (f *File) read(t *blockcore.Task, p []byte, off int64) (short int64, err er
 	clear(p[n:]) // what rounds the size up
 	p = p[:n]
 	g := f.calls.takeGroup(t)
+	f.reads++
 	large := n >= largeBytes
 	if large {
 		f.largeReads++
@@ -45,6 +46,7 @@ func (f *File) read(t *blockcore.Task, p []byte, off int64) (short int64, err er
 		p, off = p[len(piece):], off+int64(len(piece))
 	}
 	err = f.await(t, g)
+	f.reads--
 	if large {
 		f.largeReads--
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -22,7 +23,7 @@ func dummyCommand() *cobra.Command {
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if socket == "" || size <= 0 || size > dummyMax {
 				return errors.New("want --socket, and --size up to 8 GiB")
 			}
@@ -30,6 +31,7 @@ func dummyCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("listening: %w", err)
 			}
+			defer context.AfterFunc(cmd.Context(), func() { ln.Close() })()
 			return dummy.New(size).Serve(ln)
 		},
 	}

@@ -159,6 +159,6 @@ func (c *connection) info() {
 	}
 	c.optionReply(optGo, repInfo, 12)
 	c.u16(0)
-	c.u64(uint64(len(c.s.data)))
+	c.u64(uint64(c.s.sizeBytes))
 	c.u16(flags)
 }

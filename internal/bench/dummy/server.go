@@ -17,6 +17,8 @@ type Server struct {
 	Hangup    int                     // close the connection after so many requests
 	Observe   func(typ, flags uint16) // sees every request
 
+	sizeBytes int64
+
 	// Guarded by mu.
 	mu   sync.RWMutex
 	data []byte
@@ -24,7 +26,7 @@ type Server struct {
 
 // New returns a server of sizeBytes of zeroes.
 func New(sizeBytes int64) *Server {
-	return &Server{data: make([]byte, sizeBytes)}
+	return &Server{data: make([]byte, sizeBytes), sizeBytes: sizeBytes}
 }
 
 // CopyFrom fills s, which serves nobody yet, with the bytes of o.
@@ -51,4 +53,11 @@ func (s *Server) Serve(ln net.Listener) error {
 			newConnection(s, conn).serve()
 		})
 	}
+}
+
+// Negotiate is the handshake alone, for who serves something else than memory, sizeBytes long. It reports whether requests follow; nothing of them
+// has been received.
+func Negotiate(conn net.Conn, sizeBytes int64) bool {
+	c := newConnection(&Server{sizeBytes: sizeBytes}, conn)
+	return c.negotiate() && c.flush() == nil && c.begin == c.end
 }

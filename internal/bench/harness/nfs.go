@@ -10,7 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"nbd-dataplane/internal/bench/loadgen"
+	"nbd-dataplane/internal/bench/nfsleast"
+	"nbd-dataplane/internal/bench/proc"
 	"nbd-dataplane/internal/bench/report"
 	"nbd-dataplane/internal/bench/server"
 )
@@ -41,6 +45,42 @@ func (w Workload) targetNFS() report.Target {
 		t.IOPSRatioMin = 1.5
 	}
 	return t
+}
+
+// directConns is how many connections are best where there is no NBD server, with at least directDepth calls on each.
+const (
+	directConns = 2
+	directDepth = 4
+)
+
+// direct takes a sample of the server of NFS alone: the client's processor time stands where else that of the NBD server does.
+func (r *runner) direct(w Workload, uri string, round int) (sample report.Sample, err error) {
+	l, err := nfsleast.Open(nfsleast.Spec{
+		URI: uri, Write: w.Mode == loadgen.Write, Sequential: w.Sequential, BlockBytes: w.BlockBytes, Depth: w.Depth,
+		Conns: min(max(w.Depth/directDepth, 1), directConns), FlushEvery: w.FlushEvery, Seed: uint64(round),
+	})
+	if err != nil {
+		return sample, err
+	}
+	defer l.Close()
+	if _, err := l.Run(r.o.WarmUp); err != nil {
+		return sample, err
+	}
+	before, err := proc.Busy()
+	if err != nil {
+		return sample, err
+	}
+	begin := time.Now()
+	result, err := l.Run(r.o.Duration)
+	if err != nil {
+		return sample, err
+	}
+	elapsed := time.Since(begin)
+	after, err := proc.Busy()
+	sample = cost{server: result.ClientCPU, all: after - before, elapsed: elapsed}.sample(result.Requests())
+	sample.Round, sample.IOPS, sample.MBps = round, result.IOPS(), result.BytesPerSecond()/1e6
+	sample.P50us, sample.P99us = us(result.Percentile(50)), us(result.Percentile(99))
+	return sample, err
 }
 
 // ganesha is an NFS server of scripts/ganesha, which ends when its standard input does.

@@ -118,11 +118,15 @@ func (r *runner) sample(ctx context.Context, w Workload, k server.Kind, round in
 	if err != nil {
 		return sample, err
 	}
+	defer func() { err = errors.Join(err, r.settle(w, setup.File)) }()
+	if k.Direct {
+		return r.direct(w, setup.File, round)
+	}
 	in, err := server.Start(k, setup)
 	if err != nil {
 		return sample, err
 	}
-	defer func() { err = errors.Join(err, in.Stop(), r.settle(w, setup.File)) }()
+	defer func() { err = errors.Join(err, in.Stop()) }()
 	m := measurement{
 		workload: w, server: in, duration: r.o.Duration, warmUp: r.o.WarmUp, rangeBytes: setup.SizeBytes,
 		syscalls: r.o.Syscalls && round == 0, seed: uint64(round),

@@ -48,6 +48,7 @@ type Kind struct {
 	Name    string
 	Program string   // what has to be on PATH; empty: we build it
 	Version []string // command that prints its version
+	Direct  bool     // there is no NBD server: the client speaks to the server of NFS itself
 	Ours    bool     // the server under test, which is compared
 	Peer    bool     // one of those it is compared with
 	Default bool     // measured unless the user chooses
@@ -92,6 +93,8 @@ func Known() []Kind {
 		{Name: "nbd-server", Program: "nbd-server", Version: []string{"nbd-server", "-V"}, Peer: true, Default: true, storages: pageCache, commandLine: nbdServer, export: exportOfNBDServer, daemonizes: true},
 		{Name: "go-nbd", Peer: true, Default: true, storages: noDirect, commandLine: goNBD},
 		{Name: "ceiling", storages: []Storage{Null}, commandLine: ceiling},
+		{Name: "nfs-direct", Direct: true, storages: []Storage{NFS}},
+		{Name: "nfs-relay", storages: []Storage{NFS}, commandLine: relay},
 	}
 }
 
@@ -167,4 +170,9 @@ func goNBD(s Setup) ([]string, error) {
 // ceiling is the dummy server of this program: what the client can do at most.
 func ceiling(s Setup) ([]string, error) {
 	return []string{s.Programs.Bench, "dummy", "--socket", s.socket(), "--size", s.size()}, nil
+}
+
+// relay is what an NBD server in front of a server of NFS costs at least.
+func relay(s Setup) ([]string, error) {
+	return []string{s.Programs.Bench, "relay", "--socket", s.socket(), s.File}, nil
 }

@@ -75,6 +75,10 @@ func TestKnown(t *testing.T) {
 		require.False(t, seen[k.Name], k.Name)
 		seen[k.Name] = true
 		require.False(t, k.Ours && k.Peer, k.Name)
+		if k.Direct {
+			require.Nil(t, k.commandLine, k.Name)
+			continue
+		}
 		for _, storage := range k.storages {
 			s := Setup{Storage: storage, File: "/the/file", SizeBytes: 12345, Dir: t.TempDir(), Programs: Programs{Ours: "ours", GoNBD: "gonbd", Bench: "bench"}}
 			argv, err := k.commandLine(s)
