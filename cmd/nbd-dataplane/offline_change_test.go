@@ -85,3 +85,18 @@ func TestResizeWithinACluster(t *testing.T) {
 		}
 	}
 }
+
+// Goal: the part of a disk that the server's driver makes longer is that of the image which is meant, in a part of a file as well. Method: an image behind a megabyte of zeroes,
+// which ends within a cluster above a longer disk.
+func TestResizeInAWindow(t *testing.T) {
+	program := asProgram(t, programName)
+	dir := t.TempDir()
+	qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "raw", "base", "3M")
+	qcowtest.Must(t, dir, "qemu-io", "-f", "raw", "-c", "write -q -P 9 0 3M", "base")
+	qcowtest.Must(t, dir, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "a", "33k")
+	qcowtest.Must(t, dir, "sh", "-c", "(head -c 1M /dev/zero; cat a) >file")
+	const window = "driver=qcow2,file.driver=raw,file.offset=1048576,file.file.driver=file,file.file.filename=file"
+	qcowtest.Must(t, dir, program, "image", "resize", "-q", "--image-opts", window, "2M")
+	qcowtest.Must(t, dir, "qemu-io", "--image-opts", "-c", "read -q -P 9 0 33k", "-c", "read -q -P 0 33k 2015k", window)
+	qcowtest.Must(t, dir, "cmp", "-n", "1048576", "file", "/dev/zero")
+}

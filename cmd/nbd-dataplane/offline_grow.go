@@ -29,7 +29,7 @@ func (r *resizable) resizedByServer(sizeBytes int64, how offline.Preallocation) 
 
 // growAsServer has the server's driver make the disk longer. The file is closed then, and opened again for the rest.
 func (t *imageResize) growAsServer(r *resizable, path string, sizeBytes int64) (*resizable, error) {
-	if err := errors.Join(r.file.Close(), growByDriver(r.file.path, sizeBytes, t.c)); err != nil {
+	if err := errors.Join(r.file.Close(), t.growByDriver(path, sizeBytes)); err != nil {
 		return r, failed(err)
 	}
 	file, err := t.openFile(path, true)
@@ -43,10 +43,10 @@ func (t *imageResize) growAsServer(r *resizable, path string, sizeBytes int64) (
 	return again, nil
 }
 
-// growByDriver makes the disk in an image longer as a server does that has no clients.
-func growByDriver(path string, sizeBytes int64, c console) (err error) {
+// growByDriver makes the disk in an image longer as a server does that has no clients. The image is named as it was to us, with all that its options say.
+func (t *imageResize) growByDriver(path string, sizeBytes int64) (err error) {
 	o := defaultsOf(doorServe)
-	o.format = formatQcow2
+	o.format, o.imageOpts = formatQcow2, t.options
 	img, err := o.imageOf(path)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func growByDriver(path string, sizeBytes int64, c console) (err error) {
 	}
 	defer loop.Close()
 	graph := blockcore.NewGraphWith(blockcore.GraphOptions{Main: loop})
-	plane := newPlane(control.Options{Graph: graph, Main: loop, Quit: func() {}}, &journal{door: doorQSD, err: c.err})
+	plane := newPlane(control.Options{Graph: graph, Main: loop, Quit: func() {}}, &journal{door: doorQSD, err: t.c.err})
 	defer func() { err = errors.Join(err, plane.Close()) }()
 	n, err := img.openNode(plane, nodeName(0), loop)
 	if err != nil {
