@@ -37,6 +37,7 @@ func (c *simThread) openLocked() bool {
 	}
 	for tries := 0; tries < 10 && !w.Failed(); tries++ {
 		f, err := w.openOnce(o)
+		c.pause(0) // it may have been ended by time alone
 		w.Log("open: %v", err)
 		w.Progress()
 		if err == nil {
