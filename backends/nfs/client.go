@@ -39,7 +39,8 @@ type dialer struct {
 	nfsPort, mountPort int
 	synCount           int
 	cred               []byte
-	simulated          func() func(context.Context) (fd int, err error) // the way to a server that is simulated; nil = it is a real one
+	simulated          func() func(context.Context) (fd int, err error)      // the way to a server that is simulated; nil = it is a real one
+	simulatedDial      func(ctx context.Context, port int) (net.Conn, error) // the same, where calls are made that block
 
 	// Safe from anywhere.
 	lastPort atomic.Int32 // of the NFS program, when it was last reached; 0 = never
@@ -51,6 +52,9 @@ func newDialer(o *Options) *dialer {
 
 // connect makes a connection to a port, from a port below 1024 if that can be had: many exports want it, as a sign that root has sent the call.
 func (d *dialer) connect(ctx context.Context, port int) (net.Conn, error) {
+	if d.simulatedDial != nil {
+		return d.simulatedDial(ctx, port)
+	}
 	ctx, cancel := context.WithTimeout(ctx, connectMax)
 	defer cancel()
 	nd := net.Dialer{Control: d.prepare, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}}
@@ -225,7 +229,7 @@ func (c *client) take() (fd int, err error) {
 
 // duplicate returns another descriptor of the socket under conn.
 func duplicate(conn net.Conn) (int, error) {
-	raw, err := conn.(*net.TCPConn).SyscallConn()
+	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return -1, err
 	}

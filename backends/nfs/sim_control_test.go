@@ -29,6 +29,10 @@ func (c *simThread) enter() bool {
 // main has clients use the file, changes things meanwhile, and takes it down.
 func (c *simThread) main() {
 	w := c.w
+	if !c.openLocked() {
+		return
+	}
+	w.opened()
 	if !c.enter() {
 		return
 	}
@@ -176,9 +180,12 @@ func (c *simThread) resize() {
 // takeDown ends the clients, looks at everything and closes the file, sometimes while the server is away.
 func (c *simThread) takeDown() {
 	w := c.w
-	if !w.Failed() && w.rng.IntN(4) > 0 {
+	well := !w.Failed() && w.rng.IntN(4) > 0
+	if well {
 		w.heal()
-		c.lastLook()
+		if c.lastLookAtLocks() {
+			c.lastLook()
+		}
 	}
 	w.closing = true
 	w.root.Close()
@@ -211,6 +218,9 @@ func (c *simThread) takeDown() {
 		w.Fail("%d pages are held by a file that is closed", n)
 	}
 	w.checkQuiet()
+	if well {
+		w.checkUnlocked()
+	}
 	w.settleLinks()
 	if len(w.links) > 0 {
 		w.Fail("%d connections of a file that is closed are open", len(w.links))

@@ -25,6 +25,7 @@ func simScript(t *testing.T, timeout, slow time.Duration, script func(c *simThre
 		w.pullMax, w.slow, w.between = 1<<16, slow, time.Second
 		w.server = nfstest.New(t, nfstest.Options{})
 		w.server.Put(simFile, nfstest.File{SizeBytes: 1 << 20})
+		w.loopsAndGraph()
 		w.open(&Options{Host: "server", Path: simFile, Timeout: timeout, OnHealth: w.health}, 1<<20, wire.Sizes{ReadMax: 4096, WriteMax: 4096})
 		w.launch("script", func(c *simThread) {
 			if c.enter() {

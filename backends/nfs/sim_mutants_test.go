@@ -47,6 +47,14 @@ var simMutants = []struct{ mistake, file, old, new string }{
 	{"a new length that comes late is not noticed", "reply.go", "\t\t\tf.sizedLate(c.size)\n", "\t\t\tf.eof = max(f.eof, c.size)\n"},
 	{"what is cut off late has room for writes meanwhile", "resize.go", "\tg.lock = lock\n", "\tif lock != nil {\n\t\tf.locks.Release(lock)\n\t\tlock = nil\n\t}\n"},
 	{"the last flush takes its time", "call.go", "\t\tf.closeBy = f.ctx.Now() + closeMax\n", "\t\tf.closeBy = f.ctx.Now() + 100*closeMax\n"},
+	{"calls are sent before the locks are confirmed", "dial.go", "\t\tfd, err = f.confirmed(ctx, fd)\n", "\t\t_ = f\n"},
+	{"locks are not taken again", "locks.go", "k.takeAll(h.set, true)", "k.takeAll(imagelock.Set{}, true)"},
+	{"nobody looks who else has locks", "locks.go", "conflict, err := l.lookAgain(k, h.set)", "conflict, err := l.lookAgain(k, imagelock.Set{})"},
+	{"the loss of a lock is forgotten", "locks.go", "\tl.lost.Store(lost)\n", ""},
+	{"a time of grace is a refusal", "lockcall.go", "\t\tcase s == wire.LockDenied, s == wire.LockBlocked:", "\t\tcase s == wire.LockDenied, s == wire.LockBlocked, s == wire.LockGrace:"},
+	{"locks stay when a file is closed", "locks.go", "if err := k.unlock(l.owner); err == nil ||", "if err := error(nil); err == nil ||"},
+	{"what an opening that fails has locked stays", "locks.go", "\t\tk.clearAbandoned(o.LockNotes)\n", "\t\t_ = k\n"},
+	{"any reply will do", "client.go", "\t\tcase h.XID != c.xid:", "\t\tcase h.XID == 0:"},
 	{"a file that is closed keeps its data", "file.go", "\tf.held.dropAll(t.Buffers())\n", ""},
 }
 

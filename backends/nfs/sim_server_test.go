@@ -49,6 +49,9 @@ func (w *simWorld) checkLookedAfter(c *simCall) {
 	if w.file.calls.byXID(c.xid()) == nil && changes(wire.Proc(c.proc())) && !w.closing {
 		w.Fail("%v %08x is executed and nobody looks after it", wire.Proc(c.proc()), c.xid())
 	}
+	if changes(wire.Proc(c.proc())) {
+		w.checkMine(wire.Proc(c.proc()).String() + " is executed")
+	}
 }
 
 // inLimbo reports whether the request of a call was given up.
@@ -222,6 +225,7 @@ func (w *simWorld) crash() {
 	w.server.Restart()
 	w.restarts++
 	w.down = w.Now() + w.someTime()
+	w.crashedLocks()
 	w.checkStable("after a crash")
 }
 
@@ -266,6 +270,12 @@ var simTroubles = []struct {
 	{"connections are refused", func(w *simWorld) { w.refusing = w.Now() + w.someTime() }},
 	{"the file system is full", func(w *simWorld) { w.full = w.Now() + w.someTime() }},
 	{"busy", func(w *simWorld) { w.busy = w.Now() + w.someTime() }},
+	{"locks are dropped", func(w *simWorld) {
+		if w.opening != nil && !w.foreign {
+			w.server.DropLocks(simFile)
+			w.dropped = true
+		}
+	}},
 	{"written back", func(w *simWorld) { w.server.SyncAll() }},
 }
 
@@ -285,6 +295,8 @@ func (w *simWorld) heal() {
 	now := w.Now()
 	w.down, w.silent, w.refusing, w.full, w.busy = now, now, now, now, now
 	w.troubles, w.bads, w.slow = 0, 0, 0
+	w.comes, w.grace = 0, 0
+	w.server.SetGrace(false)
 	for _, l := range w.links {
 		if l.muted != simkit.Never {
 			l.muted = now
@@ -311,5 +323,8 @@ type simError struct {
 
 // mayFail reports whether a request that has begun at begin may fail so.
 func (w *simWorld) mayFail(errno syscall.Errno, begin int64) bool {
+	if w.came && errno == syscall.EIO {
+		return true // the lock is lost
+	}
 	return slices.ContainsFunc(w.errors, func(e simError) bool { return e.errno == errno && e.at >= begin })
 }

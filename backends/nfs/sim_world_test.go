@@ -16,6 +16,7 @@ import (
 	"nbd-dataplane/backends/nfs/nfstest"
 	"nbd-dataplane/backends/nfs/wire"
 	"nbd-dataplane/blockcore"
+	"nbd-dataplane/internal/imagelock"
 	"nbd-dataplane/internal/simkit"
 )
 
@@ -60,6 +61,7 @@ type simWorld struct {
 	errors   []simError
 	sick     bool          // as OnHealth was told
 	wakeAt   time.Duration // when the network does something by itself
+	simLocking
 
 	passOver int // calls that are to be forgotten
 	bads     int // calls that may still meet something
@@ -67,7 +69,6 @@ type simWorld struct {
 	next     time.Duration // trouble
 	restarts int           // verifiers that the server has had
 	timeout  time.Duration // the shortest that there was; 0 = none
-	longest  time.Duration // and the longest
 	down     time.Duration // until when the server does not run,
 	refusing time.Duration // takes no connections,
 	silent   time.Duration // does nothing,
@@ -118,7 +119,15 @@ func (w *simWorld) draw() {
 
 // build makes the server and opens its file.
 func (w *simWorld) build(t *testing.T) {
-	w.server = nfstest.New(t, nfstest.Options{Seed: w.cfg.seed, AlwaysSync: w.rng.IntN(10) == 0, NoAttributes: w.rng.IntN(2) == 0})
+	least := 8
+	if w.rng.IntN(20) == 0 {
+		least = 1 // more calls than there is room for
+	}
+	most := func() int { return simkit.CellBytes * oneOf(w.rng, least+w.rng.IntN(16), 8, 64, 128, 1024) }
+	readMax, writeMax := most(), most()
+	w.server = nfstest.New(t, nfstest.Options{
+		Seed: w.cfg.seed, AlwaysSync: w.rng.IntN(10) == 0, NoAttributes: w.rng.IntN(2) == 0, Locks: nfstest.LinuxLocks, ReadBytesMax: readMax, WriteBytesMax: writeMax,
+	})
 	cells := 64 * (1 + w.rng.IntN(24))
 	if w.rng.IntN(3) == 0 {
 		cells -= w.rng.IntN(63)
@@ -129,22 +138,30 @@ func (w *simWorld) build(t *testing.T) {
 		o.Timeout = w.someTimeout()
 	}
 	o.Writethrough = w.rng.IntN(20) == 0
-	least := 8
-	if w.rng.IntN(20) == 0 {
-		least = 1 // more calls than there is room for
+	w.loopsAndGraph()
+	if w.rng.IntN(3) == 0 {
+		o.Locking, o.LockNotes, w.opening = imagelock.On, t.TempDir(), o
+		return
 	}
-	most := func() uint32 { return simkit.CellBytes * uint32(oneOf(w.rng, least+w.rng.IntN(16), 8, 64, 128, 1024)) }
-	w.open(o, uint64(cells)*simkit.CellBytes, wire.Sizes{ReadMax: most(), WriteMax: most(), FileMax: 1 << 40})
+	w.open(o, uint64(cells)*simkit.CellBytes, wire.Sizes{ReadMax: uint32(readMax), WriteMax: uint32(writeMax), FileMax: 1 << 40})
+}
+
+// opened gets to know the file, which is open.
+func (w *simWorld) opened() {
 	if w.rng.IntN(2) == 0 {
 		w.file.heldMax = pageBytes * int64(4+w.rng.IntN(28))
 	}
 	w.model.grow(int(w.file.Size()) / simkit.CellBytes)
 }
 
-// open makes the loops and the file, which is connected.
-func (w *simWorld) open(o *Options, sizeBytes uint64, sizes wire.Sizes) {
+// loopsAndGraph makes them.
+func (w *simWorld) loopsAndGraph() {
 	w.graph = blockcore.NewGraph()
 	w.AddLoops(2)
+}
+
+// open makes the file, which is connected.
+func (w *simWorld) open(o *Options, sizeBytes uint64, sizes wire.Sizes) {
 	d := newDialer(o)
 	d.simulated = w.way
 	found := wire.Found{Handle: wire.Handle(w.server.Handle(simFile)), Attributes: wire.Attributes{SizeBytes: sizeBytes}}
@@ -177,6 +194,10 @@ func (w *simWorld) soon() time.Duration {
 // health is told of the server's.
 func (w *simWorld) health(h Health) {
 	w.Log("health: %v", h)
+	if h.Refuses {
+		w.sick = true
+		return
+	}
 	if h.OK != w.sick {
 		w.Fail("the server's health is told twice: %v", h)
 	}
@@ -192,6 +213,7 @@ func (w *simWorld) choose() {
 			list = append(list, func() { w.steps(l) }, func() { w.steps(l) }, func() { w.steps(l) })
 		}
 	}
+	w.lockEvents()
 	list = w.network(list)
 	for _, t := range w.Eligible() {
 		list = append(list, func() { w.Grant(t) })
@@ -252,13 +274,20 @@ func (w *simWorld) wake(at time.Duration) {
 
 // pass lets time pass until something may happen.
 func (w *simWorld) pass() {
-	w.sleep(w.Idle(min(w.wakeAt-w.Now(), 10*time.Second)))
+	most := 10 * time.Second
+	if w.opening != nil {
+		most /= 20 // goroutines of the driver have timers of their own, and give loops something to do
+	}
+	w.sleep(w.Idle(min(w.wakeAt-w.Now(), most)))
 	w.MustMove(simStuckMax, w.describe)
 }
 
 // describe tells what is under way.
 func (w *simWorld) describe() string {
 	f := w.file
+	if f == nil {
+		return "no file"
+	}
 	s := fmt.Sprintf("%d clients, %d requests in flight; committing %t, held %d, reserved %d, stale %d, watched %t", w.clients, w.root.InFlight(), f.committing, f.held.bytes(), f.reserved, f.held.stale, f.watch != nil)
 	for i, c := range f.conns {
 		s += fmt.Sprintf("; connection %d: fd %d, %d calls, dials %t, waits %t", i, c.fd, c.outstanding, c.attempt != nil, c.retry != nil)

@@ -68,10 +68,10 @@ var mayImport = map[string][]string{
 	"internal/bench/...": {"internal/bench/..."},
 	// It is to cost less than our driver does, not to know what our driver does not.
 	"internal/bench/nfsleast": {"internal/bench/...", "backends/nfs/wire"},
-	"interop":            nil,
-	"interop/subject":    nil,
-	"interop/verifier":   nil,
-	"e2e/...":            nil,
+	"interop":                 nil,
+	"interop/subject":         nil,
+	"interop/verifier":        nil,
+	"e2e/...":                 nil,
 }
 
 // testsMayImport is what any test may import besides: the conformance suite, the driver that stores nothing, qcow2

@@ -233,6 +233,9 @@ func (s *Server) LockPort() int { return s.port(progNLM) }
 func (s *Server) PortmapPort() int { return s.port(progPortmap) }
 
 func (s *Server) port(prog uint32) int {
+	if len(s.services) == 0 && (prog != progNLM || s.options.Locks != NoLocks) {
+		return unconnectedPorts[prog]
+	}
 	for _, svc := range s.services {
 		if svc.prog == prog {
 			return svc.port

@@ -8,10 +8,25 @@ func New(t testing.TB, options Options) *Server {
 	return newServer(t, options.withDefaults())
 }
 
+// unconnectedPorts are where the programs of a server without ports are said to listen.
+var unconnectedPorts = map[uint32]int{progPortmap: 111, progMount: 20048, progNFS: 2049, progNLM: 32803}
+
 // Execute executes a call to the NFS program, a record without its marks, and returns what would be sent, with marks; nil is nothing, of a server that is down. Of a
 // Fault it minds what is about the execution and about the form of the reply: when and whether the reply comes is up to the caller.
-func (s *Server) Execute(record []byte, f Fault) []byte {
-	c := &conn{server: s, prog: progNFS, life: s.life()}
+func (s *Server) Execute(record []byte, f Fault) []byte { return s.execute(progNFS, record, f) }
+
+// ExecuteAt is Execute for the program at a port; nil if there is none.
+func (s *Server) ExecuteAt(port int, record []byte, f Fault) []byte {
+	for prog := range unconnectedPorts {
+		if port != 0 && s.port(prog) == port {
+			return s.execute(prog, record, f)
+		}
+	}
+	return nil
+}
+
+func (s *Server) execute(prog uint32, record []byte, f Fault) []byte {
+	c := &conn{server: s, prog: prog, life: s.life()}
 	args := &reader{rest: record}
 	h, err := readHeader(args)
 	if err != nil {
