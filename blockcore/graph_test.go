@@ -102,3 +102,31 @@ func TestDriverLimitsAreChecked(t *testing.T) {
 		require.EqualError(t, err, "node n: "+row.want)
 	}
 }
+
+func TestNodesThatGoTogetherKnowIt(t *testing.T) {
+	// What a node writes when it is closed goes to a node that is going to be closed: that one knows it already, and does not wait for a server for ever. Method: a driver that looks at the
+	// node below while it is closed; that node goes with it, or stays.
+	c := newTestContext(t, ContextOptions{})
+	for _, implicit := range []bool{true, false} {
+		g := NewGraph()
+		below, err := g.AddNode(NodeOptions{Name: "below", Context: c, Driver: newMemory(4096, Limits{Align: 1}), Implicit: implicit})
+		require.NoError(t, err)
+		require.False(t, below.Closing())
+		m := newMemory(4096, Limits{Align: 1})
+		var saw []bool
+		m.fail = func(op string) error {
+			if op == "close" {
+				saw = append(saw, below.Closing())
+			}
+			return nil
+		}
+		above, err := g.AddNode(NodeOptions{Name: "above", Context: c, Driver: m, Children: []ChildOptions{{Node: below, Role: RoleFile}}})
+		require.NoError(t, err)
+		require.NoError(t, g.RemoveNode(above))
+		require.Equal(t, []bool{implicit}, saw)
+		require.Equal(t, implicit, below.Closing())
+		if !implicit {
+			require.NoError(t, g.RemoveNode(below))
+		}
+	}
+}

@@ -39,6 +39,18 @@ func (g *Graph) leaves(n *Node) (closes *atomic.Bool) {
 	return closes
 }
 
+// shutAll is shut for nodes that go together, parents first. All of them know before the first one is closed: what it writes then goes to those below.
+func (g *Graph) shutAll(gone []*Node) error {
+	for _, n := range gone {
+		n.parting.Store(true)
+	}
+	var errs []error
+	for _, n := range gone {
+		errs = append(errs, g.shut(n))
+	}
+	return errors.Join(errs...)
+}
+
 // shut waits for what a removed node does by itself, and closes it. A driver that does not come back is left to itself. Who
 // holds a section does not wait for a disk that is removed: ended ones are resumed meanwhile.
 func (g *Graph) shut(n *Node) error {

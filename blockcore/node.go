@@ -45,6 +45,7 @@ type Node struct {
 	ctx      atomic.Pointer[AioContext]
 	facts    atomic.Pointer[facts]
 	inFlight atomic.Int64            // requests that have entered the driver and not left it
+	parting  atomic.Bool             // it was removed, and is going to be closed
 	telling  atomic.Int32            // quiesce steps that the loop has not taken yet
 	bitmaps  atomic.Pointer[Bitmaps] // nil = nobody has asked for them
 }
@@ -227,8 +228,9 @@ func (n *Node) stir() {
 	n.chores.resume()
 }
 
-// Closing reports whether the node was removed, and its driver is being flushed for the last time or closed. On the loop.
-func (n *Node) Closing() bool { return n.closed }
+// Closing reports whether the node was removed, and its driver, or that of a node above it that went with it, is being flushed for the last time or closed.
+// Safe from anywhere.
+func (n *Node) Closing() bool { return n.parting.Load() }
 
 // close flushes and closes the driver.
 func (n *Node) close(t *Task) error {

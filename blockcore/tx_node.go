@@ -116,19 +116,26 @@ func (tx *Tx) RemoveNode(n *Node) error {
 
 // remove is RemoveNode once it is allowed. graph.mu is held.
 func (tx *Tx) remove(n *Node) {
+	gone := tx.takeOut(n)
+	tx.finish = append(tx.finish, func() error { return tx.graph.shutAll(gone) })
+}
+
+// takeOut takes n out of the graph, and with it the implicit children that nobody else uses; it returns them all, parents first. graph.mu is held.
+func (tx *Tx) takeOut(n *Node) (gone []*Node) {
 	g := tx.graph
 	delete(g.nodes, n.name)
 	tx.onUndo(func() { g.nodes[n.name] = n })
 	tx.walk.quiesceNode(n) // a driver is closed in a section of its own
 	tx.onUndo(func() { tx.walk.resumeNode(n) })
-	tx.finish = append(tx.finish, func() error { return g.shut(n) })
+	gone = append(gone, n)
 	for _, e := range slices.Clone(n.children) {
 		child := e.Node()
 		tx.unlink(e) // the driver keeps the edge: it may have something to write when it is closed
 		if child.implicit && len(child.parents) == 0 {
-			tx.remove(child)
+			gone = append(gone, tx.takeOut(child)...)
 		}
 	}
+	return gone
 }
 
 // orphan takes the children from a node that is closed.

@@ -159,6 +159,7 @@ func (f *File) keepWatch() {
 func (f *File) look() {
 	f.watch = nil
 	now := f.ctx.Now()
+	f.hasten()
 	for _, k := range f.calls.all {
 		if k.state != callFree && k.deadline > 0 && now >= k.deadline {
 			f.expire(k)
@@ -176,6 +177,19 @@ func (f *File) look() {
 		f.keepWatch()
 	} else {
 		f.held.idle(f.ctx.Buffers())
+	}
+}
+
+// hasten bounds the calls that were made before the node, or one above it, began to be closed: the close waits for them.
+func (f *File) hasten() {
+	by := f.endsBy()
+	if by == 0 {
+		return
+	}
+	for _, k := range f.calls.all {
+		if k.state != callFree && !k.group.limbo && (k.deadline == 0 || k.deadline > by) {
+			k.deadline = by
+		}
 	}
 }
 
