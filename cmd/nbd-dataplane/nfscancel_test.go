@@ -71,6 +71,7 @@ func TestExportGoesInAnOutage(t *testing.T) {
 					format, server.Address(), server.NFSPort(), server.MountPort()),
 					`nbd-server-start {"addr":{"type":"unix","data":{"path":"DIR/s"}}}`, add)
 				socket := filepath.Join(s.dir, "s")
+				gone := func() { s.eventually("gone", func() bool { return len(s.clientsNow()) == 0 }) }
 				qemuIO(t, socket, "write -P 1 0 64k", "write -P 1 1M 512", "flush")
 				writers := []*writer{newWriter(t, socket, "e"), newWriter(t, socket, "e")}
 				server.Silence()
@@ -86,7 +87,7 @@ func TestExportGoesInAnOutage(t *testing.T) {
 					for _, c := range s.clientsNow() {
 						s.ok(fmt.Sprintf(`x-client-disconnect {"id":%d}`, c.ID))
 					}
-					s.eventually("gone", func() bool { return len(s.clientsNow()) == 0 })
+					gone()
 					s.ok(`block-export-del {"id":"e"}`)
 				}
 				s.await("BLOCK_EXPORT_DELETED")
@@ -97,6 +98,7 @@ func TestExportGoesInAnOutage(t *testing.T) {
 				server.Speak()
 				s.ok(add)
 				qemuIO(t, socket, "read -P 1 1k 63k", "write -P 3 0 512", "write -P 3 2M 1k", "flush", "read -P 3 0 512", "read -P 3 2M 1k", "read -P 0 3500k 64k")
+				gone()
 				s.ok(`block-export-del {"id":"e"}`)
 				s.await("BLOCK_EXPORT_DELETED")
 				s.ok(`blockdev-del {"node-name":"d"}`)
