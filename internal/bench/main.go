@@ -33,6 +33,6 @@ func command() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return compare(cmd.Context(), f) },
 	}
 	f.register(cmd.Flags())
-	cmd.AddCommand(dummyCommand(), relayCommand())
+	cmd.AddCommand(dummyCommand(), leastCommand(), relayCommand())
 	return cmd
 }

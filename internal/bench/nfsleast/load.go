@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/internal/bench/blocking"
 	"nbd-dataplane/internal/bench/loadgen"
 )
 
@@ -125,7 +126,7 @@ type worker struct {
 	// Owned by the worker's thread.
 	slots      []slot
 	free       []int
-	out        vector
+	out        blocking.Vector
 	payload    []byte
 	in         []byte
 	filled     int // of in: the beginning of a record
@@ -171,14 +172,14 @@ func (w *worker) run(d time.Duration) error {
 		for len(w.free) > 0 && w.nowNs < begin+int64(d) {
 			w.issue()
 		}
-		if err := w.out.send(w.fd); err != nil {
+		if err := w.out.Send(w.fd); err != nil {
 			return fmt.Errorf("sending: %w", err)
 		}
-		w.out.reset()
+		w.out.Reset()
 		if len(w.free) == len(w.slots) {
 			break
 		}
-		n, err := receive(w.fd, w.in[w.filled:])
+		n, err := blocking.Receive(w.fd, w.in[w.filled:])
 		if err != nil {
 			return fmt.Errorf("receiving: %w", err)
 		}
@@ -210,9 +211,9 @@ func (w *worker) issue() {
 	}
 	s.call = append(s.call[:0], template...)
 	place(s.call, s.proc, uint32(i), w.offset())
-	w.out.add(s.call)
+	w.out.Add(s.call)
 	if s.proc == wire.ProcWrite {
-		w.out.add(w.payload)
+		w.out.Add(w.payload)
 	}
 }
 

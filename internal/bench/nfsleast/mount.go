@@ -9,18 +9,15 @@ import (
 	"net/url"
 	"path"
 	"strconv"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/internal/bench/blocking"
 )
 
 const (
 	mountMax        = 10 * time.Second // to find the file
 	mountReplyBytes = 64 << 10
-	blockedMax      = 500 * time.Millisecond // see comeBack
 )
 
 // file is one of a server of NFS.
@@ -130,31 +127,7 @@ func (f file) connect() (fd int, err error) {
 		return -1, err
 	}
 	defer conn.Close()
-	return own(conn.(*net.TCPConn))
-}
-
-// own takes the socket out of the hands of the runtime.
-func own(conn syscall.Conn) (fd int, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	fd = -1
-	errControl := raw.Control(func(s uintptr) {
-		if fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			err = errors.Join(unix.SetNonblock(fd, false), comeBack(fd))
-		}
-	})
-	if err = errors.Join(errControl, err); err != nil && fd >= 0 {
-		unix.Close(fd)
-	}
-	return fd, err
-}
-
-// comeBack has blocked calls end after a while, and when a signal comes: those without a limit would be begun again by the kernel.
-func comeBack(fd int) error {
-	tick := unix.NsecToTimeval(int64(blockedMax))
-	return errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tick), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tick))
+	return blocking.Own(conn.(*net.TCPConn))
 }
 
 // template is a call to be made again and again, with another id and another place each time.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/backends/nfs/wire"
+	"nbd-dataplane/internal/bench/blocking"
 	"nbd-dataplane/internal/bench/dummy"
 )
 
@@ -74,7 +75,7 @@ func (r *Relay) client(conn net.Conn) {
 	if !ok {
 		return
 	}
-	client, err := own(raw)
+	client, err := blocking.Own(raw)
 	if err != nil {
 		return
 	}
@@ -111,7 +112,7 @@ type session struct {
 	back     []byte // of the server
 	requests []*request
 	spare    []*request
-	out      vector
+	out      blocking.Vector
 	expected [cmdFlush + 1]int // bytes of a reply without its data, as the last one was
 	floor    int
 }
@@ -120,9 +121,9 @@ type session struct {
 func (s *session) round() error {
 	s.spare = append(s.spare, s.requests...)
 	s.requests = s.requests[:0]
-	s.out.reset()
+	s.out.Reset()
 	for begin, end := 0, 0; begin == 0 || begin < end; {
-		n, err := receive(s.client, s.in[end:])
+		n, err := blocking.Receive(s.client, s.in[end:])
 		if err != nil {
 			return err
 		}
@@ -133,14 +134,14 @@ func (s *session) round() error {
 			return errRequest
 		}
 	}
-	if err := s.out.send(s.server); err != nil {
+	if err := s.out.Send(s.server); err != nil {
 		return err
 	}
-	s.out.reset()
+	s.out.Reset()
 	if err := s.replies(); err != nil {
 		return err
 	}
-	return s.out.send(s.client)
+	return s.out.Send(s.client)
 }
 
 // take makes calls of the requests in in[begin:end], and returns where what is no whole request begins.
@@ -181,8 +182,8 @@ func (s *session) call(b []byte, typ uint16, length int) {
 	copy(q.answer[8:], b[8:16])
 	place(q.call, proc, uint32(len(s.requests)), int64(binary.BigEndian.Uint64(b[16:])))
 	s.requests = append(s.requests, q)
-	s.out.add(q.call)
-	s.out.add(b[requestLen:])
+	s.out.Add(q.call)
+	s.out.Add(b[requestLen:])
 }
 
 // replies waits for the replies of all calls, and makes answers of them.
@@ -193,9 +194,9 @@ func (s *session) replies() error {
 	begin, end := 0, 0
 	for left := len(s.requests); left > 0; {
 		if s.floor > 1 {
-			wait(s.server)
+			blocking.Wait(s.server)
 		}
-		n, err := receive(s.server, s.back[end:])
+		n, err := blocking.Receive(s.server, s.back[end:])
 		if err != nil {
 			return err
 		}
@@ -231,7 +232,7 @@ func (s *session) answer(r reply, record []byte) error {
 	}
 	q := s.requests[r.xid]
 	q.answered = true
-	s.out.add(q.answer[:])
+	s.out.Add(q.answer[:])
 	if q.typ != cmdRead {
 		s.expected[q.typ] = len(record)
 		return nil
@@ -242,7 +243,7 @@ func (s *session) answer(r reply, record []byte) error {
 		return fmt.Errorf("READ of %d bytes: %w", q.length, wire.ErrMalformed)
 	}
 	s.expected[cmdRead] = len(record) - padded
-	s.out.add(record[len(record)-padded:][:q.length])
+	s.out.Add(record[len(record)-padded:][:q.length])
 	return nil
 }
 
@@ -270,7 +271,7 @@ func (s *session) setFloor(n int) error {
 		return nil
 	}
 	s.floor = n
-	return await(s.server, n)
+	return blocking.Await(s.server, n)
 }
 
 // floorMax is what fits into any socket's buffer.

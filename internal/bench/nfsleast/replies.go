@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"nbd-dataplane/backends/nfs/wire"
 )
 
@@ -38,21 +36,4 @@ func parseStart(b []byte, dataBytesMax int) (reply, error) {
 		return reply{}, &wire.StatusError{Status: wire.Status(status)}
 	}
 	return reply{h.XID, wire.MarkBytes + n}, nil
-}
-
-// vector is one message of many pieces.
-type vector struct {
-	// Owned by the worker's thread.
-	iovecs []unix.Iovec
-	bytes  int
-	msg    unix.Msghdr
-}
-
-func (v *vector) reset() { v.iovecs, v.bytes = v.iovecs[:0], 0 }
-
-func (v *vector) add(p []byte) {
-	if len(p) > 0 {
-		v.iovecs = append(v.iovecs, unix.Iovec{Base: &p[0], Len: uint64(len(p))})
-		v.bytes += len(p)
-	}
 }

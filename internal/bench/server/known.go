@@ -93,6 +93,7 @@ func Known() []Kind {
 		{Name: "nbd-server", Program: "nbd-server", Version: []string{"nbd-server", "-V"}, Peer: true, Default: true, storages: pageCache, commandLine: nbdServer, export: exportOfNBDServer, daemonizes: true},
 		{Name: "go-nbd", Peer: true, Default: true, storages: noDirect, commandLine: goNBD},
 		{Name: "ceiling", storages: []Storage{Null}, commandLine: ceiling},
+		{Name: "floor", storages: []Storage{Cached, Null, Qcow2}, commandLine: floor},
 		{Name: "nfs-direct", Direct: true, storages: []Storage{NFS}},
 		{Name: "nfs-relay", storages: []Storage{NFS}, commandLine: relay},
 	}
@@ -170,6 +171,11 @@ func goNBD(s Setup) ([]string, error) {
 // ceiling is the dummy server of this program: what the client can do at most.
 func ceiling(s Setup) ([]string, error) {
 	return []string{s.Programs.Bench, "dummy", "--socket", s.socket(), "--size", s.size()}, nil
+}
+
+// floor is what an NBD server costs at least.
+func floor(s Setup) ([]string, error) {
+	return []string{s.Programs.Bench, "least", "--socket", s.socket(), "--size", s.size()}, nil
 }
 
 // relay is what an NBD server in front of a server of NFS costs at least.
