@@ -83,6 +83,7 @@ func runDaemon(c console, d door, args []string) error {
 	if o.daemonize && child == nil {
 		return goToBackground(c, d)
 	}
+	collectSeldom()
 	s := newDaemon(c, o)
 	s.signals = takeSignals()
 	if err := s.start(); err != nil {

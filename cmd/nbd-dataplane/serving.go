@@ -19,6 +19,7 @@ func serve(c console, o *options) error {
 	if o.fork && child == nil {
 		return goToBackground(c, o.door)
 	}
+	collectSeldom()
 	j := &journal{door: o.door, log: loggerOf(o, c.err), err: c.err}
 	s := newSession(o, j)
 	signals := takeSignals()
