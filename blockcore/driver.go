@@ -52,6 +52,13 @@ type Zeroer interface {
 	WriteZeroes(t *Task, r Range, flags ZeroFlags) error
 }
 
+// Compressor stores what is written with WriteCompressed in less space. Default: such a write is ENOTSUP.
+type Compressor interface {
+	// CompressedUnit is how many bytes are compressed together, a power of two: a compressed write begins at a multiple of it, and ends at one or with the
+	// storage. 0 = as things are nothing can be compressed, ENOTSUP. It changes only with the children. Safe from anywhere.
+	CompressedUnit() int64
+}
+
 // Discarder gives up the contents of a range. Default: Discard succeeds and does nothing.
 type Discarder interface {
 	Discard(t *Task, r Range) error
@@ -286,6 +293,8 @@ const (
 	WriteUnchanged
 	// WriteHeld: whoever writes holds the range (Edge.Hold). Drivers do not see it.
 	WriteHeld
+	// WriteCompressed asks for the data to be stored compressed, where that makes it smaller. What is written has to be whole units of a Compressor.
+	WriteCompressed
 )
 
 // ZeroFlags modify WriteZeroes.

@@ -86,6 +86,9 @@ func (e *Edge) Write(t *Task, p []byte, off int64, flags WriteFlags) error {
 	if err := e.checkWrite("write", r, flags&WriteUnchanged != 0, syscall.ENOSPC); err != nil {
 		return n.refused(KindWrite, err)
 	}
+	if flags&WriteCompressed != 0 && n.CompressedUnit() == 0 {
+		return n.refused(KindWrite, fmt.Errorf("compressed write to node %s: %w", n.name, syscall.ENOTSUP))
+	}
 	above, since := n.begin(t), t.Latest()
 	n.account.written(r)
 	err := n.account.ended(t, KindWrite, since, r.Length, n.write(t, p, off, flags))

@@ -103,6 +103,12 @@ func TestOperationsFromOutside_T_I1_to_T_I16(t *testing.T) {
 		{"T-I2 T-I4 T-I6", r, func(t *Task, e *Edge) error { return buffer(t, func(p []byte) error { return e.Write(t, p, 0, 0) }) }, nil},
 		{"T-I2 T-I4 T-I6", r, func(t *Task, e *Edge) error { return buffer(t, func(p []byte) error { return e.Write(t, p, -2, 0) }) }, syscall.ENOSPC},
 		{"T-I2", reader, func(t *Task, e *Edge) error { return buffer(t, func(p []byte) error { return e.Write(t, p, 0, 0) }) }, syscall.EPERM},
+		{"T-I7", r, func(t *Task, e *Edge) error {
+			return buffer(t, func(p []byte) error { return e.Write(t, p, 0, WriteCompressed) })
+		}, syscall.ENOTSUP},
+		{"T-I7", r, func(t *Task, e *Edge) error {
+			return buffer(t, func(p []byte) error { return e.Write(t, p, -2, WriteCompressed) })
+		}, syscall.ENOSPC},
 		{"T-I8", r, func(t *Task, e *Edge) error { return e.WriteZeroes(t, Range{0, 512}, 0) }, nil},
 		{"T-I8", r, func(t *Task, e *Edge) error { return e.WriteZeroes(t, Range{-2, 512}, 0) }, syscall.ENOSPC},
 		{"T-I11", r, func(t *Task, e *Edge) error { return e.Discard(t, Range{0, 512}, false) }, nil},

@@ -62,6 +62,7 @@ type capabilities struct {
 	flusher    Flusher
 	keeps      bool // something that a flush makes durable
 	zeroer     Zeroer
+	compressor Compressor
 	discarder  Discarder
 	mapper     Mapper
 	prefetcher Prefetcher
@@ -94,6 +95,7 @@ func newNode(g *Graph, o NodeOptions) *Node {
 	forgetful, ok := d.(Forgetful)
 	n.can.keeps = n.can.flusher != nil && !(ok && forgetful.Forgets())
 	n.can.zeroer, _ = d.(Zeroer)
+	n.can.compressor, _ = d.(Compressor)
 	n.can.discarder, _ = d.(Discarder)
 	n.can.mapper, _ = d.(Mapper)
 	n.can.prefetcher, _ = d.(Prefetcher)
@@ -180,6 +182,17 @@ func (n *Node) Implicit() bool { return n.implicit }
 
 // Writable reports whether the driver can be written. Safe from anywhere.
 func (n *Node) Writable() bool { return n.can.writer != nil && !n.Features().ReadOnly }
+
+// Compresses reports whether the driver is a Compressor, be it that it cannot compress as things are. Safe from anywhere.
+func (n *Node) Compresses() bool { return n.can.compressor != nil }
+
+// CompressedUnit returns how many bytes the driver compresses together; 0 = it cannot compress. Safe from anywhere.
+func (n *Node) CompressedUnit() int64 {
+	if n.can.compressor == nil {
+		return 0
+	}
+	return n.can.compressor.CompressedUnit()
+}
 
 // InFlight returns the number of requests in the driver now. Safe from anywhere.
 func (n *Node) InFlight() int64 { return n.inFlight.Load() }

@@ -12,7 +12,11 @@ import "nbd-dataplane/blockcore"
 // Analogous to QEMU's copy-on-read driver.
 type CopyOnRead struct{ blockcore.Filter }
 
-var _ blockcore.ChildPermitter = (*CopyOnRead)(nil)
+// The abilities of a CopyOnRead besides those of a Filter.
+var (
+	_ blockcore.ChildPermitter = (*CopyOnRead)(nil)
+	_ blockcore.Compressor     = (*CopyOnRead)(nil)
+)
 
 // NewCopyOnRead returns a filter that copies all that is read.
 func NewCopyOnRead() *CopyOnRead { return &CopyOnRead{} }
@@ -132,3 +136,6 @@ func (f *CopyOnRead) copyData(t *blockcore.Task, p []byte, off int64) error {
 
 // CachedFile knows no place: what is read there would not be copied.
 func (f *CopyOnRead) CachedFile(blockcore.Range) (fd int, off int64, ok bool) { return 0, 0, false }
+
+// CompressedUnit is the child's. Safe from anywhere.
+func (f *CopyOnRead) CompressedUnit() int64 { return compressedUnit(&f.Filter) }

@@ -40,6 +40,7 @@ var (
 	_ blockcore.Quiescer        = (*Throttle)(nil)
 	_ blockcore.ContextFollower = (*Throttle)(nil)
 	_ blockcore.Reopener        = (*Throttle)(nil)
+	_ blockcore.Compressor      = (*Throttle)(nil)
 )
 
 // NewThrottle returns a throttle, which joins the group when it is put into a graph.
@@ -144,3 +145,6 @@ func (f *Throttle) Close(*blockcore.Task) error {
 	f.leave()
 	return nil
 }
+
+// CompressedUnit is the child's. Safe from anywhere.
+func (f *Throttle) CompressedUnit() int64 { return compressedUnit(&f.Filter) }

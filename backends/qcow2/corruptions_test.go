@@ -38,8 +38,6 @@ var otherwises = map[int]otherwise{
 		messages: []string{fatal("Preallocated zero cluster offset 0x52a00 unaligned (L2 offset: 0x40000, L2 index: 0)")}, why: "we do not amend images"},
 	13: {messages: []string{fatal("Preventing invalid allocation of refcount block at offset 0")}, why: "a block goes into the first cluster that it counts"},
 	14: {messages: []string{fatal("Preventing invalid allocation of refcount block at offset 0")}, why: "as 13"},
-	16: {commands: []string{"write 64k 64k"}, messages: []string{fatal("Preventing invalid write on metadata (overlaps with qcow2_header)")},
-		why: "we do not write compressed"},
 	21: {messages: []string{fatal("Refblock offset 0x2a00 unaligned (reftable index: 0)"),
 		"qcow2_free_clusters failed: qcow2: Refblock offset 0x2a00 unaligned (reftable index: 0): input/output error"}, why: "two clusters are one run"},
 	22: {commands: []string{"resize 32M"}, messages: uncovered("0xffffff00000000"), fails: []bool{false}, why: "blocks are looked at when the disk has its new length"},
@@ -159,7 +157,11 @@ func (p *patient) command(text string) error {
 		for k := range buf {
 			buf[k] = 0xcd // as qemu-io
 		}
-		return e.Write(t, buf, r.Offset, 0)
+		var flags blockcore.WriteFlags
+		if words[1] == "-c" {
+			flags = blockcore.WriteCompressed
+		}
+		return e.Write(t, buf, r.Offset, flags)
 	})
 }
 

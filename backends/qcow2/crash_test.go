@@ -74,7 +74,7 @@ func (p *plant) batch() []work {
 		if count <= 0 {
 			break
 		}
-		kind := workKind(p.random.IntN(11))
+		kind := workKind(p.random.IntN(12))
 		all = append(all, work{max(workDiscard, min(kind, workWrite)), at, count})
 		at += count + p.random.Int64N(2)*p.random.Int64N(60)
 		if p.random.IntN(8) == 0 {

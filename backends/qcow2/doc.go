@@ -41,6 +41,11 @@
 //
 // Guest memory is never lent to two writes; copy-on-write is merged with the guest's data where that fits into one buffer (cow.go).
 //
+// # Compressed data
+//
+// Compressed clusters lie one behind the other and share clusters of the file, whose refcounts count them (compress.go). Whoever comes to share one counts itself
+// first, in memory, and writes then; the order on disk is that of all allocations. What is written shares sectors with what is in front of it, which stays the same.
+//
 // # Bitmaps
 //
 // Persistent bitmaps are bitmaps of the node while the image is used (bitmap.go). The disk says that they are in use before the first change, and gets

@@ -59,6 +59,8 @@ var operations = []faulted{
 	{"overwrite", []work{{workWrite, 0, 64}, flushed}, requests(work{workWrite, 3, 40}, flushed), nil},
 	{"overwrite before a flush", []work{{workWrite, 0, 64}}, requests(work{workWrite, 3, 40}, flushed), nil},
 	{"durable write", []work{{workWrite, 40, 64}}, requests(work{workWriteFUA, 3, 70}), nil},
+	{"compressed write", []work{{workWrite, 16, 8}, flushed}, requests(work{workCompressed, 0, 48}, flushed), nil},
+	{"compressed write and reuse", []work{{workCompressed, 128, 32}, flushed, {workDiscard, 128, 16}, flushed, flushed}, requests(work{workCompressed, 128, 40}, flushed), nil},
 	{"zeroes", []work{{workWrite, 0, 200}, flushed}, requests(work{workZero, 3, 130}, flushed), nil},
 	{"zeroes that unmap", []work{{workWrite, 0, 200}, flushed}, requests(work{workZeroFUA, 1, 180}), nil},
 	{"discard", []work{{workWrite, 0, 256}, flushed}, requests(work{workDiscard, 0, 250}, flushed), nil},

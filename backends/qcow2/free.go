@@ -50,6 +50,7 @@ func (i *Image) freeTooMany(t *blockcore.Task) error {
 // reclaim lowers the refcounts of what nobody can be using any more.
 func (i *Image) reclaim(t *blockcore.Task) {
 	for _, f := range i.grace.ripe() {
+		i.pack.forget(i.g, f.first, f.count) // it may be discarded below, and nobody may come to share it meanwhile
 		if i.passes[f.kind] {
 			i.discardBelow(t, f)
 		}

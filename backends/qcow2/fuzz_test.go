@@ -121,6 +121,9 @@ func workFuzzed(t *testing.T, g *blockcore.Graph, n *blockcore.Node, random *ran
 				return root.Edge().Read(task, buf, at)
 			case kind >= workWriteFUA:
 				clear(buf)
+				if kind == workCompressed {
+					return writeCompressed(task, root.Edge(), buf, at, true)
+				}
 				return root.Edge().Write(task, buf, at, 0)
 			case kind == workDiscard:
 				return root.Edge().Discard(task, r, false)

@@ -38,6 +38,7 @@ type Image struct {
 	grace      grace
 	commits    commits
 	inflate    inflater
+	pack       packer
 	headers    single // changes of the header
 	// unordered: L2 or L1 entries have changed that refer to something which need not be on disk yet.
 	unordered bool
@@ -65,6 +66,7 @@ var (
 	_ blockcore.Writer         = (*Image)(nil)
 	_ blockcore.Flusher        = (*Image)(nil)
 	_ blockcore.Zeroer         = (*Image)(nil)
+	_ blockcore.Compressor     = (*Image)(nil)
 	_ blockcore.Discarder      = (*Image)(nil)
 	_ blockcore.Mapper         = (*Image)(nil)
 	_ blockcore.Parent         = (*Image)(nil)

@@ -213,7 +213,7 @@ func (p *plant) perform(t *blockcore.Task, e *blockcore.Edge, o work) error {
 		return err
 	}
 	op := &guestOp{first: o.first, count: o.count, mayKeep: o.kind == workDiscard, fua: o.kind == workZeroFUA || o.kind == workWriteFUA}
-	if o.kind >= workWrite {
+	if o.kind >= workWriteFUA {
 		p.stamp++
 		op.stamp = p.stamp
 	}
@@ -243,8 +243,11 @@ func (p *plant) issue(t *blockcore.Task, e *blockcore.Edge, o work, stamp uint64
 		binary.BigEndian.PutUint64(buf[k:], stamp)
 	}
 	var flags blockcore.WriteFlags
-	if o.kind == workWriteFUA {
+	switch o.kind {
+	case workWriteFUA:
 		flags = blockcore.WriteFUA
+	case workCompressed:
+		return writeCompressed(t, e, buf, r.Offset, false)
 	}
 	return e.Write(t, buf, r.Offset, flags)
 }
@@ -265,6 +268,7 @@ const (
 	workUnmap
 	workZeroFUA
 	workWriteFUA
+	workCompressed
 	workWrite
 )
 

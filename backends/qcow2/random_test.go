@@ -32,11 +32,18 @@ type operation struct {
 }
 
 func (s *storm) operation(r blockcore.Range) operation {
-	o := operation{r: r, kind: s.random.IntN(10), fill: byte(s.random.IntN(256))}
+	o := operation{r: r, kind: s.random.IntN(11), fill: byte(s.random.IntN(256))}
 	if o.kind >= 4 {
 		o.noise = make([]byte, r.Length)
 		for k := range o.noise {
 			o.noise[k] = byte(s.random.Uint32())
+		}
+		if o.kind == 10 && s.random.IntN(4) > 0 { // so that it becomes smaller
+			for k := 0; k < len(o.noise); k += 4096 {
+				for n := range o.noise[k:min(k+s.random.IntN(4096), len(o.noise))] {
+					o.noise[k+n] = o.fill
+				}
+			}
 		}
 	}
 	return o
@@ -68,8 +75,11 @@ func (s *storm) run(t *blockcore.Task, e *blockcore.Edge, o operation) error {
 	defer t.Buffers().Put(p)
 	copy(p, o.noise)
 	var flags blockcore.WriteFlags
-	if o.kind == 9 {
+	switch o.kind {
+	case 9:
 		flags = blockcore.WriteFUA
+	case 10:
+		return writeCompressed(t, e, p, o.r.Offset, o.fill&1 == 0)
 	}
 	return e.Write(t, p, o.r.Offset, flags)
 }

@@ -73,6 +73,7 @@ func (i *Image) lower(t *blockcore.Task, f freed) error {
 		i.g.SetRefcount(block.bytes, entry, n-1)
 		if n == 1 {
 			i.refs.next = min(i.refs.next, c)
+			i.pack.forget(i.g, c, 1)
 		}
 	}
 	return nil

@@ -29,7 +29,11 @@ func (i *Image) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.
 			return err
 		}
 	}
-	if err := i.writeRange(t, p, format.Guest(off), fua); err != nil {
+	write := i.writeRange
+	if flags&blockcore.WriteCompressed != 0 {
+		write = i.writeCompressed
+	}
+	if err := write(t, p, format.Guest(off), fua); err != nil {
 		return err
 	}
 	// What was written in place is durable; what it was reached by is, if there is nothing to commit.

@@ -18,6 +18,7 @@ func filterDrivers() map[string]control.Driver {
 		"raw":          {Open: openRawNode, Reopen: reopened(rawNodeOptions)},
 		"throttle":     {Open: openThrottleNode, Reopen: reopened(throttleNodeOptions)},
 		"copy-on-read": {Open: openCopyOnReadNode, Reopen: reopenCopyOnRead},
+		"compress":     {Open: openCompressNode},
 		"inject":       {Open: openInjectNode(injectNodeOptions), Reopen: reopened(injectNodeOptions), Live: setRules},
 		"blkdebug":     {Open: openInjectNode(blkdebugNodeOptions), Reopen: reopened(blkdebugNodeOptions), Live: setRules},
 	}
@@ -117,6 +118,25 @@ func reopenCopyOnRead(o *control.Opening) (any, error) {
 	}
 	_, err := o.Child(blockcore.RoleFile, n.File)
 	return nil, err
+}
+
+// openCompressNode opens the filter on a child that compresses.
+func openCompressNode(o *control.Opening) (blockcore.Driver, error) {
+	var n struct {
+		File qmp.Value `qmp:"file"`
+	}
+	if err := o.Decode(&n); err != nil {
+		return nil, err
+	}
+	if _, err := o.Child(blockcore.RoleFile, n.File); err != nil {
+		return nil, err
+	}
+	if name, child := o.ChildDriver(blockcore.RoleFile); child != nil {
+		if _, ok := child.(blockcore.Compressor); !ok {
+			return nil, qmp.Errorf("Compression is not supported for underlying format: %s", name)
+		}
+	}
+	return filters.NewCompress(), nil
 }
 
 func openInjectNode(read func(*control.Opening) (filters.InjectOptions, error)) func(*control.Opening) (blockcore.Driver, error) {

@@ -296,6 +296,23 @@ var monitorScripts = []struct{ name, script string }{
 		blockdev-del {"node-name":"r2"}
 		x-debug-query-block-graph
 	`},
+	{"compress", `
+		blockdev-add {"driver":"null-co","node-name":"n","size":1048576}
+		blockdev-add {"driver":"file","node-name":"f","filename":"DIR/d.img"}
+		blockdev-add {"driver":"compress","node-name":"c"}
+		blockdev-add {"driver":"compress","node-name":"c","file":"nope"}
+		blockdev-add {"driver":"compress","node-name":"c","file":"n"}
+		blockdev-add {"driver":"compress","node-name":"c","file":{"driver":"raw","file":"f"}}
+		blockdev-add {"driver":"compress","node-name":"c","file":"n","bottom":"n"}
+		object-add {"qom-type":"throttle-group","id":"g"}
+		blockdev-add {"driver":"throttle","node-name":"t","file":"n","throttle-group":"g"}
+		blockdev-add {"driver":"compress","node-name":"c","file":"t"}
+		blockdev-add {"driver":"compress","node-name":"c2","file":"c"}
+		x-debug-query-block-graph
+		blockdev-del {"node-name":"t"}
+		blockdev-del {"node-name":"c"}
+		blockdev-del {"node-name":"t"}
+	`},
 	{"names before files", `
 		blockdev-add {"driver":"null-co","node-name":"a"}
 		blockdev-add {"driver":"raw","file":{"driver":"file","filename":"DIR/missing"}}

@@ -121,6 +121,21 @@ func (o *Opening) Child(role blockcore.Role, v qmp.Value) (sizeBytes int64, err 
 	return 0, v.WrongType("BlockdevRef")
 }
 
+// ChildDriver returns what a child that Child has read is made of, and what its driver is called; nil = there is none.
+func (o *Opening) ChildDriver(role blockcore.Role) (name string, d blockcore.Driver) {
+	for _, c := range o.children {
+		switch {
+		case c.role != role:
+		case c.node != nil:
+			name, _ = o.plane.describe(c.node)
+			return name, c.node.Driver()
+		default:
+			return c.made.opening.Driver, c.made.driver
+		}
+	}
+	return "", nil
+}
+
 // size is -1 where it is that of a child, which the driver has not got yet.
 func (m *madeNode) size() int64 {
 	if len(m.opening.children) > 0 {
