@@ -39,6 +39,7 @@ type Proc uint32
 
 // The procedures that are called here.
 const (
+	ProcNull    Proc = 0
 	ProcGetattr Proc = 1
 	ProcSetattr Proc = 2
 	ProcLookup  Proc = 3
@@ -53,6 +54,8 @@ const (
 
 func (p Proc) String() string {
 	switch p {
+	case ProcNull:
+		return "NULL"
 	case ProcGetattr:
 		return "GETATTR"
 	case ProcSetattr:
