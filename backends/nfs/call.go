@@ -49,6 +49,7 @@ type call struct {
 	tried bool             // the server may have got it over a connection that was lost
 	rest  time.Duration    // how long it rested last
 	timer *blockcore.Timer // of its rest
+	busy  time.Duration    // since when the server has had no time for it; 0 = it has
 }
 
 // group is what one Task waits for: the calls of a request. Owned by the context.
@@ -176,7 +177,7 @@ func (f *File) start(t *blockcore.Task, c *call) {
 		f.refuse(c, err)
 		return
 	}
-	c.since, c.rest, c.deadline, c.tried = t.Now(), 0, 0, false
+	c.since, c.rest, c.busy, c.deadline, c.tried = t.Now(), 0, 0, 0, false
 	c.asked = c.since
 	if d := f.patience(); d > 0 {
 		c.deadline = c.since + d
@@ -326,6 +327,9 @@ const (
 // rest sends a call again after a while.
 func (f *File) rest(c *call) {
 	f.counters.jukebox.Add(1)
+	if c.busy == 0 {
+		c.busy = f.ctx.Now()
+	}
 	c.rest = min(max(2*c.rest, restLeast), restMost)
 	c.state = callResting
 	c.timer = f.ctx.After(c.rest, func() {

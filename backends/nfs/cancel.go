@@ -184,6 +184,9 @@ func (f *File) leaveLimbo(z *group) {
 		f.concluded(z)
 		f.settled(z.err)
 	}
+	if f.probing == z {
+		f.probing = nil
+	}
 	f.calls.giveGroup(z)
 }
 

@@ -43,6 +43,7 @@ type conn struct {
 	mute        time.Duration      // since when it has been silent, if a call was given up that it has not answered; 0 = none was
 	silence     time.Duration      // how long it may be silent before it is given up
 	outstanding int                // calls that it has
+	newest      uint64             // the order of the last call that was answered over this socket
 
 	out     []*call // to be sent; those before first are
 	first   int
@@ -60,6 +61,7 @@ type conn struct {
 // enqueue sends a call when the turn ends, or over the next socket.
 func (c *conn) enqueue(k *call) {
 	if c.fd < 0 {
+		c.hurry(k)
 		c.dialSoon()
 		return
 	}
@@ -248,7 +250,7 @@ func (c *conn) shut() {
 
 // connected takes a socket, and sends over it what waits, in the order in which it was made.
 func (c *conn) connected(fd int) {
-	c.fd, c.proven, c.heard, c.mute = fd, false, c.f.ctx.Now(), 0
+	c.fd, c.proven, c.heard, c.mute, c.newest = fd, false, c.f.ctx.Now(), 0, 0
 	c.watcher = c.f.ctx.Watch(fd, c)
 	for _, k := range c.f.calls.all {
 		if k.conn == c && k.state == callQueued {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nbd-dataplane/backends/nfs/wire"
 	"nbd-dataplane/blockcore"
 )
 
@@ -77,7 +78,6 @@ func (a *attempt) done(fd int, err error) {
 			c.f.trouble(fmt.Errorf("connect: %w", err))
 		}
 		if isStale(err) {
-			c.backoff = 0 // the server is there, and who asks again wants to be told soon
 			c.failAll(err)
 		}
 		c.later()
@@ -89,10 +89,12 @@ func (a *attempt) done(fd int, err error) {
 	c.connected(fd)
 }
 
-// failAll ends all calls that c has, while it is not connected.
+// failAll ends all calls that c has, while it is not connected. The server is there, and who asks again wants to be told soon. A probe asks for nothing but
+// what is known now, and goes on.
 func (c *conn) failAll(err error) {
 	for _, k := range c.f.calls.all {
-		if k.state != callFree && k.conn == c {
+		if k.state != callFree && k.conn == c && k.proc != wire.ProcNull {
+			c.backoff = 0
 			c.f.finish(k, err)
 		}
 	}

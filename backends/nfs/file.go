@@ -48,10 +48,11 @@ type File struct {
 	largeReads  int // those of them that want much data
 	watch       *blockcore.Timer
 	sick        bool
-	refusing    bool  // the locks are lost
-	onlyRead    bool  // it is locked as one that is read
-	eof         int64 // the file's length; Size is rounded up
-	firm        int64 // what of it no restart of the server takes back; between the two are writes that are held, and zeroes
+	probing     *group // of the call that finds out whether the server is back; nil = none is under way
+	refusing    bool   // the locks are lost
+	onlyRead    bool   // it is locked as one that is read
+	eof         int64  // the file's length; Size is rounded up
+	firm        int64  // what of it no restart of the server takes back; between the two are writes that are held, and zeroes
 	locks       blockcore.RangeLocks
 	held        held
 	durable     uint64              // all that was held up to here is on stable storage
@@ -168,8 +169,9 @@ func (f *File) Detach() {
 // Attach goes on with what is in limbo. Otherwise the first request on the new loop takes up what is needed.
 func (f *File) Attach(ctx *blockcore.AioContext) {
 	f.loop.Store(ctx)
-	if f.limbos > 0 {
+	if f.limbos > 0 || f.sick && !f.refusing {
 		f.arrive(ctx)
+		f.keepWatch() // a file that is not well is looked after also if nobody uses it
 	}
 }
 

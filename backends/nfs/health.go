@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// quietMax is how long a server may leave calls unanswered before somebody is told.
+	// quietMax is how long a server may leave calls unanswered, put them off, or pass one over, before somebody is told.
 	quietMax = 5 * time.Second
 	// silenceLeast and silenceMost are how long it may be silent before its connection is given up and made anew, which repeats the calls: a disk
 	// that spins up, or a large COMMIT, takes its time. Each time in a row it is twice as long.
@@ -26,7 +26,7 @@ const (
 type Health struct {
 	// URL is the file, Node what it is called in the graph; "" = it is in none.
 	URL, Node string
-	// OK: calls are answered, as far as there are any.
+	// OK: calls are answered, as far as there are any, and none is put off, or passed over, for long.
 	OK bool
 	// Refuses: nothing is written any more, as the lock of the file was lost. It stays so.
 	Refuses bool
@@ -127,7 +127,7 @@ func (f *File) setWhy(why error) {
 
 // well notes that a call was answered.
 func (f *File) well() {
-	if !f.sick || f.refusing {
+	if !f.sick || f.refusing || f.lag() != nil {
 		return
 	}
 	f.sick = false
@@ -173,11 +173,15 @@ func (f *File) look() {
 		busy = busy || c.outstanding > 0
 		c.listen(now)
 	}
+	if why := f.lag(); why != nil {
+		f.trouble(why)
+	}
 	if busy {
 		f.keepWatch()
-	} else {
-		f.held.idle(f.ctx.Buffers())
+		return
 	}
+	f.held.idle(f.ctx.Buffers())
+	f.probe()
 }
 
 // hasten bounds the calls that were made before the node, or one above it, began to be closed: the close waits for them.
@@ -195,7 +199,11 @@ func (f *File) hasten() {
 
 // expire ends the request of a call whose time is over.
 func (f *File) expire(k *call) {
-	f.trouble(errSilent)
+	why := errSilent
+	if k.busy != 0 {
+		why = k.putOff()
+	}
+	f.trouble(why)
 	f.abandon(k.group, errSilent)
 }
 

@@ -229,7 +229,7 @@ func TestBadLockManager(t *testing.T) {
 					}()
 				}
 				o := optionsOf(t, s, diskPath)
-				w := &walker{ctx: ctx, o: &o, dialer: newDialer(&o)}
+				w := newWalker(ctx, &o)
 				_, err := w.open()
 				w.close()
 				require.Error(t, err)
@@ -250,7 +250,7 @@ func TestGraceAtOpening(t *testing.T) {
 		cancel()
 	}()
 	o := optionsOf(t, s, diskPath)
-	w := &walker{ctx: ctx, o: &o, dialer: newDialer(&o)}
+	w := newWalker(ctx, &o)
 	_, err := w.open()
 	w.close()
 	require.ErrorContains(t, w.explain(err), "try again in a minute")

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,7 +33,7 @@ func Open(o Options) (*File, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	w := &walker{ctx: ctx, o: &o, dialer: newDialer(&o)}
+	w := newWalker(ctx, &o)
 	defer w.close()
 	f, err := w.open()
 	if err != nil {
@@ -48,7 +49,7 @@ func Create(o Options, sizeBytes int64) (made bool, err error) {
 	if err := o.check(); err != nil {
 		return false, err
 	}
-	w := &walker{ctx: ctx, o: &o, dialer: newDialer(&o)}
+	w := newWalker(ctx, &o)
 	defer w.close()
 	made, err = w.create(sizeBytes)
 	if err != nil {
@@ -61,7 +62,7 @@ func Create(o Options, sizeBytes int64) (made bool, err error) {
 func Remove(o Options) error {
 	ctx, cancel := context.WithTimeout(context.Background(), openMax)
 	defer cancel()
-	w := &walker{ctx: ctx, o: &o, dialer: newDialer(&o)}
+	w := newWalker(ctx, &o)
 	defer w.close()
 	dir, name, err := w.directory()
 	if err == nil {
@@ -81,6 +82,11 @@ type walker struct {
 	dialer *dialer
 	nfs    *client // nil = not connected, or given away
 	doing  string  // for errors
+	links          // that were followed
+}
+
+func newWalker(ctx context.Context, o *Options) *walker {
+	return &walker{ctx: ctx, o: o, dialer: newDialer(o), links: links{path: o.Path}}
 }
 
 func (w *walker) close() {
@@ -90,11 +96,7 @@ func (w *walker) close() {
 }
 
 func (w *walker) open() (*File, error) {
-	dir, name, err := w.directory()
-	if err != nil {
-		return nil, err
-	}
-	found, err := w.lookup(dir, name)
+	found, err := w.find()
 	if err != nil {
 		return nil, err
 	}
@@ -141,34 +143,68 @@ func (w *walker) lock(found *wire.Found) (*fileLocks, error) {
 const atDirectory = "look up the directory "
 
 // directory mounts the directory of the file, or the nearest one above it that the server lets be mounted, goes down from there, and
-// leaves a connection to the NFS program.
+// leaves a connection to the NFS program. A directory that is a symbolic link is another way to go.
 func (w *walker) directory() (dir wire.Handle, name string, err error) {
-	top, name := w.o.split()
-	w.doing = "mount " + top
+	for {
+		top, name := split(w.path)
+		w.doing = "mount " + top + w.via
+		at, below, err := w.mountNear(top)
+		if err == nil {
+			err = w.connect()
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		dir, followed, err := w.descend(at, top, below, name)
+		if err != nil || !followed {
+			return dir, name, err
+		}
+	}
+}
+
+// mountNear mounts top, or the nearest directory above it.
+func (w *walker) mountNear(top string) (at wire.Handle, below []string, err error) {
 	conn, err := w.dialer.connectMount(w.ctx)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	mount := newClient(w.ctx, conn, w.dialer.cred)
-	dir, below, err := w.mount(mount, top)
-	mount.close()
-	if err != nil {
-		return nil, "", err
+	defer mount.close()
+	return w.mount(mount, top)
+}
+
+// connect connects to the NFS program, if that was not done.
+func (w *walker) connect() error {
+	if w.nfs != nil {
+		return nil
 	}
 	w.doing = "connect to the NFS program"
-	if conn, err = w.dialer.connectNFS(w.ctx); err != nil {
-		return nil, "", err
+	conn, err := w.dialer.connectNFS(w.ctx)
+	if err == nil {
+		w.nfs = newClient(w.ctx, conn, w.dialer.cred)
 	}
-	w.nfs = newClient(w.ctx, conn, w.dialer.cred)
-	for _, step := range below {
+	return err
+}
+
+// descend goes from a directory that is mounted down to top, or up to a link, which it follows.
+func (w *walker) descend(dir wire.Handle, top string, below []string, name string) (_ wire.Handle, followed bool, err error) {
+	for i, step := range below {
 		found, err := w.lookup(dir, step)
 		if err != nil {
-			w.doing = atDirectory + step
-			return nil, "", err
+			w.doing = atDirectory + step + w.via
+			return nil, false, err
+		}
+		rest := below[i+1:]
+		link := top
+		for range rest {
+			link = path.Dir(link)
+		}
+		if followed, err = w.follow(&found, link, append(slices.Clone(rest), name)); err != nil || followed {
+			return nil, followed, err
 		}
 		dir = found.Handle
 	}
-	return dir, name, nil
+	return dir, false, nil
 }
 
 // mount returns the handle of the nearest directory that can be mounted, and the names from there down to top. The error is that of top, which is
@@ -200,7 +236,7 @@ func (w *walker) mount(c *client, top string) (dir wire.Handle, below []string, 
 }
 
 func (w *walker) lookup(dir wire.Handle, name string) (found wire.Found, err error) {
-	w.doing = "look up " + name
+	w.doing = "look up " + name + w.via
 	err = w.nfs.nfs(w.ctx, wire.ProcLookup, wire.AppendLookup(nil, dir, name), func(b []byte) (err error) {
 		found, err = wire.ParseLookup(b)
 		return err
@@ -211,14 +247,8 @@ func (w *walker) lookup(dir wire.Handle, name string) (found wire.Found, err err
 // inspect refuses what is no disk.
 func (w *walker) inspect(f *wire.Found) error {
 	w.doing = "look at the file"
-	if !f.Known {
-		err := w.nfs.nfs(w.ctx, wire.ProcGetattr, wire.AppendHandle(nil, f.Handle), func(b []byte) (err error) {
-			f.Attributes, err = wire.ParseGetattr(b)
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	if err := w.know(f); err != nil {
+		return err
 	}
 	switch {
 	case f.Attributes.Type != wire.TypeRegular:
@@ -227,6 +257,19 @@ func (w *walker) inspect(f *wire.Found) error {
 		return fmt.Errorf("the file is said to be %d bytes long: %w", f.Attributes.SizeBytes, syscall.EFBIG)
 	}
 	return nil
+}
+
+// know asks for the attributes of what was found, if they were not told.
+func (w *walker) know(f *wire.Found) error {
+	if f.Known {
+		return nil
+	}
+	err := w.nfs.nfs(w.ctx, wire.ProcGetattr, wire.AppendHandle(nil, f.Handle), func(b []byte) (err error) {
+		f.Attributes, err = wire.ParseGetattr(b)
+		return err
+	})
+	f.Known = err == nil
+	return err
 }
 
 // sizes asks how long requests may be.
@@ -358,6 +401,8 @@ func (w *walker) remedy(err error) string {
 		return "open it read-only, or let the server export it for writing"
 	case errors.Is(err, syscall.EACCES) && mounting, errors.Is(err, syscall.EPERM) && mounting:
 		return "allow this host in the server's list of exports"
+	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.EXDEV):
+		return "give the path of the file itself"
 	case errors.Is(err, syscall.ENOENT) && mounting:
 		return "check what the server exports (showmount -e " + w.o.Host + ")"
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):

@@ -133,8 +133,8 @@ func (o *Options) URL() string {
 }
 
 // split cuts the path into the directory that is mounted first and the file's name.
-func (o *Options) split() (dir, name string) {
-	dir, name = path.Split(path.Clean(o.Path))
+func split(p string) (dir, name string) {
+	dir, name = path.Split(path.Clean(p))
 	if dir != "/" {
 		dir = strings.TrimSuffix(dir, "/")
 	}

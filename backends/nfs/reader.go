@@ -24,7 +24,7 @@ func NewReader(o Options) (*Reader, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openMax)
-	r := &Reader{walker: &walker{ctx: ctx, o: &o, dialer: newDialer(&o)}, cancel: cancel}
+	r := &Reader{walker: newWalker(ctx, &o), cancel: cancel}
 	if err := r.find(); err != nil {
 		err = r.walker.explain(err)
 		r.Close()
@@ -35,11 +35,7 @@ func NewReader(o Options) (*Reader, error) {
 
 func (r *Reader) find() error {
 	w := r.walker
-	dir, name, err := w.directory()
-	if err != nil {
-		return err
-	}
-	found, err := w.lookup(dir, name)
+	found, err := w.find()
 	if err != nil {
 		return err
 	}

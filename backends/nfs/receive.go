@@ -277,25 +277,27 @@ func (c *conn) endRecord() error {
 	if k == nil {
 		return nil
 	}
+	order := k.order
 	if refused, ok := read.Err.(*wire.RefusedError); ok { // as it is set in parseHead
-		c.answered()
 		c.f.finish(k, refused)
+		c.answered(order)
 		return nil
 	}
 	if k.proc == wire.ProcRead {
-		c.answered()
 		c.f.repliedRead(k, read)
+		c.answered(order)
 		return nil
 	}
 	if err := c.f.replied(k, results); err != nil {
 		return err
 	}
-	c.answered()
+	c.answered(order)
 	return nil
 }
 
-// answered notes that the server is well.
-func (c *conn) answered() {
+// answered notes that the server is well, and has done with the call of that order.
+func (c *conn) answered(order uint64) {
 	c.proven, c.backoff, c.silence = true, 0, silenceLeast
+	c.newest = max(c.newest, order)
 	c.f.well()
 }

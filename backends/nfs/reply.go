@@ -25,7 +25,7 @@ func (f *File) repliedRead(c *call, r wire.ReadResult) {
 	case r.DataBytes == 0:
 		f.finish(c, fmt.Errorf("the server sends nothing and says that there is more: %w", syscall.EIO))
 	default: // the rest, which a server may leave for another call (RFC 1813 3.3.6)
-		c.data, c.off = c.data[r.DataBytes:], c.off+int64(r.DataBytes)
+		c.data, c.off, c.busy = c.data[r.DataBytes:], c.off+int64(r.DataBytes), 0
 		f.again(c)
 	}
 }
@@ -72,7 +72,7 @@ func (f *File) repliedWrite(c *call, b []byte) error {
 		f.finish(c, nil)
 		return nil
 	}
-	c.data, c.off = c.data[w.Bytes:], c.off+int64(w.Bytes)
+	c.data, c.off, c.busy = c.data[w.Bytes:], c.off+int64(w.Bytes), 0
 	f.again(c)
 	return nil
 }

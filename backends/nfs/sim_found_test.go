@@ -66,6 +66,23 @@ func (c *simThread) read() error {
 	})
 }
 
+// readBehind is read, of which nobody waits for the end.
+func (c *simThread) readBehind() chan error {
+	done, root := make(chan error, 1), c.w.root
+	root.Context().Post(func() {
+		root.Context().Spawn(blockcore.BodyFunc(func(t *blockcore.Task) {
+			k := blockcore.Ticket{Op: "behind"}
+			root.Begin(t, &k)
+			p := t.Buffers().Get(512)
+			err := root.Edge().Read(t, p, 0)
+			t.Buffers().Put(p)
+			root.End(t, &k)
+			done <- err
+		}))
+	})
+	return done
+}
+
 func (c *simThread) write(off int64) error {
 	return c.do(func(t *blockcore.Task, e *blockcore.Edge) error {
 		return e.WriteZeroes(t, blockcore.Range{Offset: off, Length: 512}, 0)
@@ -93,19 +110,7 @@ func TestForgottenCallIsMadeAgain(t *testing.T) {
 	simScript(t, 0, 0, func(c *simThread) {
 		w := c.w
 		w.passOver = 1
-		done := make(chan error, 1)
-		root := w.root
-		require.True(t, root.Context().Post(func() {
-			root.Context().Spawn(blockcore.BodyFunc(func(t *blockcore.Task) {
-				k := blockcore.Ticket{Op: "forgotten"}
-				root.Begin(t, &k)
-				p := t.Buffers().Get(512)
-				err := root.Edge().Read(t, p, 0)
-				t.Buffers().Put(p)
-				root.End(t, &k)
-				done <- err
-			}))
-		}))
+		done := c.readBehind()
 		c.pause(time.Second)
 		for since := w.Now(); w.Now()-since < 2*silenceMost; c.pause(10 * time.Second) {
 			require.NoError(t, c.read())

@@ -66,7 +66,8 @@ func (w *simWorld) openOnce(o *Options) (*File, error) {
 	d.simulated, d.simulatedDial = w.way, w.dial
 	ctx, cancel := context.WithTimeout(context.Background(), openMax)
 	defer cancel()
-	walker := &walker{ctx: ctx, o: o, dialer: d}
+	walker := newWalker(ctx, o)
+	walker.dialer = d
 	defer walker.close()
 	f, err := walker.open()
 	if err != nil {

@@ -34,7 +34,7 @@ func (w *simWorld) execute(l *simLink, c *simCall) {
 	case w.Now() < w.full && (proc == wire.ProcWrite || proc == wire.ProcCommit || proc == wire.ProcSetattr):
 		f, what = nfstest.Fault{Status: nfstest.NoSpc}, "full"
 		w.injected(syscall.ENOSPC)
-	case w.Now() < w.busy && w.rng.IntN(4) > 0:
+	case w.putOff, w.Now() < w.busy && w.rng.IntN(4) > 0:
 		f, what = nfstest.Fault{Status: nfstest.Jukebox}, "jukebox"
 	case w.bads > 0 && (w.rng.IntN(1000) < w.faulty || w.faulty > 0 && w.inLimbo(c) && w.rng.IntN(4) == 0):
 		w.executeBadly(l, c, proc)

@@ -63,8 +63,9 @@ type simWorld struct {
 	wakeAt   time.Duration // when the network does something by itself
 	simLocking
 
-	passOver int // calls that are to be forgotten
-	bads     int // calls that may still meet something
+	passOver int  // calls that are to be forgotten
+	putOff   bool // there is no time for any call
+	bads     int  // calls that may still meet something
 	troubles int
 	next     time.Duration // trouble
 	restarts int           // verifiers that the server has had

@@ -37,7 +37,7 @@ var handlers = map[Proc]handler{
 	PortmapNull: func(*exchange) {}, MountNull: func(*exchange) {}, Null: func(*exchange) {},
 	GetPort: getPort, Mnt: mnt, Umnt: umnt, UmntAll: func(*exchange) {}, Exports: listExports,
 	GetAttr: getAttr, SetAttr: setAttr, Access: access, Lookup: lookup,
-	Read: read, Write: write, Commit: commit,
+	ReadLink: readLink, Read: read, Write: write, Commit: commit,
 	Create: create, MkDir: mkDir, Remove: remove, RmDir: rmDir, Rename: rename,
 	ReadDir: readDir, ReadDirPlus: readDirPlus,
 	LockNull: func(*exchange) {}, LockTest: testLock, LockLock: lock, LockNMLock: lock, LockUnlock: unlock,

@@ -93,12 +93,18 @@ func (f *inode) size() int64 {
 	if f.isDir {
 		return pageBytes
 	}
+	if f.link != "" {
+		return int64(len(f.link))
+	}
 	return f.contents.sizeBytes
 }
 
 func (f *inode) kind() uint32 {
 	if f.isDir {
 		return typeDirectory
+	}
+	if f.link != "" {
+		return typeLink
 	}
 	return typeRegular
 }
@@ -108,9 +114,9 @@ func (x *exchange) attributes(f *inode) {
 	w := &x.reply
 	w.u32(f.kind(), f.mode, f.links(), f.uid, f.gid)
 	w.u64(uint64(f.size()), uint64(len(f.contents.at))*pageBytes)
-	w.u32(0, 0) // the device that it stands for
-	w.u64(x.server.salt, f.id)
-	for range 3 { // of access, modification, change
+	w.u32(0, 0)                                 // the device that it stands for
+	w.u64(x.server.salt+f.export.root.id, f.id) // each export is a file system
+	for range 3 {                               // of access, modification, change
 		x.time(f)
 	}
 }

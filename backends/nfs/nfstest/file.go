@@ -79,6 +79,7 @@ type inode struct {
 	// Immutable.
 	id    uint64
 	isDir bool
+	link  string // where it leads; "" = it is no symbolic link
 
 	// Guarded by Server.mu.
 	mode, uid, gid uint32

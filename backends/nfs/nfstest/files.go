@@ -14,6 +14,8 @@ type File struct {
 	Mode     uint32
 	UID, GID uint32
 	IsDir    bool
+	// LinkTo has it be a symbolic link to that.
+	LinkTo string
 }
 
 // Put makes a file, or replaces one, whose handles become stale. The directory must be there: "/export/disk.img".
@@ -34,6 +36,7 @@ func (s *Server) Put(name string, file File) {
 		file.Mode = 0o666
 	}
 	f := s.newInode(dir.export, file.IsDir, file.Mode, file.UID, file.GID)
+	f.link = file.LinkTo
 	f.put(file.Contents, 0)
 	f.contents.truncate(max(file.SizeBytes, int64(len(file.Contents))))
 	f.stable, f.unstable = f.contents.copy(), nil

@@ -18,6 +18,10 @@ func (x *exchange) regular(handle []byte) *inode {
 		x.fail(IsDir)
 		return nil
 	}
+	if f != nil && f.link != "" {
+		x.fail(Inval)
+		return nil
+	}
 	return f
 }
 

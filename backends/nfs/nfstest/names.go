@@ -55,6 +55,24 @@ func (x *exchange) found(f, dir *inode) {
 	x.maybe(dir)
 }
 
+// readLink is READLINK, RFC 1813 3.3.5.
+func readLink(x *exchange) {
+	handle := x.file()
+	if !x.read() {
+		return
+	}
+	f := x.open(handle)
+	switch {
+	case f == nil:
+	case f.link == "":
+		x.fail(Inval)
+	default:
+		x.begin()
+		x.maybe(f)
+		x.reply.opaque([]byte(f.link))
+	}
+}
+
 // mayChange is whether names in a directory may be made and removed.
 func (x *exchange) mayChange(dir *inode, name string) Status {
 	switch {

@@ -37,6 +37,7 @@ const (
 	SetAttr     Proc = "SETATTR"
 	Lookup      Proc = "LOOKUP"
 	Access      Proc = "ACCESS"
+	ReadLink    Proc = "READLINK"
 	Read        Proc = "READ"
 	Write       Proc = "WRITE"
 	Create      Proc = "CREATE"
@@ -76,7 +77,7 @@ type procNumber struct{ prog, proc uint32 }
 
 var procs = map[procNumber]Proc{
 	{progNFS, 0}: Null, {progNFS, 1}: GetAttr, {progNFS, 2}: SetAttr, {progNFS, 3}: Lookup, {progNFS, 4}: Access,
-	{progNFS, 6}: Read, {progNFS, 7}: Write, {progNFS, 8}: Create, {progNFS, 9}: MkDir, {progNFS, 12}: Remove,
+	{progNFS, 5}: ReadLink, {progNFS, 6}: Read, {progNFS, 7}: Write, {progNFS, 8}: Create, {progNFS, 9}: MkDir, {progNFS, 12}: Remove,
 	{progNFS, 13}: RmDir, {progNFS, 14}: Rename, {progNFS, 16}: ReadDir, {progNFS, 17}: ReadDirPlus, {progNFS, 18}: FSStat,
 	{progNFS, 19}: FSInfo, {progNFS, 20}: PathConf, {progNFS, 21}: Commit,
 
@@ -168,4 +169,5 @@ const (
 const (
 	typeRegular   = 1
 	typeDirectory = 2
+	typeLink      = 5
 )

@@ -57,7 +57,7 @@ func begin(b []byte) (d decoder, err error) {
 	return d, s.err()
 }
 
-// AppendHandle appends the arguments of GETATTR and FSINFO. RFC 1813 3.3.1, 3.3.19.
+// AppendHandle appends the arguments of GETATTR, READLINK and FSINFO. RFC 1813 3.3.1, 3.3.5, 3.3.19.
 func AppendHandle(b []byte, h Handle) []byte { return appendOpaque(b, h) }
 
 // AppendLookup appends the arguments of LOOKUP and REMOVE. RFC 1813 3.3.3, 3.3.12.
@@ -129,6 +129,17 @@ func ParseSetattr(b []byte) error {
 	}
 	d.wcc()
 	return d.err
+}
+
+// ParseReadlink reads the results of READLINK: where the link leads, in whatever words it has. RFC 1813 3.3.5.
+func ParseReadlink(b []byte) (target string, err error) {
+	d, err := begin(b)
+	if err != nil {
+		return "", err
+	}
+	d.postOp()
+	target = string(d.opaque(PathBytesMax))
+	return target, d.err
 }
 
 // Found is a file in a directory.

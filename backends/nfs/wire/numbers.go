@@ -39,20 +39,24 @@ type Proc uint32
 
 // The procedures that are called here.
 const (
-	ProcGetattr Proc = 1
-	ProcSetattr Proc = 2
-	ProcLookup  Proc = 3
-	ProcAccess  Proc = 4
-	ProcRead    Proc = 6
-	ProcWrite   Proc = 7
-	ProcCreate  Proc = 8
-	ProcRemove  Proc = 12
-	ProcFsinfo  Proc = 19
-	ProcCommit  Proc = 21
+	ProcNull     Proc = 0
+	ProcGetattr  Proc = 1
+	ProcSetattr  Proc = 2
+	ProcLookup   Proc = 3
+	ProcAccess   Proc = 4
+	ProcReadlink Proc = 5
+	ProcRead     Proc = 6
+	ProcWrite    Proc = 7
+	ProcCreate   Proc = 8
+	ProcRemove   Proc = 12
+	ProcFsinfo   Proc = 19
+	ProcCommit   Proc = 21
 )
 
 func (p Proc) String() string {
 	switch p {
+	case ProcNull:
+		return "NULL"
 	case ProcGetattr:
 		return "GETATTR"
 	case ProcSetattr:
@@ -61,6 +65,8 @@ func (p Proc) String() string {
 		return "LOOKUP"
 	case ProcAccess:
 		return "ACCESS"
+	case ProcReadlink:
+		return "READLINK"
 	case ProcRead:
 		return "READ"
 	case ProcWrite:
@@ -105,10 +111,11 @@ const (
 // FileType is ftype3. RFC 1813 2.6.
 type FileType uint32
 
-// TypeRegular is a plain file, TypeDirectory a directory.
+// TypeRegular is a plain file, TypeDirectory a directory, TypeLink a symbolic link (NF3LNK).
 const (
 	TypeRegular   FileType = 1
 	TypeDirectory FileType = 2
+	TypeLink      FileType = 5
 )
 
 func (f FileType) String() string {
