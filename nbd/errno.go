@@ -29,6 +29,7 @@ var wireErrors = map[syscall.Errno]Errno{
 	syscall.ENOLCK:    EIO,
 	syscall.ENXIO:     EIO,
 	syscall.EREMOTEIO: EIO,
+	syscall.EXDEV:     EIO,
 	syscall.ESTALE:    EIO,
 	syscall.ETIMEDOUT: EIO,
 	syscall.ECANCELED: EIO, // to nobody

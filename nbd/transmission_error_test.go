@@ -95,7 +95,7 @@ func TestErrnoTable(t *testing.T) {
 		unix.ENOSPC: {ENoSpc, ENoSpc}, unix.EDQUOT: {ENoSpc, ENoSpc}, unix.EFBIG: {ENoSpc, ENoSpc},
 		unix.EOPNOTSUPP: {EInval, ENotSup}, // ENOTSUP is the same number
 		unix.ENOMEM:     {EIO, EIO}, unix.EOVERFLOW: {EIO, EIO}, unix.ESHUTDOWN: {EShutdown, EShutdown},
-		unix.ESTALE: {EIO, EIO}, unix.ETIMEDOUT: {EIO, EIO}, unix.EREMOTEIO: {EIO, EIO}, unix.EBADF: {EIO, EIO},
+		unix.ESTALE: {EIO, EIO}, unix.ETIMEDOUT: {EIO, EIO}, unix.EREMOTEIO: {EIO, EIO}, unix.EXDEV: {EIO, EIO}, unix.EBADF: {EIO, EIO},
 		unix.ENODEV: {EIO, EIO}, unix.ENXIO: {EIO, EIO}, unix.ENOLCK: {EIO, EIO},
 		unix.ECONNREFUSED: {EIO, EIO}, unix.EHOSTUNREACH: {EIO, EIO}, unix.ENETUNREACH: {EIO, EIO}, syscall.Errno(4000): {EIO, EIO},
 	} {
