@@ -47,7 +47,8 @@ func compare(ours, only, change string, rounds, times int) error {
 	external, internal := []contestant{{nbd, snapshots}, {qsd, snapshots}}, []contestant{{nbd, internals}, {qsd, internals}}
 	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) that has a moment in common with a change of what is under it,")
 	fmt.Println("in microseconds; \"normal\" is the same for as long a time without a change, \"pause\" what a change adds to the")
-	fmt.Println("median of that, \"ratio\" the pause divided by that of the change that qemu-storage-daemon knows of such a node.")
+	fmt.Println("median of that, \"ratio\" the pause divided by that of the change that qemu-storage-daemon knows of such a node. Times in which other processes")
+	fmt.Println("have used the processors are left out.")
 	fmt.Printf("\n%-28s %-8s %17s %17s %17s %15s\n", "", "", "normal", "with a change", "pause", "ratio")
 	fmt.Printf("%-6s %-21s %-8s%s\n", "node", "daemon", "change", strings.Repeat(fmt.Sprintf(" %8s %8s", "median", "p99"), 4))
 	for _, c := range []struct {
@@ -128,6 +129,7 @@ func print(storage string, c contestant, g gaps, peer pause) {
 	fmt.Printf("%-6s %-21s %-8s %8.0f %8.0f %8.0f %8.0f %8.0f %8.0f %8s %8s\n", storage, c.kind.name, c.op.name,
 		us(percentile(g.without, 50)), us(percentile(g.without, 99)), us(percentile(g.with, 50)), us(percentile(g.with, 99)),
 		us(own.median), us(own.p99), ratio(own.median, peer.median), ratio(own.p99, peer.p99))
+	fmt.Printf("%-28s %d with a change and %d without; %d more left out, as others used the processors\n", "", len(g.with), len(g.without), g.disturbed)
 	if len(g.phases) == 0 {
 		return
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"nbd-dataplane/internal/bench/loadgen"
+	"nbd-dataplane/internal/bench/proc"
 )
 
 // operation is a change of what is under a client.
@@ -129,6 +131,7 @@ const (
 // gaps of one daemon, in nanoseconds: the longest silence during each operation, and in a time of the same length before it.
 type gaps struct {
 	with, without []float64
+	disturbed     int // times that others have used the processors
 	phases        map[string][]float64
 }
 
@@ -138,12 +141,47 @@ var phases = []string{"throttle", "unplug", "quiesce", "settle", "held", "resume
 // add takes what another round has found.
 func (g *gaps) add(other gaps) {
 	g.with, g.without = append(g.with, other.with...), append(g.without, other.without...)
+	g.disturbed += other.disturbed
 	if g.phases == nil {
 		g.phases = map[string][]float64{}
 	}
 	for phase, values := range other.phases {
 		g.phases[phase] = append(g.phases[phase], values...)
 	}
+}
+
+const (
+	// othersMax is how much of the processors others may use during a change. Who uses more may have stood in the way of the client, or
+	// of the loop, for as long.
+	othersMax = 150 * time.Microsecond
+	// aftermath is looked at too: the last silence may end in it.
+	aftermath = time.Millisecond
+)
+
+// look adds to list how long the client hears nothing while do goes on, unless others have used the processors meanwhile.
+func (g *gaps) look(d *daemon, w *watch, list []float64, do func() error) ([]float64, error) {
+	time.Sleep(spaceBetween)
+	before, err := proc.Others(os.Getpid(), d.cmd.Process.Pid)
+	if err != nil {
+		return list, err
+	}
+	time.Sleep(aftermath) // of the census
+	w.begin()
+	if err := do(); err != nil {
+		return list, err
+	}
+	w.end()
+	time.Sleep(aftermath)
+	after, err := proc.Others(os.Getpid(), d.cmd.Process.Pid)
+	if err != nil {
+		return list, err
+	}
+	time.Sleep(spaceBetween) // a silence that goes on comes to its end
+	if after.Since(before) > othersMax {
+		g.disturbed++
+		return list, nil
+	}
+	return append(list, w.longest()), nil
 }
 
 // measure runs the operation times times under load, and stops the daemon.
@@ -185,22 +223,19 @@ func measure(d *daemon, o operation, storage, file string, times int) (gaps, err
 			return g, err
 		}
 		runtime.GC() // and at no other time
-		time.Sleep(spaceBetween)
-		w.begin()
-		time.Sleep(took)
-		w.end()
-		time.Sleep(spaceBetween)
-		g.without = append(g.without, w.longest())
-		w.begin()
-		begin := time.Now()
-		if err := d.send(text); err != nil {
-			return g, fmt.Errorf("%s: %w", o.name, err)
+		if g.without, err = g.look(d, &w, g.without, func() error { time.Sleep(took); return nil }); err != nil {
+			return g, err
 		}
-		took = time.Since(begin)
-		w.end()
-		time.Sleep(spaceBetween)
-		g.with = append(g.with, w.longest())
-		if err := d.understand(); err != nil {
+		g.with, err = g.look(d, &w, g.with, func() error {
+			begin := time.Now()
+			err := d.send(text)
+			took = time.Since(begin)
+			return err
+		})
+		if err == nil {
+			err = d.understand()
+		}
+		if err != nil {
 			return g, fmt.Errorf("%s: %w", o.name, err)
 		}
 		select {

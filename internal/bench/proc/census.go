@@ -1,0 +1,71 @@
+package proc
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Census is what processes had used of the processors at one moment, by their numbers, and what the machine's host had taken away.
+type Census struct {
+	// Immutable.
+	used  map[int]time.Duration
+	steal time.Duration
+}
+
+// Others takes a census of all processes, threads of the kernel included, but some.
+func Others(but ...int) (Census, error) {
+	c := Census{used: map[int]time.Duration{}}
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return c, fmt.Errorf("reading the machine's CPU time: %w", err)
+	}
+	if c.steal, err = parseSteal(string(text)); err != nil {
+		return c, err
+	}
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return c, fmt.Errorf("listing processes: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return c, fmt.Errorf("listing processes: %w", err)
+	}
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			if used, err := clock(pid); err == nil { // or it has ended
+				c.used[pid] = used
+			}
+		}
+	}
+	for _, pid := range but {
+		delete(c.used, pid)
+	}
+	return c, nil
+}
+
+// Since is what they have used since an earlier census, and what the host has taken. Who has ended meanwhile is not counted.
+func (c Census) Since(before Census) time.Duration {
+	sum := c.steal - before.steal
+	for pid, used := range c.used {
+		sum += max(used-before.used[pid], 0)
+	}
+	return sum
+}
+
+// parseSteal reads the eighth number of the first line of proc_stat(5).
+func parseSteal(text string) (time.Duration, error) {
+	line, _, _ := strings.Cut(text, "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0, fmt.Errorf("malformed /proc/stat: %q", line)
+	}
+	n, err := strconv.ParseInt(fields[8], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("malformed /proc/stat: %w", err)
+	}
+	return time.Duration(n) * tick, nil
+}
