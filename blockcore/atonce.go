@@ -27,7 +27,9 @@ type atOnce struct {
 	state atomic.Int32
 }
 
-// The states of an atOnce. The loop takes one step after the other; the control plane gives up by one, in the first two.
+// The states of an atOnce: asked, and then it changes, at once or after it has flushed. The control plane gives up while it is asked or flushes.
+//
+// INVARIANT: a loop is lent the control plane only while it changes, when nobody can give up.
 const (
 	atOnceAsked int32 = iota
 	atOnceFlushes
@@ -94,7 +96,7 @@ func (d *Drained) loop(nodes []*Node) *AioContext {
 //
 // INVARIANT: who covers what cannot change meanwhile, nor where nodes are: the control plane is held, and waits.
 func (a *atOnce) begin() {
-	if !a.state.CompareAndSwap(atOnceAsked, atOnceFlushes) {
+	if !a.state.CompareAndSwap(atOnceAsked, atOnceChanges) {
 		return // nobody waits
 	}
 	g := a.section.graph
@@ -105,10 +107,11 @@ func (a *atOnce) begin() {
 	switch {
 	case a.refused != nil || a.section.busy():
 		g.takeBack()
-		a.ends()
+		close(a.done)
 	case len(a.flush) > 0:
 		a.section.settle(settles)
 		g.takeBack()
+		a.state.Store(atOnceFlushes)
 		a.on.Spawn(BodyFunc(a.flushAll))
 	default:
 		a.section.settle(settles)
@@ -125,23 +128,24 @@ func (a *atOnce) flushAll(t *Task) {
 			break
 		}
 	}
-	change := func() {
-		a.section.graph.lend(a.on)
-		a.change(err)
-	}
-	if !a.on.Post(change) {
-		change() // the loop closes, and its last Tasks run
+	if !a.on.Post(func() { a.flushed(err) }) {
+		a.flushed(err) // the loop closes, and its last Tasks run
 	}
 }
 
-// change is the part of the loop after what had to be flushed. On the loop.
+// flushed makes the change, unless it was given up: then somebody else may be the control plane. On the loop.
+func (a *atOnce) flushed(err error) {
+	if a.state.CompareAndSwap(atOnceFlushes, atOnceChanges) {
+		a.section.graph.lend(a.on)
+		a.change(err)
+	}
+}
+
+// change is the part of the loop after what had to be flushed. On the loop, which is the control plane.
 func (a *atOnce) change(err error) {
 	g := a.section.graph
-	defer a.ends()
+	defer close(a.done)
 	defer g.takeBack()
-	if !a.state.CompareAndSwap(atOnceFlushes, atOnceChanges) {
-		return
-	}
 	a.tx = g.newTx()
 	a.tx.byLoop = true
 	if err == nil {
@@ -151,12 +155,6 @@ func (a *atOnce) change(err error) {
 	if a.err = err; err == nil && len(a.tx.finish) == 0 {
 		a.over = a.section.goOn()
 	}
-}
-
-// ends says that the loop has nothing more to do with it.
-func (a *atOnce) ends() {
-	a.state.CompareAndSwap(atOnceFlushes, atOnceChanges) // too late to give up
-	close(a.done)
 }
 
 // wait is that of the control plane. Sections of others that end meanwhile are resumed. It is not done when the loop has found something in flight
