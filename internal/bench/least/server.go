@@ -4,9 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
-	"runtime"
-
-	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/internal/bench/blocking"
 	"nbd-dataplane/internal/bench/dummy"
@@ -46,35 +43,13 @@ func New(sizeBytes int64) *Server {
 
 // Serve answers one connection after the other until ln is closed.
 func (s *Server) Serve(ln net.Listener) error {
-	for {
-		conn, err := ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		s.client(conn)
-	}
+	return blocking.Serve(ln, func(conn net.Conn) bool { return dummy.Negotiate(conn, int64(len(s.data))) }, s.client)
 }
 
 // client serves a client until he goes, or until something goes wrong.
-func (s *Server) client(conn net.Conn) {
-	defer conn.Close()
-	raw, ok := conn.(*net.UnixConn)
-	if !ok || !dummy.Negotiate(conn, int64(len(s.data))) {
-		return
-	}
-	fd, err := blocking.Own(raw)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+func (s *Server) client(fd int) {
 	c := &session{data: s.data, in: make([]byte, requestsBytes)}
-	for err == nil {
-		err = c.round(fd)
+	for c.round(fd) == nil {
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -53,41 +52,17 @@ func NewRelay(uri string) (*Relay, error) {
 
 // Serve answers one connection after the other until ln is closed.
 func (r *Relay) Serve(ln net.Listener) error {
-	for {
-		conn, err := ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		r.client(conn)
-	}
+	return blocking.Serve(ln, func(conn net.Conn) bool { return dummy.Negotiate(conn, r.file.sizeBytes) }, r.client)
 }
 
 // client serves a client until he goes, or until something goes wrong.
-func (r *Relay) client(conn net.Conn) {
-	defer conn.Close()
-	if !dummy.Negotiate(conn, r.file.sizeBytes) {
-		return
-	}
-	raw, ok := conn.(*net.UnixConn)
-	if !ok {
-		return
-	}
-	client, err := blocking.Own(raw)
-	if err != nil {
-		return
-	}
-	defer unix.Close(client)
+func (r *Relay) client(fd int) {
 	server, err := r.file.connect()
 	if err != nil {
 		return
 	}
 	defer unix.Close(server)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	s := &session{client: client, server: server, file: r.file, in: make([]byte, requestsBytes), back: make([]byte, repliesBytes), floor: 1}
+	s := &session{client: fd, server: server, file: r.file, in: make([]byte, requestsBytes), back: make([]byte, repliesBytes), floor: 1}
 	for s.round() == nil {
 	}
 }
