@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Client is the other end of a monitor. Its methods can be called from anywhere.
@@ -214,10 +216,23 @@ func (c *Client) send(ctx context.Context, message any) error {
 		return nil
 	case ctx.Err() != nil && n == 0: // nothing is out, and the connection in step
 		return ctx.Err()
+	case hasGone(err): // readLoop finds out, and what the server said before it left
+		select {
+		case <-c.done:
+			return c.failure()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	default:
 		c.fail(err)
-		return err
+		return c.failure() // what closed the connection under this write comes first
 	}
+}
+
+// hasGone is true for what tells that the server has closed the connection: the end of what it sends, or what the kernel says
+// to who writes then, or reads while the server has left something unread.
+func hasGone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
 }
 
 // write is interrupted by the end of the context, and leaves no deadline behind.
@@ -312,6 +327,9 @@ func (c *Client) Close() error {
 
 // fail keeps the first reason.
 func (c *Client) fail(err error) {
+	if hasGone(err) {
+		err = fmt.Errorf("the monitor closed the connection: %w", io.ErrUnexpectedEOF)
+	}
 	c.mu.Lock()
 	if c.err == nil {
 		c.err = err
@@ -323,9 +341,6 @@ func (c *Client) fail(err error) {
 func (c *Client) failure() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if errors.Is(c.err, io.EOF) {
-		return fmt.Errorf("the monitor closed the connection: %w", io.ErrUnexpectedEOF)
-	}
 	return c.err
 }
 

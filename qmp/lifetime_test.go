@@ -254,7 +254,7 @@ func TestClientEnds(t *testing.T) {
 	require.EqualError(t, err, "Too many monitors are connected, the limit is 32")
 	s.server.Close()
 	require.Error(t, <-failed)
-	require.ErrorIs(t, client.Do(t.Context(), "echo", nil, nil), io.EOF)
+	require.ErrorIs(t, client.Do(t.Context(), "echo", nil, nil), io.ErrUnexpectedEOF)
 	_, open := <-client.Events()
 	require.False(t, open)
 	_, err = Dial(t.Context(), path)
