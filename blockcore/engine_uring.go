@@ -150,6 +150,9 @@ func (e *uringEngine) enter() {
 	if err != nil && !errors.Is(err, uring.ErrBusy) {
 		panic(fmt.Sprintf("io_uring_enter: %v", err))
 	}
+	if e.ring.Stuck() {
+		e.wake() // a completion for the ring to come loose; the loop would look for ever, and never sleep
+	}
 }
 
 func (e *uringEngine) pollReady() bool { return e.ring.Ready() || e.ring.TaskRunPending() }

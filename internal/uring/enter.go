@@ -47,6 +47,7 @@ func (r *Ring) Submit() error {
 	for {
 		n := r.sq.publish()
 		if n == 0 && !r.TaskRunPending() {
+			r.fruitless = 0
 			return nil
 		}
 		done, errno := r.enterRaw(n, 0, enterGetEvents, 0, 0)
@@ -56,6 +57,7 @@ func (r *Ring) Submit() error {
 		case errno != 0:
 			return enterError(errno)
 		case done == n:
+			r.judge()
 			return nil
 		case done == 0:
 			return ErrBusy
@@ -63,6 +65,25 @@ func (r *Ring) Submit() error {
 		// Kernels without IORING_SETUP_SUBMIT_ALL stop behind an entry that is wrong.
 	}
 }
+
+// fruitlessMax is how often in a row an entry may find nothing although the kernel says that work is due. Once it may be work that has come
+// just then.
+const fruitlessMax = 2
+
+// judge notes whether the kernel still says that work is due when it has just done what there was.
+func (r *Ring) judge() {
+	if r.cq.ready() || !r.sq.raised(sqTaskrun) {
+		r.fruitless = 0
+		return
+	}
+	r.fruitless++
+}
+
+// Stuck reports whether the kernel says that task work is due, and entering finds none. Who adds work raises the flag after that: when the owner
+// has done the work in between, and taken the flag back, it is raised for nothing, and only the next work has it taken back. Until then each Submit
+// is a system call for nothing, and who looks for work believes that there is some. Any completion that comes by task work, such as that of a poll,
+// is a remedy.
+func (r *Ring) Stuck() bool { return r.fruitless >= fruitlessMax }
 
 // SubmitAndWait gives all pending entries to the kernel and waits until something can be reaped, or for timeout; below zero
 // it waits without limit. It may return early with nothing to reap: a signal of the Go runtime ends the wait.

@@ -46,9 +46,11 @@ type Ring struct {
 	RawWait bool
 
 	// Owned by the context.
-	sq  submissions
-	cq  completions
-	tid int // the owner, in check builds
+	sq submissions
+	cq completions
+	// fruitless counts the Submits in a row that found no work where the kernel had said that there was some.
+	fruitless int
+	tid       int // the owner, in check builds
 
 	// Safe from anywhere.
 	counters counters

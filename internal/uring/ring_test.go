@@ -380,3 +380,27 @@ func TestNoHeapAllocation(t *testing.T) {
 		}))
 	}
 }
+
+func TestStuck(t *testing.T) {
+	// The flag that says that work is due can be up while there is none. Submit does not take it back; it tells so when it has found nothing
+	// twice, and the completion of a poll puts it right.
+	h := newHost(t, Params{Entries: 4}, 0)
+	if h.setup.flags&setupDeferTaskrun == 0 {
+		return // before Linux 6.1 nothing is deferred
+	}
+	r, w := pipe(t)
+	h.next(t, 1).PollAdd(r, unix.POLLIN, true)
+	require.NoError(t, h.Submit())
+	require.False(t, h.Stuck())
+	atomic.OrUint32(h.sq.kflags, sqTaskrun)
+	for range fruitlessMax {
+		require.False(t, h.Stuck())
+		require.NoError(t, h.Submit())
+	}
+	require.True(t, h.Stuck())
+	unix.Write(w, []byte("x"))
+	require.NoError(t, h.Submit())
+	require.False(t, h.Stuck())
+	require.False(t, h.TaskRunPending())
+	require.Equal(t, 1, h.Reap(make([]CQE, 4)))
+}
