@@ -263,6 +263,19 @@ func (tx *Tx) mayResize(d *Drained, n *Node, sizeBytes int64) error {
 	return n.mayBecome(sizeBytes, nil)
 }
 
+// concerned returns the Roots that a change inside of n, which d covers, may concern.
+func (tx *Tx) concerned(d *Drained, n *Node) ([]*Root, error) {
+	g := tx.graph
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.has(n); err != nil {
+		return nil, err
+	}
+	tx.demand(d, n, nil)
+	_, roots := g.component(n)
+	return roots, nil
+}
+
 // demand makes sure that a change happens where nothing is in flight. It is our own mistake if not. graph.mu is held.
 func (tx *Tx) demand(d *Drained, n *Node, r *Root) {
 	if n != nil && tx.fresh[n] {

@@ -11,15 +11,10 @@ import (
 //
 // Analogous to QEMU's bdrv_reopen_multiple.
 func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
-	g := tx.graph
-	g.mu.Lock()
-	if err := g.has(n); err != nil {
-		g.mu.Unlock()
+	roots, err := tx.concerned(d, n)
+	if err != nil {
 		return err
 	}
-	tx.demand(d, n, nil)
-	_, roots := g.component(n)
-	g.mu.Unlock()
 	if n.can.reopener == nil {
 		return fmt.Errorf("node %s does not support reopening: %w", n.name, syscall.ENOTSUP)
 	}
@@ -28,7 +23,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	}
 	before := sizesOf(roots)
 	var commit, abort func(*Task)
-	err := n.Context().Do(func(t *Task) (err error) {
+	err = n.Context().Do(func(t *Task) (err error) {
 		commit, abort, err = n.can.reopener.PrepareReopen(t, options)
 		return err
 	})

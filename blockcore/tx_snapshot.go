@@ -15,15 +15,10 @@ func (tx *Tx) Alter(d *Drained, n *Node, fn func(t *Task) (undo func(t *Task), e
 
 // alter is Alter of a node that is flushed before, or not.
 func (tx *Tx) alter(d *Drained, n *Node, flushed bool, fn func(t *Task) (undo func(t *Task), err error)) error {
-	g := tx.graph
-	g.mu.Lock()
-	if err := g.has(n); err != nil {
-		g.mu.Unlock()
+	roots, err := tx.concerned(d, n)
+	if err != nil {
 		return err
 	}
-	tx.demand(d, n, nil)
-	_, roots := g.component(n)
-	g.mu.Unlock()
 	if flushed {
 		if err := tx.Flush(n); err != nil {
 			return err
@@ -31,7 +26,7 @@ func (tx *Tx) alter(d *Drained, n *Node, flushed bool, fn func(t *Task) (undo fu
 	}
 	before := sizesOf(roots)
 	var undo func(*Task)
-	err := n.Context().Do(func(t *Task) (err error) {
+	err = n.Context().Do(func(t *Task) (err error) {
 		undo, err = fn(t)
 		return err
 	})
