@@ -48,7 +48,7 @@ func compare(ours, only, change string, rounds, times int) error {
 	fmt.Println("The longest time between two answers to a client (4 KiB, 70% reads, depth 32) that has a moment in common with a change of what is under it,")
 	fmt.Println("in microseconds; \"normal\" is the same for as long a time without a change, \"pause\" what a change adds to the")
 	fmt.Println("median of that, \"ratio\" the pause divided by that of the change that qemu-storage-daemon knows of such a node. Times in which other processes")
-	fmt.Println("have used the processors are left out.")
+	fmt.Println("have used the processors are left out; threads of the kernel are others on null only: elsewhere they do the disk's work.")
 	fmt.Printf("\n%-28s %-8s %17s %17s %17s %15s\n", "", "", "normal", "with a change", "pause", "ratio")
 	fmt.Printf("%-6s %-21s %-8s%s\n", "node", "daemon", "change", strings.Repeat(fmt.Sprintf(" %8s %8s", "median", "p99"), 4))
 	for _, c := range []struct {

@@ -15,8 +15,8 @@ type Census struct {
 	steal time.Duration
 }
 
-// Others takes a census of all processes, threads of the kernel included, but some.
-func Others(but ...int) (Census, error) {
+// Others takes a census of all processes but some, with threads of the kernel or without.
+func Others(kernel bool, but ...int) (Census, error) {
 	c := Census{used: map[int]time.Duration{}}
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -35,7 +35,7 @@ func Others(but ...int) (Census, error) {
 		return c, fmt.Errorf("listing processes: %w", err)
 	}
 	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil {
+		if pid, err := strconv.Atoi(name); err == nil && (kernel || !ofKernel(pid)) {
 			if used, err := clock(pid); err == nil { // or it has ended
 				c.used[pid] = used
 			}
@@ -45,6 +45,12 @@ func Others(but ...int) (Census, error) {
 		delete(c.used, pid)
 	}
 	return c, nil
+}
+
+// ofKernel tells threads of the kernel by their command line, which is empty (proc_pid_cmdline(5)).
+func ofKernel(pid int) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && len(line) == 0
 }
 
 // Since is what they have used since an earlier census, and what the host has taken. Who has ended meanwhile is not counted.

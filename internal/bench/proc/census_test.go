@@ -18,17 +18,32 @@ func TestOthers(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	before, err := Others(os.Getpid())
+	before, err := Others(true, os.Getpid())
 	require.NoError(t, err)
 	const enough = 50 * time.Millisecond
 	require.Eventually(t, func() bool {
-		after, err := Others(os.Getpid())
+		after, err := Others(true, os.Getpid())
 		return err == nil && after.Since(before) > enough
 	}, time.Minute, time.Millisecond)
-	without, err := Others(os.Getpid(), cmd.Process.Pid)
+	without, err := Others(true, os.Getpid(), cmd.Process.Pid)
 	require.NoError(t, err)
 	require.NotContains(t, without.used, cmd.Process.Pid)
 	require.NotContains(t, without.used, os.Getpid())
+}
+
+// Goal: threads of the kernel are counted or left out, and nobody else is. Method: this process, and kthreadd, if it is seen from here.
+func TestKernelsThreads(t *testing.T) {
+	all, err := Others(true)
+	require.NoError(t, err)
+	require.Contains(t, all.used, os.Getpid())
+	without, err := Others(false)
+	require.NoError(t, err)
+	require.Contains(t, without.used, os.Getpid())
+	const kthreadd = 2
+	if name, err := os.ReadFile("/proc/2/comm"); err == nil && string(name) == "kthreadd\n" {
+		require.Contains(t, all.used, kthreadd)
+		require.NotContains(t, without.used, kthreadd)
+	}
 }
 
 // Goal: what the host has taken is read, and nothing is made up. Method: lines as the kernel has them, and others.
