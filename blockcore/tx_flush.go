@@ -19,16 +19,24 @@ func (tx *Tx) Flush(nodes ...*Node) error {
 	if err != nil {
 		return err // its driver may be closed
 	}
+	return flushEach(nodes, func(n *Node) error { return g.doPatiently(n, n.flush) })
+}
+
+// flushEach has flush flush one node after the other, as far as they keep anything.
+func flushEach(nodes []*Node, flush func(*Node) error) error {
 	for _, n := range nodes {
-		if !n.can.keeps {
+		if !n.keeps() {
 			continue
 		}
-		if err := g.doPatiently(n, n.flush); err != nil {
+		if err := flush(n); err != nil {
 			return fmt.Errorf("flush node %s: %w", n.name, err)
 		}
 	}
 	return nil
 }
+
+// keeps reports whether a flush makes anything durable. Safe from anywhere.
+func (n *Node) keeps() bool { return n.can.keeps }
 
 // flush has the driver of n flush, for no request. Whoever drains n waits for it, should its change have given up.
 func (n *Node) flush(t *Task) (err error) {
