@@ -1,9 +1,7 @@
 package blockcore
 
 import (
-	"errors"
 	"fmt"
-	"time"
 
 	"nbd-dataplane/internal/check"
 )
@@ -42,29 +40,4 @@ func (n *Node) keeps() bool { return n.can.keeps }
 func (n *Node) flush(t *Task) (err error) {
 	n.run(t, n.errand(opFlush), func(t *Task) { err = n.can.flusher.Flush(t) })
 	return err
-}
-
-// errNoAnswer: what was begun on a loop has not come to its end, and goes on.
-var errNoAnswer = errors.New("no answer")
-
-// doPatiently runs fn on the loop of n for the control plane. Sections of others that end meanwhile are resumed.
-func (g *Graph) doPatiently(n *Node, fn func(*Task) error) error {
-	done := make(chan error, 1)
-	c := n.Context()
-	if !c.Post(func() { c.Spawn(BodyFunc(func(t *Task) { done <- fn(t) })) }) {
-		return ErrContextClosed
-	}
-	patience := time.NewTimer(DrainMaxDefault)
-	defer patience.Stop()
-	for {
-		rung := g.ends.next()
-		g.resumeEnded()
-		select {
-		case err := <-done:
-			return err
-		case <-rung:
-		case <-patience.C:
-			return fmt.Errorf("%w after %v", errNoAnswer, DrainMaxDefault)
-		}
-	}
 }

@@ -215,7 +215,7 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 		return nil
 	}
 	before := sizesOf(roots)
-	err = n.Context().Do(func(t *Task) error {
+	err = g.do(n, func(t *Task) error {
 		if n.can.flusher != nil {
 			if err := n.can.flusher.Flush(t); err != nil {
 				return err

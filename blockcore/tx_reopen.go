@@ -28,7 +28,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	}
 	before := sizesOf(roots)
 	var commit, abort func(*Task)
-	err := n.Context().Do(func(t *Task) (err error) {
+	err := g.do(n, func(t *Task) (err error) {
 		commit, abort, err = n.can.reopener.PrepareReopen(t, options)
 		return err
 	})
@@ -37,7 +37,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	}
 	tx.reopen[n] = true
 	tx.undo = append(tx.undo, func() {
-		_ = n.Context().Do(func(t *Task) error { abort(t); return nil })
+		_ = g.do(n, func(t *Task) error { abort(t); return nil })
 	})
 	if commit == nil && slices.Equal(before, sizesOf(roots)) {
 		return nil
@@ -47,7 +47,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 		if commit == nil {
 			return nil
 		}
-		return n.Context().Do(func(t *Task) error { commit(t); return nil })
+		return g.do(n, func(t *Task) error { commit(t); return nil })
 	})
 	return nil
 }
