@@ -3,6 +3,7 @@ package blockcore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -13,7 +14,7 @@ type atOnce struct {
 	// Immutable.
 	on      *AioContext
 	section *Drained
-	flush   []*Node // those that may have something to flush
+	flush   []*Node
 	fn      func(*Tx, *Drained) error
 	done    chan struct{} // closed when the loop has nothing more to do with it
 
@@ -27,15 +28,20 @@ type atOnce struct {
 	state atomic.Int32
 }
 
-// The states of an atOnce: asked, and then it changes, at once or after it has flushed. The control plane gives up while it is asked or flushes.
+// The states of an atOnce: asked, and then it changes, with a flush of one node after the other before that. The control plane gives up while
+// it is asked or flushes.
 //
-// INVARIANT: a loop is lent the control plane only while it changes, when nobody can give up.
+// INVARIANT: a loop is lent the control plane only while it changes, when nobody can give up. It flushes only while the flush counts in its
+// node, which so stays where it is when the change is given up.
 const (
 	atOnceAsked int32 = iota
 	atOnceFlushes
-	atOnceChanges // does not wait for anything any more
+	atOnceChanges // does not wait for anything now
 	atOnceGivenUp
 )
+
+// atOnceSoon is when to try again to give up what does not wait for anything just now: there may be another node to flush.
+const atOnceSoon = 100 * time.Millisecond
 
 // changeAtOnce has a loop begin a section and make the change. It is not done, and the section has begun, where there are several
 // loops, something is in flight, or the loop does not answer.
@@ -45,12 +51,7 @@ func (g *Graph) changeAtOnce(ctx context.Context, d *Drained, flush []*Node, fn 
 	}
 	defer g.unlock()
 	d.wakes()
-	a := &atOnce{on: d.asks(flush), section: d, fn: fn, done: make(chan struct{})}
-	for _, n := range flush {
-		if n.can.keeps {
-			a.flush = append(a.flush, n)
-		}
-	}
+	a := &atOnce{on: d.asks(flush), section: d, flush: flush, fn: fn, done: make(chan struct{})}
 	if a.on == nil || !a.on.Post(a.begin) {
 		err := d.begins(g.quiesce(d, false))
 		return err != nil, err
@@ -108,10 +109,9 @@ func (a *atOnce) begin() {
 	case a.refused != nil || a.section.busy():
 		g.takeBack()
 		close(a.done)
-	case len(a.flush) > 0:
+	case slices.ContainsFunc(a.flush, (*Node).keeps):
 		a.section.settle(settles)
 		g.takeBack()
-		a.state.Store(atOnceFlushes)
 		a.on.Spawn(BodyFunc(a.flushAll))
 	default:
 		a.section.settle(settles)
@@ -119,26 +119,30 @@ func (a *atOnce) begin() {
 	}
 }
 
-// flushAll is followed by the change, in no Task.
+// flushAll is followed by the change, in no Task, unless that was given up: then somebody else may be the control plane, and nodes may be gone.
 func (a *atOnce) flushAll(t *Task) {
-	var err error
-	for _, n := range a.flush {
-		if err = n.flush(t); err != nil {
-			err = fmt.Errorf("flush node %s: %w", n.name, err)
-			break
-		}
+	err := flushEach(a.flush, func(n *Node) error { return a.flushNode(t, n) })
+	if a.state.Load() == atOnceGivenUp {
+		return
 	}
-	if !a.on.Post(func() { a.flushed(err) }) {
-		a.flushed(err) // the loop closes, and its last Tasks run
-	}
-}
-
-// flushed makes the change, unless it was given up: then somebody else may be the control plane. On the loop.
-func (a *atOnce) flushed(err error) {
-	if a.state.CompareAndSwap(atOnceFlushes, atOnceChanges) {
+	change := func() {
 		a.section.graph.lend(a.on)
 		a.change(err)
 	}
+	if !a.on.Post(change) {
+		change() // the loop closes, and its last Tasks run
+	}
+}
+
+// flushNode fails, too, when the change was given up meanwhile.
+func (a *atOnce) flushNode(t *Task, n *Node) (err error) {
+	k := n.errand(opFlush)
+	a.state.Store(atOnceFlushes)
+	n.run(t, k, func(t *Task) { err = n.can.flusher.Flush(t) })
+	if !a.state.CompareAndSwap(atOnceFlushes, atOnceChanges) {
+		return errNoAnswer
+	}
+	return err
 }
 
 // change is the part of the loop after what had to be flushed. On the loop, which is the control plane.
@@ -187,7 +191,7 @@ func (a *atOnce) wait(ctx context.Context) (done bool, err error) {
 			if a.state.CompareAndSwap(atOnceFlushes, atOnceGivenUp) {
 				return true, a.noAnswer()
 			}
-			impatient = nil // it is a matter of a moment
+			patience.Reset(atOnceSoon)
 		}
 	}
 }

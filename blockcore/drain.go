@@ -348,6 +348,9 @@ func (d *Drained) ends() bool {
 }
 
 // resume is phase five. The control plane and graph.mu are held.
+//
+// INVARIANT: what was counted is uncounted, in nodes too that a change has taken out, as it may be undone. Those that are gone for good have a section of their
+// own that does not end.
 func (g *Graph) resume(d *Drained) *resumption {
 	g.forgetOver()
 	r := &resumption{section: d, settled: d.settled, timings: d.timings, begun: d.endedAt}
@@ -360,9 +363,7 @@ func (g *Graph) resume(d *Drained) *resumption {
 		w.resumeRoot(r)
 	}
 	for _, n := range slices.Backward(d.nodes) {
-		if g.nodes[n.name] == n {
-			w.resumeNode(n)
-		}
+		w.resumeNode(n)
 	}
 	w.tell(g)
 	return r

@@ -2,6 +2,7 @@ package blockcore
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -117,4 +118,28 @@ func TestClosedOwnerIsToldNothing(t *testing.T) {
 		require.Equal(t, 0, n.Quiesced())
 		require.Equal(t, 0, r.Quiesced())
 	}
+}
+
+// Goal: the owner of a Root whose closing is undone is told of the end of a section that came in between. Method: the section ends while the change that
+// closes the Root waits for a flush, and then the change fails.
+func TestOwnerThatIsNotClosedAfterAllIsTold(t *testing.T) {
+	c := newTestContext(t, ContextOptions{})
+	g, n := newDisk(t, c)
+	var owner watchfulOwner
+	r, err := g.NewRoot(n, RootOptions{Name: "owner", Owner: &owner})
+	require.NoError(t, err)
+	d, err := r.Drain(t.Context())
+	require.NoError(t, err)
+	refused := errors.New("refused")
+	err = g.Update(t.Context(), "fail", func(tx *Tx) error {
+		tx.CloseRoot(r)
+		d.End()
+		return errors.Join(tx.Flush(n), refused)
+	})
+	require.ErrorIs(t, err, refused)
+	<-d.Over()
+	do(t, c, func(*Task) error { return nil })
+	require.Equal(t, int32(1), owner.resumed.Load())
+	require.False(t, r.still)
+	r.Close()
 }

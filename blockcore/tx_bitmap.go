@@ -26,7 +26,7 @@ func (n *Node) mayKeep(name string, granularityBits uint) error {
 	if !ok {
 		return fmt.Errorf("Can't store persistent bitmaps to %s: Operation not supported", n.name)
 	}
-	err := n.Context().Do(func(t *Task) error { return k.MayKeep(t, name, granularityBits) })
+	err := n.graph.do(n, func(t *Task) error { return k.MayKeep(t, name, granularityBits) })
 	if err != nil {
 		return fmt.Errorf("Can't make bitmap '%s' persistent in '%s': %w", name, n.name, err)
 	}
@@ -39,7 +39,7 @@ func (n *Node) keeping(b *Bitmap, fn func(*Task, BitmapKeeper) error) error {
 	if !ok || !b.Info().Persistent {
 		return nil
 	}
-	return n.Context().Do(func(t *Task) error { return fn(t, k) })
+	return n.graph.do(n, func(t *Task) error { return fn(t, k) })
 }
 
 // changeKept has what is stored of b not be trusted any more.

@@ -116,7 +116,7 @@ func (tx *Tx) quietly(nodes []*Node, fn func() error) error {
 	}
 	g.mu.Unlock()
 	for _, n := range nodes {
-		if err := n.settle(func() {}); err != nil {
+		if err := n.settle(g.resumeEnded); err != nil {
 			return err
 		}
 	}

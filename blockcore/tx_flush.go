@@ -1,9 +1,7 @@
 package blockcore
 
 import (
-	"errors"
 	"fmt"
-	"time"
 
 	"nbd-dataplane/internal/check"
 )
@@ -19,44 +17,27 @@ func (tx *Tx) Flush(nodes ...*Node) error {
 	if err != nil {
 		return err // its driver may be closed
 	}
+	return flushEach(nodes, func(n *Node) error { return g.doPatiently(n, n.flush) })
+}
+
+// flushEach has flush flush one node after the other, as far as they keep anything.
+func flushEach(nodes []*Node, flush func(*Node) error) error {
 	for _, n := range nodes {
-		if !n.can.keeps {
+		if !n.keeps() {
 			continue
 		}
-		if err := g.doPatiently(n, n.flush); err != nil {
+		if err := flush(n); err != nil {
 			return fmt.Errorf("flush node %s: %w", n.name, err)
 		}
 	}
 	return nil
 }
 
+// keeps reports whether a flush makes anything durable. Safe from anywhere.
+func (n *Node) keeps() bool { return n.can.keeps }
+
 // flush has the driver of n flush, for no request. Whoever drains n waits for it, should its change have given up.
 func (n *Node) flush(t *Task) (err error) {
 	n.run(t, n.errand(opFlush), func(t *Task) { err = n.can.flusher.Flush(t) })
 	return err
-}
-
-// errNoAnswer: what was begun on a loop has not come to its end, and goes on.
-var errNoAnswer = errors.New("no answer")
-
-// doPatiently runs fn on the loop of n for the control plane. Sections of others that end meanwhile are resumed.
-func (g *Graph) doPatiently(n *Node, fn func(*Task) error) error {
-	done := make(chan error, 1)
-	c := n.Context()
-	if !c.Post(func() { c.Spawn(BodyFunc(func(t *Task) { done <- fn(t) })) }) {
-		return ErrContextClosed
-	}
-	patience := time.NewTimer(DrainMaxDefault)
-	defer patience.Stop()
-	for {
-		rung := g.ends.next()
-		g.resumeEnded()
-		select {
-		case err := <-done:
-			return err
-		case <-rung:
-		case <-patience.C:
-			return fmt.Errorf("%w after %v", errNoAnswer, DrainMaxDefault)
-		}
-	}
 }

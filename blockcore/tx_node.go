@@ -124,7 +124,13 @@ func (tx *Tx) remove(n *Node) {
 func (tx *Tx) takeOut(n *Node) (gone []*Node) {
 	g := tx.graph
 	delete(g.nodes, n.name)
-	tx.onUndo(func() { g.nodes[n.name] = n })
+	all := g.drainAll
+	tx.onUndo(func() {
+		g.nodes[n.name] = n
+		for range all - g.drainAll { // ended meanwhile, and did not find n
+			tx.walk.resumeNode(n)
+		}
+	})
 	tx.walk.quiesceNode(n) // a driver is closed in a section of its own
 	tx.onUndo(func() { tx.walk.resumeNode(n) })
 	gone = append(gone, n)
@@ -185,7 +191,11 @@ func (tx *Tx) CloseRoot(r *Root) {
 	}
 	r.gone = true
 	delete(g.roots, r)
-	tx.onUndo(func() { r.gone = false; g.roots[r] = struct{}{} })
+	tx.onUndo(func() {
+		r.gone = false
+		g.roots[r] = struct{}{}
+		tx.walk.touched = append(tx.walk.touched, r) // what it was not told while it was gone
+	})
 	tx.unlink(r.edge)
 	tx.finish = append(tx.finish, func() error { r.throttle.Leave(); return nil })
 }
@@ -205,7 +215,7 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 		return nil
 	}
 	before := sizesOf(roots)
-	err = n.Context().Do(func(t *Task) error {
+	err = g.do(n, func(t *Task) error {
 		if n.can.flusher != nil {
 			if err := n.can.flusher.Flush(t); err != nil {
 				return err

@@ -23,7 +23,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	}
 	before := sizesOf(roots)
 	var commit, abort func(*Task)
-	err = n.Context().Do(func(t *Task) (err error) {
+	err = tx.graph.do(n, func(t *Task) (err error) {
 		commit, abort, err = n.can.reopener.PrepareReopen(t, options)
 		return err
 	})
@@ -32,7 +32,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 	}
 	tx.reopen[n] = true
 	tx.undo = append(tx.undo, func() {
-		_ = n.Context().Do(func(t *Task) error { abort(t); return nil })
+		_ = tx.graph.do(n, func(t *Task) error { abort(t); return nil })
 	})
 	if commit == nil && slices.Equal(before, sizesOf(roots)) {
 		return nil
@@ -42,7 +42,7 @@ func (tx *Tx) Reopen(d *Drained, n *Node, options any) error {
 		if commit == nil {
 			return nil
 		}
-		return n.Context().Do(func(t *Task) error { commit(t); return nil })
+		return tx.graph.do(n, func(t *Task) error { commit(t); return nil })
 	})
 	return nil
 }

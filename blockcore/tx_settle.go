@@ -60,7 +60,7 @@ func (tx *Tx) mend() error {
 		if !tx.reopen[n] || n.can.mender == nil {
 			continue
 		}
-		if err := n.Context().Do(n.can.mender.Mend); err != nil {
+		if err := g.do(n, n.can.mender.Mend); err != nil {
 			return &NodeFailure{Doing: "reopen node " + n.name, Err: err}
 		}
 	}

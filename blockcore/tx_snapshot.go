@@ -26,7 +26,7 @@ func (tx *Tx) alter(d *Drained, n *Node, flushed bool, fn func(t *Task) (undo fu
 	}
 	before := sizesOf(roots)
 	var undo func(*Task)
-	err = n.Context().Do(func(t *Task) (err error) {
+	err = tx.graph.do(n, func(t *Task) (err error) {
 		undo, err = fn(t)
 		return err
 	})
@@ -36,7 +36,7 @@ func (tx *Tx) alter(d *Drained, n *Node, flushed bool, fn func(t *Task) (undo fu
 	}
 	if undo != nil {
 		tx.undo = append(tx.undo, func() {
-			_ = n.Context().Do(func(t *Task) error { undo(t); return nil })
+			_ = tx.graph.do(n, func(t *Task) error { undo(t); return nil })
 		})
 	}
 	tx.finish = append(tx.finish, func() error { tellSizes(roots, before); return nil })

@@ -190,3 +190,54 @@ func TestUpdateUndoesEveryStep_T_X9(t *testing.T) {
 		})
 	}
 }
+
+// Goal: a section that ends in the middle of a change that fails is over when the change is undone, and nothing stays still for it, whatever
+// the change had taken out of the graph. Method: a change of all kinds of steps fails behind each of them, and sections of several kinds end
+// before that, while it waits for a flush; once its own section is over, the graph told in words is what it was without any section.
+func TestSectionsEndInTheMiddleOfAChangeThatFails(t *testing.T) {
+	for name, others := range map[string]func(u *undoing) []blockcore.DrainOptions{
+		"all": func(*undoing) []blockcore.DrainOptions { return []blockcore.DrainOptions{{All: true}, {All: true}} },
+		"each node": func(u *undoing) (all []blockcore.DrainOptions) {
+			for _, n := range u.graph.Nodes() {
+				all = append(all, blockcore.DrainOptions{Nodes: []*blockcore.Node{n}})
+			}
+			return all
+		},
+		"a root": func(u *undoing) []blockcore.DrainOptions {
+			return []blockcore.DrainOptions{{Roots: []*blockcore.Root{u.roots["side"]}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUndoing(t)
+			g := u.graph
+			before := u.String()
+			refused := errors.New("refused")
+			for last := range len(u.steps(nil, nil)) {
+				var sections []*blockcore.Drained
+				for _, o := range others(u) {
+					d, err := g.Drain(t.Context(), o)
+					require.NoError(t, err)
+					sections = append(sections, d)
+				}
+				d, err := g.Drain(t.Context(), blockcore.DrainOptions{Nodes: g.Nodes()})
+				require.NoError(t, err)
+				err = g.Update(context.Background(), "fail", func(tx *blockcore.Tx) error {
+					for i, step := range u.steps(tx, d)[:last+1] {
+						require.NoError(t, step(), "step %d", i)
+					}
+					for _, s := range sections {
+						s.End()
+					}
+					require.NoError(t, tx.Flush(g.Node("spare")))
+					return refused
+				})
+				require.ErrorIs(t, err, refused)
+				d.End()
+				u.calm()
+				require.Equal(t, before, u.String(), "undone behind step %d", last)
+			}
+			u.roots["blk"].Close()
+			u.roots["side"].Close()
+		})
+	}
+}
