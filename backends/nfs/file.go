@@ -48,6 +48,8 @@ type File struct {
 	largeReads  int // those of them that want much data
 	watch       *blockcore.Timer
 	sick        bool
+	lapse       error         // why a request has timed out that the server did not answer although it answered others; nil = none has lately
+	lapsed      time.Duration // when one did last, or a call was put off since
 	probing     *group // of the call that finds out whether the server is back; nil = none is under way
 	refusing    bool   // the locks are lost
 	onlyRead    bool   // it is locked as one that is read
