@@ -52,6 +52,9 @@ func (b *budget) admits(used, n int64, alone bool) bool {
 	return used+n <= 2*b.max
 }
 
+// plenty reports that n bytes more leave half of it free.
+func (b *budget) plenty(n int64) bool { return b.used.Load()+n <= b.max/2 }
+
 // carry reserves n bytes that another budget has let in.
 func (b *budget) carry(n int64) { b.used.Add(n) }
 

@@ -235,8 +235,13 @@ func (c *Conn) room(n int64) bool {
 // seldom.
 const reserveStep = 1 << 20
 
+// reserve takes need bytes from the shared budgets, in whole steps as long as there is plenty: where it is scarce, a thousand short requests must
+// not count as a thousand steps.
 func (c *Conn) reserve(need int64, alone bool) bool {
-	need = (need + reserveStep - 1) &^ (reserveStep - 1)
+	steps := (need + reserveStep - 1) &^ (reserveStep - 1)
+	if c.export.budget.plenty(steps) && c.server.budget.plenty(steps) {
+		need = steps
+	}
 	if !c.export.budget.take(need, alone) {
 		c.awaitShared(c.export.budget, need, alone)
 		return false
@@ -251,9 +256,12 @@ func (c *Conn) reserve(need int64, alone bool) bool {
 }
 
 // unhold gives back the n bytes of a request whose reply has left.
+//
+// INVARIANT: a connection that rests holds no part of the shared budgets: a thousand of them would leave nothing for the others. The last reply is
+// the time for it: from a slow disk it comes long after the socket has been found empty.
 func (c *Conn) unhold(n int64) {
 	c.bytes -= n
-	if c.bytes == 0 && c.reserved > reserveStep {
+	if c.bytes == 0 {
 		c.release(c.reserved)
 	}
 	c.unblock()

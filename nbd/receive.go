@@ -35,9 +35,6 @@ func (c *Conn) receive() bool {
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		c.putSlab()
-		if c.bytes == 0 {
-			c.release(c.reserved)
-		}
 		return false
 	case errno != 0:
 		c.endInput(CauseReset, fmt.Errorf("receive: %w", errno))
@@ -85,8 +82,7 @@ func (c *Conn) makeSpace() {
 	c.in = next
 }
 
-// putSlab gives the slab up while nothing is in it, so that a connection that rests holds no memory.
-// It must not hold any part of the shared budgets either: a thousand of them would leave nothing for the others. While a request has
+// putSlab gives the slab up while nothing is in it, so that a connection that rests holds no memory. While a request has
 // its payload there the slab is kept, for the next payloads to come behind it: a slab for each would be memory that nobody is
 // charged for.
 func (c *Conn) putSlab() {

@@ -327,8 +327,9 @@ const (
 // rest sends a call again after a while.
 func (f *File) rest(c *call) {
 	f.counters.jukebox.Add(1)
+	f.lapsed = f.ctx.Now()
 	if c.busy == 0 {
-		c.busy = f.ctx.Now()
+		c.busy = f.lapsed
 	}
 	c.rest = min(max(2*c.rest, restLeast), restMost)
 	c.state = callResting

@@ -48,11 +48,13 @@ type File struct {
 	largeReads  int // those of them that want much data
 	watch       *blockcore.Timer
 	sick        bool
-	probing     *group // of the call that finds out whether the server is back; nil = none is under way
-	refusing    bool   // the locks are lost
-	onlyRead    bool   // it is locked as one that is read
-	eof         int64  // the file's length; Size is rounded up
-	firm        int64  // what of it no restart of the server takes back; between the two are writes that are held, and zeroes
+	lapse       error         // why a request has timed out that the server did not answer although it answered others; nil = none has lately
+	lapsed      time.Duration // when one did last, or a call was put off since
+	probing     *group        // of the call that finds out whether the server is back; nil = none is under way
+	refusing    bool          // the locks are lost
+	onlyRead    bool          // it is locked as one that is read
+	eof         int64         // the file's length; Size is rounded up
+	firm        int64         // what of it no restart of the server takes back; between the two are writes that are held, and zeroes
 	locks       blockcore.RangeLocks
 	held        held
 	durable     uint64              // all that was held up to here is on stable storage

@@ -154,3 +154,35 @@ func TestSameFileAsQEMU(t *testing.T) {
 	qemuIO(fmt.Sprintf("write -P 0x11 %d 4096", 2*diskBytes-4096))
 	r.check(2*diskBytes-4096, bytes.Repeat([]byte{0x11}, 4096))
 }
+
+// Goal: what a symbolic link says with ".." means at a real server what it means on the server's own disk, also behind a directory that is a link itself, or was mounted by the name of one. Method:
+// such links on nfs-ganesha, each read here and by the kernel.
+func TestSymbolicLinksOnGanesha(t *testing.T) {
+	g := nfstest.StartGanesha(t, t.TempDir())
+	for _, dir := range []string{"a/deep", "b"} {
+		require.NoError(t, os.MkdirAll(g.Path(dir), 0o755))
+	}
+	for _, name := range []string{"file", "a/file", "a/deep/file", "b/file"} {
+		require.NoError(t, os.WriteFile(g.Path(name), fmt.Appendf(nil, "%-512s", name), 0o644))
+	}
+	links := map[string]string{
+		"dir": "a/deep", "through": "dir/../file", "absolute": g.Path("dir/../file"), "b/up": "../dir/../../b/file", "a/deep/up": "../file",
+		"a/deep/top": "../../file", "b/out": "../../../../../../" + g.Path("a/file"), "a/deep/self": "../../dir/../deep/./file",
+	}
+	for name, target := range links {
+		require.NoError(t, os.Symlink(target, g.Path(name)))
+	}
+	for _, name := range []string{"through", "absolute", "b/up", "a/deep/up", "dir/up", "a/deep/top", "dir/top", "b/out", "dir/self"} {
+		want, err := os.ReadFile(g.Path(name))
+		require.NoError(t, err)
+		o, _, err := ParseURL(g.StockURL(name))
+		require.NoError(t, err)
+		r, err := NewReader(o)
+		require.NoError(t, err, name)
+		got := make([]byte, len(want))
+		_, err = r.ReadAt(got, 0)
+		require.NoError(t, err, name)
+		require.Equal(t, string(want), string(got), name)
+		r.Close()
+	}
+}

@@ -130,7 +130,7 @@ func (f *File) well() {
 	if !f.sick || f.refusing || f.lag() != nil {
 		return
 	}
-	f.sick = false
+	f.sick, f.lapse = false, nil
 	before := f.health.Load()
 	now := time.Now()
 	h := Health{URL: f.url, Node: f.nodeName(), OK: true, Why: before.Why, Since: now, Lasted: now.Sub(before.Since)}
@@ -197,11 +197,18 @@ func (f *File) hasten() {
 	}
 }
 
-// expire ends the request of a call whose time is over.
+// expire ends the request of a call whose time is over. Where the server answers others it stays unwell: those that it answers are no sign that the next one is
+// answered that is like this, and an outage is told of once.
 func (f *File) expire(k *call) {
 	why := errSilent
-	if k.busy != 0 {
+	switch {
+	case k.busy != 0:
 		why = k.putOff()
+	case k.overtaken():
+		why = k.passedOver()
+	}
+	if why != errSilent {
+		f.lapse, f.lapsed = why, f.ctx.Now()
 	}
 	f.trouble(why)
 	f.abandon(k.group, errSilent)

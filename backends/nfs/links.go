@@ -13,10 +13,9 @@ import (
 const linksMax = 10
 
 // links are the symbolic links that were followed. A server tells only what is written in a link (RFC 1813 3.3.5); where that leads is for us to find. What begins with a slash is a path of the
-// server's, as in the URL, and is mounted like it; anything else counts from the directory of the link, by the names that led there. What is not exported cannot be mounted, and what
+// server's, as in the URL, and is mounted like it; anything else counts from the directory of the link. What is not exported cannot be mounted, and what
 // lies in another file system than the link is taken for another export.
 type links struct {
-	path     string // of the file, as far as it is known
 	followed int
 	via      string // the last one, for errors
 	fsid     uint64 // of it
@@ -32,7 +31,8 @@ func (w *walker) find() (found wire.Found, err error) {
 		if found, err = w.lookup(dir, name); err != nil {
 			return found, err
 		}
-		again, err := w.follow(&found, path.Clean(w.path), nil)
+		w.names = nil
+		again, err := w.follow(&found, path.Join(w.where, name))
 		if err != nil {
 			return found, err
 		}
@@ -50,8 +50,8 @@ func (w *walker) within(found wire.Found) error {
 	return fmt.Errorf("a symbolic link leads out of the export: %w", syscall.EXDEV)
 }
 
-// follow goes on at what f says, if that is a link, at path link, with rest of the way behind it, and reports whether it is.
-func (w *walker) follow(f *wire.Found, link string, rest []string) (is bool, err error) {
+// follow has the way go on at what f says, if that is a link, at path link, and reports whether it is.
+func (w *walker) follow(f *wire.Found, link string) (is bool, err error) {
 	if err := w.know(f); err != nil || f.Attributes.Type != wire.TypeLink {
 		return false, err
 	}
@@ -74,12 +74,14 @@ func (w *walker) follow(f *wire.Found, link string, rest []string) (is bool, err
 		return false, fmt.Errorf("it leads to %q: %w", target, syscall.ENOENT)
 	}
 	w.via, w.fsid = fmt.Sprintf(" (%s is a symbolic link to %q)", link, target), f.Attributes.FSID
-	if !path.IsAbs(target) {
-		target = path.Join(path.Dir(link), target)
-	}
-	w.path = path.Join(append([]string{target}, rest...)...)
-	if w.path == "/" {
+	on := w.behind(target)
+	switch {
+	case !path.IsAbs(target):
+		w.names = namesOf(on)
+	case path.Clean(on) == "/":
 		return false, fmt.Errorf("it leads to %q, which is a directory: %w", target, syscall.EISDIR)
+	default:
+		w.start(on)
 	}
 	return true, nil
 }

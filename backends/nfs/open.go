@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"path"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -82,11 +81,12 @@ type walker struct {
 	dialer *dialer
 	nfs    *client // nil = not connected, or given away
 	doing  string  // for errors
+	way            // to the file
 	links          // that were followed
 }
 
 func newWalker(ctx context.Context, o *Options) *walker {
-	return &walker{ctx: ctx, o: o, dialer: newDialer(o), links: links{path: o.Path}}
+	return &walker{ctx: ctx, o: o, dialer: newDialer(o), way: way{path: path.Clean(o.Path)}}
 }
 
 func (w *walker) close() {
@@ -139,29 +139,6 @@ func (w *walker) lock(found *wire.Found) (*fileLocks, error) {
 	return nlm, nil
 }
 
-// atDirectory begins what is being done when a directory above the file cannot be had.
-const atDirectory = "look up the directory "
-
-// directory mounts the directory of the file, or the nearest one above it that the server lets be mounted, goes down from there, and
-// leaves a connection to the NFS program. A directory that is a symbolic link is another way to go.
-func (w *walker) directory() (dir wire.Handle, name string, err error) {
-	for {
-		top, name := split(w.path)
-		w.doing = "mount " + top + w.via
-		at, below, err := w.mountNear(top)
-		if err == nil {
-			err = w.connect()
-		}
-		if err != nil {
-			return nil, "", err
-		}
-		dir, followed, err := w.descend(at, top, below, name)
-		if err != nil || !followed {
-			return dir, name, err
-		}
-	}
-}
-
 // mountNear mounts top, or the nearest directory above it.
 func (w *walker) mountNear(top string) (at wire.Handle, below []string, err error) {
 	conn, err := w.dialer.connectMount(w.ctx)
@@ -184,27 +161,6 @@ func (w *walker) connect() error {
 		w.nfs = newClient(w.ctx, conn, w.dialer.cred)
 	}
 	return err
-}
-
-// descend goes from a directory that is mounted down to top, or up to a link, which it follows.
-func (w *walker) descend(dir wire.Handle, top string, below []string, name string) (_ wire.Handle, followed bool, err error) {
-	for i, step := range below {
-		found, err := w.lookup(dir, step)
-		if err != nil {
-			w.doing = atDirectory + step + w.via
-			return nil, false, err
-		}
-		rest := below[i+1:]
-		link := top
-		for range rest {
-			link = path.Dir(link)
-		}
-		if followed, err = w.follow(&found, link, append(slices.Clone(rest), name)); err != nil || followed {
-			return nil, followed, err
-		}
-		dir = found.Handle
-	}
-	return dir, false, nil
 }
 
 // mount returns the handle of the nearest directory that can be mounted, and the names from there down to top. The error is that of top, which is

@@ -42,24 +42,37 @@ func (c *conn) hurry(k *call) {
 	c.retry = nil
 }
 
-// lag returns what a request waits for although the server answers others; nil = none does, or not for long. A call that others have overtaken is one that was made
-// before another that was answered over the same connection: behind a slow line calls wait for long, but in order.
+// lag returns what a request waits for although the server answers others, or did until its time was over; nil = none does, or not for long, or lately.
 func (f *File) lag() error {
 	now := f.ctx.Now()
+	if f.lapse != nil && now-f.lapsed < quietMax {
+		return f.lapse
+	}
 	for _, k := range f.calls.all {
 		switch {
 		case k.state == callFree:
 		case k.busy != 0 && now-k.busy >= quietMax:
 			return k.putOff()
-		case k.state == callSent && k.order < k.conn.newest && now-k.asked >= quietMax:
-			return fmt.Errorf("%v is not answered for %v although others are", k.proc, (now - k.asked).Round(time.Second))
+		case k.overtaken() && now-k.asked >= quietMax:
+			return k.passedOver()
 		}
 	}
 	return nil
 }
 
+// tenth of a second is how exactly it is told how long something has lasted that may be short.
+const tenth = 100 * time.Millisecond
+
+// overtaken reports whether a call was answered over the same connection that was made after k: behind a slow line calls wait for long, but in order.
+func (k *call) overtaken() bool { return k.state == callSent && k.order < k.conn.newest }
+
+// passedOver says for how long k was not answered.
+func (k *call) passedOver() error {
+	return fmt.Errorf("%v is not answered for %v although others are", k.proc, (k.conn.f.ctx.Now() - k.asked).Round(tenth))
+}
+
 // putOff says for how long the server has had no time for k.
 func (k *call) putOff() error {
 	f := k.conn.f
-	return fmt.Errorf("%v is put off (%v, \"try again later\") for %v", k.proc, wire.StatusJukebox, (f.ctx.Now() - k.busy).Round(time.Second))
+	return fmt.Errorf("%v is put off (%v, \"try again later\") for %v", k.proc, wire.StatusJukebox, (f.ctx.Now() - k.busy).Round(tenth))
 }

@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,5 +101,47 @@ func TestOneRequestThatWaitsIsToldOf(t *testing.T) {
 				require.NoError(t, <-done)
 			})
 		})
+	}
+}
+
+// Goal: a server that puts calls off, or passes some over, for longer than a timeout that is short is told of once, and once as well when that is over, however many requests time out
+// and are answered meanwhile. Method: the clock in hand: READs of both kinds in turn; then it does neither any more, and the file is used, or not.
+func TestTimeoutsOfOneOutageAreToldOnce(t *testing.T) {
+	for _, passes := range []bool{false, true} {
+		for _, used := range []bool{false, true} {
+			simScript(t, 2*time.Second, 0, func(c *simThread) {
+				w, told := c.w, 0
+				w.file.onHealth = func(h Health) { told++; w.health(h) }
+				fail := func() {
+					if passes {
+						w.passOver = 1
+					}
+					w.putOff = !passes
+					done := c.readBehind()
+					c.pause(time.Second)
+					w.putOff = false
+					if passes {
+						require.NoError(t, c.read())
+					}
+					w.putOff = !passes
+					c.pause(3 * time.Second)
+					require.ErrorIs(t, <-done, syscall.ETIMEDOUT)
+					w.putOff = false
+				}
+				for range 20 {
+					fail()
+					require.NoError(t, c.read())
+					require.True(t, w.sick)
+					require.Equal(t, 1, told)
+				}
+				for since := w.Now(); w.sick && w.Now()-since < quietMax+2*time.Second; c.pause(time.Second) {
+					if used {
+						require.NoError(t, c.read())
+					}
+				}
+				require.False(t, w.sick)
+				require.Equal(t, 2, told)
+			})
+		}
 	}
 }

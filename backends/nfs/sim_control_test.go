@@ -254,6 +254,10 @@ func (c *simThread) lastLook() {
 			w.Fail("the last %s: %v", op, errors.Join(done, err))
 		}
 	}
+	for until := w.Now() + simRecoveryMax; w.sick && w.Now() < until; { // while what has timed out is not forgotten
+		c.pause(time.Second)
+		w.Progress()
+	}
 	if h := w.file.Health(); !h.OK || w.sick {
 		w.Fail("the server is well and said not to be: %v", h)
 	}

@@ -39,13 +39,35 @@ func lookup(x *exchange) {
 		x.fail(Acces)
 	case len(name) > nameBytesMax:
 		x.fail(NameTooLong)
-	case name == ".", name == ".." && dir == dir.export.root:
+	case name == ".":
 		x.found(dir, dir)
+	case name == "..":
+		x.found(dir.above(), dir)
 	case f == nil:
 		x.fail(NoEnt)
 	default:
 		x.found(f, dir)
 	}
+}
+
+// above is the directory that f is in; the root of an export is its own.
+func (f *inode) above() *inode {
+	var above func(dir *inode) *inode
+	above = func(dir *inode) *inode {
+		for _, in := range dir.entries {
+			if in == f {
+				return dir
+			}
+			if found := above(in); found != nil {
+				return found
+			}
+		}
+		return nil
+	}
+	if dir := above(f.export.root); dir != nil {
+		return dir
+	}
+	return f
 }
 
 func (x *exchange) found(f, dir *inode) {
