@@ -124,7 +124,7 @@ func (a *atOnce) flushAll(t *Task) {
 	var err error
 	for _, n := range a.flush {
 		if err = n.flush(t); err != nil {
-			err = fmt.Errorf("flush node %s: %w", n.name, err)
+			err = &FlushFailure{n, err}
 			break
 		}
 	}

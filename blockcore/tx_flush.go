@@ -24,7 +24,7 @@ func (tx *Tx) Flush(nodes ...*Node) error {
 			continue
 		}
 		if err := g.doPatiently(n, n.flush); err != nil {
-			return fmt.Errorf("flush node %s: %w", n.name, err)
+			return &FlushFailure{n, err}
 		}
 	}
 	return nil
