@@ -1,10 +1,6 @@
 package blockcore
 
-import (
-	"fmt"
-
-	"nbd-dataplane/internal/check"
-)
+import "nbd-dataplane/internal/check"
 
 // Flush makes durable what was acknowledged to those who use nodes; all of it, if they are drained. It is a part of a change so that
 // nobody moves, reopens or removes a node meanwhile; who holds a section does not wait for the disk.
@@ -27,7 +23,7 @@ func flushEach(nodes []*Node, flush func(*Node) error) error {
 			continue
 		}
 		if err := flush(n); err != nil {
-			return fmt.Errorf("flush node %s: %w", n.name, err)
+			return &FlushFailure{n, err}
 		}
 	}
 	return nil

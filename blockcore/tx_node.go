@@ -218,7 +218,7 @@ func (tx *Tx) Resize(d *Drained, n *Node, sizeBytes int64) error {
 	err = g.do(n, func(t *Task) error {
 		if n.can.flusher != nil {
 			if err := n.can.flusher.Flush(t); err != nil {
-				return err
+				return &FlushFailure{n, err}
 			}
 		}
 		err := n.can.resizer.Resize(t, sizeBytes)

@@ -3,6 +3,8 @@ package qmp
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 )
 
 // Class is the kind of an error as programs see it. Nearly all errors are of the generic one.
@@ -68,3 +70,9 @@ func NotAccepted(name, value string) error {
 
 // Expects is the error about a value of the right type that does not do: Expects("size", "a >0 size").
 func Expects(name, what string) error { return Errorf("Parameter '%s' expects %s", name, what) }
+
+// Strerror is the C library's text for the number of an error, which QEMU puts behind its own: Go's begin with a small letter.
+func Strerror(errno syscall.Errno) string {
+	text := errno.Error()
+	return strings.ToUpper(text[:1]) + text[1:]
+}

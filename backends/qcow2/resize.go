@@ -20,31 +20,15 @@ func (i *Image) Resize(t *blockcore.Task, sizeBytes int64) error {
 	if err := i.mayResize(sizeBytes); err != nil {
 		return err
 	}
-	if i.unmarked {
-		if err := i.mark(t); err != nil {
-			return err
-		}
-	}
-	if err := i.soilImage(t); err != nil {
-		return err
-	}
-	var err error
 	old := i.Size()
-	if sizeBytes < old {
-		err = i.shrink(t, sizeBytes)
-	} else {
-		err = i.grow(t, sizeBytes)
-	}
-	if err == nil {
-		err = i.commit(t)
-	}
+	err := i.remap(t, old, sizeBytes)
 	if err == nil {
 		err = i.changeHeader(t, func(h *format.Header) { h.SizeBytes = uint64(sizeBytes) })
 	}
 	if err != nil {
 		i.size.Store(old)
 		i.bitmaps.list.Mark(blockcore.Range{Offset: sizeBytes, Length: old - sizeBytes}) // a part of it may be gone
-		return fmt.Errorf("qcow2: resize to %d bytes: %w", sizeBytes, err)
+		return fmt.Errorf("qcow2: resize to %d bytes: %w", sizeBytes, blockcore.DuringStep("Failed to update the image size", err))
 	}
 	i.size.Store(sizeBytes)
 	if plan, err := i.options.Caches.plan(i.g, sizeBytes); err == nil {
@@ -60,6 +44,35 @@ func (i *Image) Resize(t *blockcore.Task, sizeBytes int64) error {
 	}
 	return nil
 }
+
+// remap has the tables map a disk of another length, on disk too.
+func (i *Image) remap(t *blockcore.Task, old, sizeBytes int64) error {
+	if i.unmarked {
+		if err := i.mark(t); err != nil {
+			return err
+		}
+	}
+	if err := i.soilImage(t); err != nil {
+		return err
+	}
+	if sizeBytes >= old {
+		if err := i.grow(t, sizeBytes); err != nil {
+			return err
+		}
+		return i.commit(t)
+	}
+	if err := i.shrink(t, sizeBytes); err != nil {
+		return blockcore.DuringStep(croppingFailed, err)
+	}
+	step := "Failed to discard unused refblocks"
+	if len(i.snapshots) > 0 { // with which QEMU writes sooner
+		step = croppingFailed
+	}
+	return blockcore.DuringStep(step, i.commit(t))
+}
+
+// croppingFailed is what QEMU says when it cannot take away what is behind the new end of a disk.
+const croppingFailed = "Failed to discard cropped clusters"
 
 // cutData cuts an external data file off with the disk. If that cannot be done now it is too long, and what is there is zeroed when the disk becomes longer.
 func (i *Image) cutData(t *blockcore.Task, sizeBytes int64) {
@@ -97,7 +110,7 @@ func (i *Image) mayResize(sizeBytes int64) error {
 func (i *Image) grow(t *blockcore.Task, sizeBytes int64) error {
 	old := i.Size()
 	if err := i.growL1(t, int(i.g.L1EntriesFor(uint64(sizeBytes)))); err != nil {
-		return err
+		return blockcore.DuringStep("Failed to grow the L1 table", err)
 	}
 	if i.externRaw {
 		if there := min(i.data.Load().Node().Size(), sizeBytes); there > old {
@@ -131,12 +144,14 @@ func (i *Image) blank(t *blockcore.Task, from, to int64) error {
 	old := i.Size()
 	i.size.Store(to) // for what a longer backing image has there
 	defer i.size.Store(old)
-	r := blockcore.Range{Offset: from, Length: to - from}
-	err := i.WriteZeroes(t, r, 0)
-	if err == nil || !errors.Is(err, syscall.ENOTSUP) {
-		return err
+	err := i.WriteZeroes(t, blockcore.Range{Offset: from, Length: to - from}, 0)
+	if errors.Is(err, syscall.ENOTSUP) {
+		err = i.writeZeroBytes(t, from, to)
 	}
-	return i.writeZeroBytes(t, from, to)
+	if err == nil {
+		err = i.commit(t)
+	}
+	return blockcore.DuringStep("Failed to zero out new clusters", err)
 }
 
 // growL1 moves the L1 table to a place where it can be longer: the new one is on disk before the header refers to it.

@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -152,11 +153,14 @@ func (i *Image) DeleteSnapshot(t *blockcore.Task, id string) error {
 	if k < 0 {
 		return fmt.Errorf("qcow2: no snapshot has the id '%s': %w", id, syscall.ENOENT)
 	}
-	return i.settled(t, func() error {
+	err := i.settled(t, func() error {
 		gone := i.snapshots[k]
+		if err := gone.Check(i.g); err != nil {
+			return err
+		}
 		l1, err := i.snapshotL1(t, &gone)
 		if err != nil {
-			return err
+			return blockcore.DuringStep(freeingFailed, err)
 		}
 		if err := i.writeSnapshots(t, slices.Delete(slices.Clone(i.snapshots), k, k+1), true); err != nil {
 			return err
@@ -164,11 +168,18 @@ func (i *Image) DeleteSnapshot(t *blockcore.Task, id string) error {
 		i.free(freed{first: i.g.Index(gone.L1Offset), count: i.l1Clusters(len(l1)), kind: freeSnapshot})
 		if err := i.giveUp(t, l1, freeSnapshot); err != nil {
 			i.modest = true
-			return fmt.Errorf("Failed to free the cluster and L1 table: %w", err)
+			return blockcore.DuringStep(freeingFailed, err)
 		}
-		return i.resettleErr(t)
+		return blockcore.DuringStep("Failed to update snapshot status in disk", i.resettleErr(t))
 	})
+	if _, said := errors.AsType[*format.Error](err); said {
+		return err
+	}
+	return blockcore.DuringStep("Failed to remove snapshot from snapshot list", err)
 }
+
+// freeingFailed is what QEMU says when a snapshot is gone, or could be, and what it has is not free.
+const freeingFailed = "Failed to free the cluster and L1 table"
 
 // resettleErr has the flags agree with the refcounts when what was freed is counted, and the header doubt nothing any more.
 func (i *Image) resettleErr(t *blockcore.Task) error {

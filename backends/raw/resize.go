@@ -27,7 +27,7 @@ func (f *File) Resize(t *blockcore.Task, sizeBytes int64) error {
 			end, err = f.deviceEnd(end)
 			return err
 		}
-		return f.truncate(end)
+		return blockcore.DuringStep("Could not resize file", f.truncate(end))
 	})
 	if err != nil {
 		return fmt.Errorf("resize %s: %w", f.path, err)

@@ -127,6 +127,7 @@ const (
 type errorDetail struct {
 	Reason   string          `json:"reason"`
 	Culprits []culpritAnswer `json:"culprits"`
+	Where    string          `json:"where"`
 }
 
 func (d *errorDetail) read(err error) {

@@ -127,20 +127,25 @@ func (m *monitor) askWithin(ctx context.Context, command string, args, result an
 	if !ok {
 		return unreachable("%s: %s: %w", m.path, command, err)
 	}
-	return &failure{statusOfAnswer(err, answered), err}
+	status, where := statusOfAnswer(err, answered)
+	if where != "" {
+		err = fmt.Errorf("%w (%s)", err, printable(where))
+	}
+	return &failure{status, err}
 }
 
-// statusOfAnswer is the status for an error of the server: by what it says to programs, not by its words.
-func statusOfAnswer(err error, answered *qmp.Error) int {
+// statusOfAnswer is the status for an error of the server, by what it says to programs and not by its words, and where it was met, if that is not in those.
+func statusOfAnswer(err error, answered *qmp.Error) (status int, where string) {
 	var detail errorDetail
 	detail.read(err)
+	status = statusFailed
 	switch {
 	case detail.Reason == "drain-timeout":
-		return statusBusy
+		status = statusBusy
 	case detail.Reason == "in-use":
-		return statusInUse
+		status = statusInUse
 	case answered.Class == qmp.DeviceNotFound:
-		return statusNotFound
+		status = statusNotFound
 	}
-	return statusFailed
+	return status, detail.Where
 }

@@ -15,6 +15,7 @@ import (
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/internal/imagelock"
 	"nbd-dataplane/internal/keyval"
+	"nbd-dataplane/qmp"
 )
 
 // image is one thing to serve: a file, or a null disk, and how to use it.
@@ -205,8 +206,5 @@ func openError(display string, err error) error {
 	return wrong(own, qemu)
 }
 
-// strerror is the C library's text for an error number: Go's begin with a small letter.
-func strerror(errno syscall.Errno) string {
-	text := errno.Error()
-	return strings.ToUpper(text[:1]) + text[1:]
-}
+// strerror is the C library's text for an error number.
+func strerror(errno syscall.Errno) string { return qmp.Strerror(errno) }

@@ -181,6 +181,10 @@ func (j *journal) graphEvent(e blockcore.Event) {
 		j.log.Debug().Str("why", e.Why).Dur("held", e.Timings.Held).Dur("resume", e.Timings.Resume).Msg("resumed")
 	case blockcore.DrainFailed:
 		j.log.Warn().Str("why", e.Why).Err(e.Err).Msg("drain gave up")
+	case blockcore.GraphUnchanged:
+		if what := control.RefusedByDisk(e.Err); what != nil {
+			j.log.Error().Str("why", e.Why).Err(what).Msg("the disk refused what was needed for a change")
+		}
 	case blockcore.GraphChanged:
 		j.log.Debug().Str("why", e.Why).Msg("graph changed")
 	}

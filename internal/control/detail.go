@@ -11,10 +11,12 @@ import (
 
 // detail is what an error says to programs, so that they need not look into its words.
 type detail struct {
-	// Reason is "drain-timeout" or "in-use".
+	// Reason is "drain-timeout", "in-use" or "disk".
 	Reason   string    `json:"reason"`
 	AfterMS  int64     `json:"after-ms,omitempty"`
 	Culprits []culprit `json:"culprits,omitempty"`
+	// Where is what the disk has refused, and where it was: the error has QEMU's words, which leave that out.
+	Where string `json:"where,omitempty"`
 }
 
 // culprit is something that a drain has waited for in vain: a request, or what is described in words.
@@ -52,6 +54,9 @@ func withDetail(err error) error {
 		d := detail{Reason: "drain-timeout", AfterMS: drain.After.Milliseconds()}
 		d.Culprits = describeCulprits(drain.Culprits)
 		return &qmp.Detailed{Err: err, Detail: d}
+	}
+	if refused, ok := errors.AsType[*diskRefusal](err); ok {
+		return &qmp.Detailed{Err: err, Detail: detail{Reason: "disk", Where: refused.cause.Error()}}
 	}
 	if _, ok := errors.AsType[*nbd.ErrInUse](err); ok {
 		return &qmp.Detailed{Err: err, Detail: detail{Reason: "in-use"}}

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"syscall"
 	"time"
@@ -102,9 +103,14 @@ func (s *internalSnapshotAction) change(p *Plane, tx *blockcore.Tx, d *blockcore
 	case errors.As(err, &refused):
 		return refused
 	case err != nil:
-		return qmp.Errorf("Failed to create snapshot '%s' on device '%s': %v", s.args.Name, s.args.Device, err)
+		return s.failed(err)
 	}
 	return nil
+}
+
+// failed is an error of the disk, or of the image, as QEMU tells it.
+func (s *internalSnapshotAction) failed(err error) error {
+	return refusedDoing(fmt.Sprintf("Failed to create snapshot '%s' on device '%s'", s.args.Name, s.args.Device), err)
 }
 
 // isNew refuses a name that is taken.
@@ -238,10 +244,8 @@ func (p *Plane) old(ctx context.Context, why string, a *oldSnapshotArgs, change 
 
 // deleteInternalSnapshot gives up a snapshot.
 func (p *Plane) deleteInternalSnapshot(ctx context.Context, _ *qmp.Call, a *oldSnapshotArgs) (any, error) {
-	return p.old(ctx, "delete a snapshot of", a, func(tx *blockcore.Tx, d *blockcore.Drained, k keeper, s *blockcore.Snapshot) error {
-		if err := tx.DeleteSnapshot(d, k.node, s.ID); err != nil {
-			return qmp.Errorf("Failed to delete snapshot '%s' on device '%s': %v", s.Name, a.Device, err)
-		}
-		return nil
+	result, err := p.old(ctx, "delete a snapshot of", a, func(tx *blockcore.Tx, d *blockcore.Drained, k keeper, s *blockcore.Snapshot) error {
+		return tx.DeleteSnapshot(d, k.node, s.ID)
 	})
+	return result, refusedBy(err, "Failed to remove snapshot from snapshot list")
 }

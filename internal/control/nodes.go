@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"syscall"
 
 	"nbd-dataplane/blockcore"
@@ -184,21 +183,14 @@ func (p *Plane) resize(ctx context.Context, why string, n *blockcore.Node, sizeB
 	if bad, is := errors.AsType[*blockcore.BitmapInconsistent](err); is {
 		return qmp.Errorf("%v", bad)
 	}
+	if refused := refusedBy(err, "Failed to update the image size"); refused != err {
+		return refused
+	}
 	if f, is := errors.AsType[*blockcore.NodeFailure](err); is {
 		return refusal(f.Err)
 	}
 	if errors.Is(err, syscall.ENOTSUP) {
 		return qmp.Errorf("Image format driver does not support resize")
-	}
-	return err
-}
-
-// refusal is what a driver says of a size that it does not take, less the number behind it, which QEMU leaves out.
-func refusal(err error) error {
-	for _, errno := range []syscall.Errno{syscall.ENOTSUP, syscall.EINVAL} {
-		if said, is := strings.CutSuffix(err.Error(), ": "+errno.Error()); is && errors.Is(err, errno) {
-			return qmp.Errorf("%s", said)
-		}
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"nbd-dataplane/blockcore"
@@ -117,7 +118,7 @@ func (p *Plane) transact(ctx context.Context, actions []action) (err error) {
 		return nil
 	})
 	if err != nil {
-		return err
+		return notFlushed(actions, err)
 	}
 	for _, a := range actions {
 		if a, ok := a.(settler); ok {
@@ -125,4 +126,21 @@ func (p *Plane) transact(ctx context.Context, actions []action) (err error) {
 		}
 	}
 	return nil
+}
+
+// notFlushed says of an error of a flush what QEMU says, which flushes for one action after the other.
+func notFlushed(actions []action, err error) error {
+	f, is := errors.AsType[*blockcore.FlushFailure](err)
+	if !is {
+		return err
+	}
+	if _, said := errors.AsType[*diskRefusal](err); said {
+		return err
+	}
+	for _, a := range actions {
+		if s, ok := a.(*internalSnapshotAction); ok && slices.Contains(s.disk.nodes(), f.Node) {
+			return s.failed(err)
+		}
+	}
+	return unflushed(err)
 }

@@ -27,6 +27,8 @@ type check struct {
 	rebuild bool
 	// snapshotsWrong is how many things in the form of the snapshot table are wrong.
 	snapshotsWrong int64
+	// lost are the bitmaps whose tables are not in the file, by their places in the directory.
+	lost []int
 	// told is set once the first block that cannot be read has been spoken of.
 	told  bool
 	work  work
@@ -71,6 +73,9 @@ func (c *check) run() error {
 		return err
 	}
 	if err := c.repairSnapshots(); err != nil {
+		return err
+	}
+	if err := c.repairBitmaps(); err != nil {
 		return err
 	}
 	return c.copiedFlags()
@@ -175,7 +180,7 @@ func (c *check) references(fix bool) error {
 	if e := c.header.Extension(format.ExtensionCrypt); e != nil && len(e.Data) == 16 {
 		c.refer(format.Host(format.Entry(e.Data, 0)), int64(format.Entry(e.Data, 1)), 1)
 	}
-	if err := c.bitmaps(); err != nil {
+	if err := c.bitmaps(fix); err != nil {
 		return err
 	}
 	c.refer(c.header.RefTableOffset, int64(c.header.RefTableClusters)<<c.g.ClusterBits, 1)
