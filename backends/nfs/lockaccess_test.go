@@ -82,3 +82,29 @@ func TestLocksFollowAccess(t *testing.T) {
 	r.has(writer)
 	r.write(0, random(2, 9000), blockcore.WriteFUA)
 }
+
+// Goal: a file that becomes read-only has nothing left to write, nor does what was given up leave anything behind. Method: a WRITE that is held at the server is given up; the reopen
+// waits for its end, and then what it has brought is on stable storage and no longer held.
+func TestReadOnlyWaitsForWhatWasGivenUp(t *testing.T) {
+	h := newHouse(t, nfstest.Options{Locks: nfstest.NamedLocks}, nil)
+	hold := make(chan struct{})
+	h.server.Inject(nfstest.Rule{Proc: nfstest.Write, Fault: nfstest.Fault{Before: func() { <-hold }}})
+	given := random(1, 9000)
+	done := h.writes("leaves", 5000, given, 0)
+	h.server.AwaitCalls(nfstest.Write, 1)
+	h.cancel("leaves")
+	h.cancelled(done)
+	reopened := h.begin(func(t *blockcore.Task) error {
+		commit, _, err := h.disk.PrepareReopen(t, Changes{ReadOnly: true})
+		if err == nil {
+			commit(t)
+		}
+		return err
+	})
+	h.look(func() bool { return true }) // it waits now
+	close(hold)
+	require.NoError(t, h.wait(reopened))
+	h.atRest()
+	require.Zero(t, h.disk.held.pages.count)
+	require.Equal(t, given, h.server.Stable(diskPath)[5000:][:len(given)])
+}

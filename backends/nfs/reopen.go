@@ -43,14 +43,23 @@ func (f *File) prepareAccess(t *blockcore.Task, onlyRead bool) error {
 	if !onlyRead {
 		return t.Block(func() error { return f.nlm.widen(false) })
 	}
-	if err := f.settle(t, f.held.seq); err != nil {
+	return f.settleAll(t)
+}
+
+// settleAll waits until the file has nothing left to write. What comes of a WRITE that was given up is held, so its end comes before the last COMMIT.
+func (f *File) settleAll(t *blockcore.Task) error {
+	lock, err := f.awaitLimbo(t)
+	if err != nil {
 		return err
 	}
-	lock, err := f.awaitLimbo(t)
-	if err == nil {
-		f.locks.Release(lock)
+	f.locks.Release(lock)
+	since := time.Duration(0)
+	for f.committing {
+		if err := f.wait(t, &f.settlers, &since); err != nil {
+			return err
+		}
 	}
-	return err
+	return f.settle(t, f.held.seq)
 }
 
 // access has the file locked as one that is only read, or as it was opened, by no more than that.

@@ -96,8 +96,14 @@ func (c *simClient) draw() *simRequest {
 	if q.n == 0 || c.w.hot && rng.IntN(8) == 0 {
 		q.op = "flush"
 	}
+	if c.w.readOnly && q.changes() {
+		q.op = "read"
+	}
 	return q
 }
+
+// changes reports whether it is one that a disk which is read-only does not take.
+func (q *simRequest) changes() bool { return q.op != "read" && q.op != "flush" }
 
 func (q *simRequest) reach() blockcore.Range {
 	return blockcore.Range{Offset: int64(q.first) * simkit.CellBytes, Length: int64(q.n) * simkit.CellBytes}
@@ -117,6 +123,9 @@ func (q *simRequest) perform(t *blockcore.Task) {
 	}
 	if q.op != "flush" && q.reach().End() > w.file.Size() {
 		return // it was resized meanwhile
+	}
+	if w.readOnly && q.changes() {
+		return // it was reopened meanwhile
 	}
 	w.asked++
 	q.begin, q.since, q.restarts = w.Tick(), w.Now(), w.restarts

@@ -58,13 +58,19 @@ func (c *simThread) pause(rest time.Duration) { c.Park(context.Background(), res
 // change does one thing of the control plane.
 func (c *simThread) change() {
 	w := c.w
+	if w.reopens && (w.visitor.excludes() || w.rng.IntN(2) == 0) {
+		c.reopen()
+		return
+	}
 	switch n := w.rng.IntN(10); {
 	case n < 4:
 		c.drain()
 	case n < 6:
 		c.move()
 	case n < 8:
-		c.resize()
+		if !w.readOnly {
+			c.resize()
+		}
 	case w.timeout > 0:
 		d := w.someTimeout()
 		w.Log("timeout %v", d)
@@ -183,6 +189,9 @@ func (c *simThread) takeDown() {
 	well := !w.Failed() && w.rng.IntN(4) > 0
 	if well {
 		w.heal()
+		if w.rng.IntN(2) == 0 {
+			c.reopenBack()
+		}
 		if c.lastLookAtLocks() {
 			c.lastLook()
 		}

@@ -20,6 +20,7 @@ type simLocking struct {
 	dropped bool          // the locks were, since the last crash
 	crashes int
 	longest time.Duration // of the timeouts
+	visitor simVisitor
 
 	// Safe from anywhere.
 	wires atomic.Int64 // that there were
@@ -77,7 +78,13 @@ func (w *simWorld) openOnce(o *Options) (*File, error) {
 }
 
 // ownLocks is how many locks the file is to have.
-func (w *simWorld) ownLocks() int { return len(slices.Collect(w.opening.locks().Bytes())) }
+func (w *simWorld) ownLocks() int {
+	set := w.opening.locks()
+	if w.readOnly {
+		set = w.opening.readerLocks()
+	}
+	return len(slices.Collect(set.Bytes()))
+}
 
 // crashedLocks is what a crash means for locks: a time of grace, and the chance of another.
 func (w *simWorld) crashedLocks() {
@@ -86,6 +93,7 @@ func (w *simWorld) crashedLocks() {
 	if w.opening == nil {
 		return
 	}
+	w.visitorGone()
 	if w.rng.IntN(2) == 0 {
 		w.server.SetGrace(true)
 		w.grace = w.down + time.Duration(w.rng.Int64N(int64(time.Minute)))
@@ -113,6 +121,7 @@ func (w *simWorld) lockEvents() {
 			w.foreign, w.came = true, true
 		}
 	}
+	w.visitorEvents()
 	w.wake(w.grace)
 	w.wake(w.comes)
 }
@@ -121,6 +130,9 @@ func (w *simWorld) lockEvents() {
 func (w *simWorld) checkMine(what string) {
 	if w.foreign && !w.closing {
 		w.Fail("%s, and somebody else has the disk", what)
+	}
+	if w.readOnly && w.opening != nil {
+		w.Fail("%s, and the file is read-only", what)
 	}
 }
 
@@ -131,7 +143,7 @@ func (c *simThread) lastLookAtLocks() (mine bool) {
 		return true
 	}
 	so := func() bool {
-		return w.came && w.file.RefusesWrites() || !w.foreign && len(w.server.Locks(simFile)) == w.ownLocks()
+		return w.came && w.file.RefusesWrites() || !w.foreign && len(w.ourLocks()) == w.ownLocks()
 	}
 	for until := w.Now() + simRecoveryMax; !so(); c.pause(time.Second) {
 		if w.Now() > until || w.Failed() {
@@ -148,9 +160,7 @@ func (c *simThread) lastLookAtLocks() (mine bool) {
 
 // checkUnlocked looks for locks that a file has left behind.
 func (w *simWorld) checkUnlocked() {
-	for _, l := range w.server.Locks(simFile) {
-		if l != simForeignLock {
-			w.Fail("a lock stays: %v", l)
-		}
+	for _, l := range w.ourLocks() {
+		w.Fail("a lock stays: %v", l)
 	}
 }

@@ -56,6 +56,15 @@ var simMutants = []struct{ mistake, file, old, new string }{
 	{"what an opening that fails has locked stays", "locks.go", "\t\tk.clearAbandoned(o.LockNotes)\n", "\t\t_ = k\n"},
 	{"any reply will do", "client.go", "\t\tcase h.XID != c.xid:", "\t\tcase h.XID == 0:"},
 	{"a file that is closed keeps its data", "file.go", "\tf.held.dropAll(t.Buffers())\n", ""},
+	{"a file becomes read-only with something left to write", "reopen.go", "\treturn f.settle(t, f.held.seq)\n", "\treturn nil\n"},
+	{"a file becomes read-only while a WRITE that was given up is on its way", "reopen.go", "\tlock, err := f.awaitLimbo(t)\n\tif err != nil {\n\t\treturn err\n\t}\n\tf.locks.Release(lock)\n\tsince", "\tsince"},
+	{"the timeout of a reopen is forgotten", "reopen.go", "\t\tf.timeout.Store(int64(o.Timeout))\n\t\tf.heedTimeout()\n", "\t\tf.heedTimeout()\n"},
+	{"a file that is written to again has the locks of a reader", "reopen.go", "\t\treturn t.Block(func() error { return f.nlm.widen(false) })\n", "\t\treturn nil\n"},
+	{"a reopen that does not stand leaves its locks", "reopen.go", "func(*blockcore.Task) { f.access(before) }", "func(*blockcore.Task) { _ = before }"},
+	{"nobody looks who reads a file that is written to again", "lockaccess.go", "conflict, _, err = k.look(l.url, to)", "conflict, _, err = k.look(l.url, imagelock.Set{})"},
+	{"what a reopen that fails has locked stays", "lockaccess.go", "\th.surplus = h.surplus.With(more)\n", ""},
+	{"what is of no use any more stays locked", "lockaccess.go", "\tmore := h.set.Without(l.want)\n", "\tmore := imagelock.Set{}\n"},
+	{"who looks and goes is taken for one who stays", "locks.go", "\tfor range lossTries {", "\tfor range 1 {"},
 }
 
 // Goal: the simulation would see if a rule of the driver were broken. Method: each mutant replaces a piece of it by an overlay of the go command, and the

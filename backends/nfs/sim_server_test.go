@@ -273,6 +273,7 @@ var simTroubles = []struct {
 	{"locks are dropped", func(w *simWorld) {
 		if w.opening != nil && !w.foreign {
 			w.server.DropLocks(simFile)
+			w.visitorGone()
 			w.dropped = true
 		}
 	}},
@@ -295,7 +296,10 @@ func (w *simWorld) heal() {
 	now := w.Now()
 	w.down, w.silent, w.refusing, w.full, w.busy = now, now, now, now, now
 	w.troubles, w.bads, w.slow = 0, 0, 0
-	w.comes, w.grace = 0, 0
+	w.comes, w.grace, w.visitor.visits = 0, 0, 0
+	if w.visitor.looking || w.visitor.guest {
+		w.visitorLeaves()
+	}
 	w.server.SetGrace(false)
 	for _, l := range w.links {
 		if l.muted != simkit.Never {

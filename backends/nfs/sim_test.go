@@ -32,7 +32,8 @@ var simulation = simkit.Simulation[simConfig]{
 // zero, flush, with and without FUA, and make the file longer; the control plane drains with and without deadlines, moves between loops, resizes, changes timeouts, throws clients out, and
 // removes the node, sometimes while the server is away.
 //
-// In some runs the file is opened by way of the port mapper and MOUNT, and locked; then somebody else may take it after a crash, and nothing is changed any more.
+// In some runs the file is opened by way of the port mapper and MOUNT, and locked; then somebody else may take it after a crash, and nothing is changed any more. Others come, look and
+// go, or read beside a file that was reopened read-only.
 //
 // What a server does not do: execute a call of one connection when another one has been made after it; take a call for another; lose what it has said to be stable; refuse locks that nobody
 // else has.
@@ -47,6 +48,8 @@ func simCheckCounts(t *testing.T, counts map[string]int) {
 	t.Helper()
 	must := []string{"cancelled", "drained with calls in limbo", "drain failed", "drain settled", "failed", "moved", "removed and not flushed", "resized", "timed out"}
 	must = append(must, "not opened", "opened", "somebody else takes the disk", "the loss of a lock is noticed")
+	must = append(must, "a reopen is undone", "not reopened", "reopened read-only", "reopened read-only, with locks", "reopened to be written to", "somebody is in the way of a reopen")
+	must = append(must, "a visitor has the disk", "a visitor looks and goes", "a visitor reads")
 	for _, bad := range simBads {
 		must = append(must, bad.name)
 	}

@@ -62,6 +62,7 @@ type simWorld struct {
 	sick     bool          // as OnHealth was told
 	wakeAt   time.Duration // when the network does something by itself
 	simLocking
+	simReopening
 
 	passOver int  // calls that are to be forgotten
 	putOff   bool // there is no time for any call
@@ -114,6 +115,7 @@ func (w *simWorld) draw() {
 	w.bads = 3 * w.cfg.troubles
 	w.hot = w.rng.IntN(3) == 0
 	w.cancels = w.rng.IntN(3) == 0
+	w.reopens = w.rng.IntN(2) == 0
 	w.troubles = w.rng.IntN(w.cfg.troubles + 1)
 	w.next = time.Duration(w.rng.Int64N(int64(w.between)))
 }
@@ -142,6 +144,7 @@ func (w *simWorld) build(t *testing.T) {
 	w.loopsAndGraph()
 	if w.rng.IntN(3) == 0 {
 		o.Locking, o.LockNotes, w.opening = imagelock.On, t.TempDir(), o
+		w.visitor.visits, w.reopens = oneOf(w.rng, 0, 3, 30), w.rng.IntN(4) > 0
 		return
 	}
 	w.open(o, uint64(cells)*simkit.CellBytes, wire.Sizes{ReadMax: uint32(readMax), WriteMax: uint32(writeMax), FileMax: 1 << 40})
@@ -169,9 +172,12 @@ func (w *simWorld) open(o *Options, sizeBytes uint64, sizes wire.Sizes) {
 	w.file = newFile(o, d, found, sizes, w.newLink())
 }
 
-// someTimeout is a timeout of calls.
+// simTimeouts are those of calls.
+var simTimeouts = []time.Duration{100 * time.Millisecond, time.Second, 20 * time.Second, 3 * time.Minute}
+
+// someTimeout is one that calls have from now on, or have had before.
 func (w *simWorld) someTimeout() time.Duration {
-	d := oneOf(w.rng, 100*time.Millisecond, time.Second, 20*time.Second, 3*time.Minute)
+	d := oneOf(w.rng, simTimeouts...)
 	if w.timeout == 0 || d < w.timeout {
 		w.timeout = d
 	}

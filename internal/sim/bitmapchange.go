@@ -137,10 +137,12 @@ func (b *bitmap) readOnly() bool { return b.persistent && !b.layer.node.Writable
 func (c *controller) mergeBitmap(b *bitmap) {
 	var others []*bitmap
 	for range 1 + c.rng.IntN(2) {
-		if d := c.pickLayer(keepsBitmaps); d != nil {
-			if from, ok := pick(c.rng, d.common().bitmaps); ok {
-				others = append(others, from)
-			}
+		list := b.layer.bitmaps // of the same size
+		if d := c.pickLayer(keepsBitmaps); d != nil && c.rng.IntN(2) == 0 {
+			list = d.common().bitmaps
+		}
+		if from, ok := pick(c.rng, list); ok {
+			others = append(others, from)
 		}
 	}
 	c.onBitmap("merge into", b, func(tx *blockcore.Tx, is *blockcore.Bitmap) error {

@@ -103,6 +103,15 @@ func (s *Server) PutLock(name string, l Lock) {
 	s.take(s.mustFind(name).id, l)
 }
 
+// GiveLockBack has somebody else give one back.
+func (s *Server) GiveLockBack(name string, l Lock) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.giveBack(s.mustFind(name).id, l)
+	s.changed.Broadcast()
+}
+
 // DropLocks has the server forget the locks of a file, as an administrator may, or a restart.
 func (s *Server) DropLocks(name string) {
 	s.t.Helper()
