@@ -227,14 +227,18 @@ func TestRoomToWrite(t *testing.T) {
 			}})
 		})
 		for range 5 {
-			var full int
-			onLoop(t, c, func() {
-				full = stuff(ours)
-				w.ArmOut()
-				w.ArmOut()
-			})
-			do(t, c, func(t *Task) error { asleep(t); return nil })
-			require.Empty(t, room)
+			full := 0
+			for early := 1; early > 0; full += early { // over TCP there is room again when the kernel has moved data to the peer's buffer
+				onLoop(t, c, func() {
+					full += stuff(ours)
+					w.ArmOut()
+					w.ArmOut()
+				})
+				do(t, c, func(t *Task) error { asleep(t); return nil })
+				for early = 0; len(room) > 0; early++ {
+					<-room
+				}
+			}
 			require.NoError(t, readFull(peer, make([]byte, full)))
 			<-room
 			require.NoError(t, readFull(peer, make([]byte, 1)))
