@@ -174,7 +174,7 @@ func (a *atOnce) wait(ctx context.Context) (done bool, err error) {
 		}
 	}()
 	for {
-		rung := g.ends.next()
+		rung := g.toResume.next()
 		g.resumeEnded()
 		select {
 		case <-a.done:

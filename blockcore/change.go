@@ -57,7 +57,7 @@ func (d *Drained) goOn() (over func()) {
 	if d == nil {
 		return func() {}
 	}
-	d.ends()
+	d.markEnded()
 	all := d.graph.resumeAll()
 	return func() {
 		for _, r := range all {

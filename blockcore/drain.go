@@ -318,7 +318,7 @@ func (d *Drained) coverage() (nodes []*Node, roots []*Root) {
 // End resumes what d covers; requests that were held back go first, in order. It does not wait for a loop, and ending
 // twice, or what has not begun, is harmless. Safe from anywhere.
 func (d *Drained) End() {
-	if !d.ends() {
+	if !d.markEnded() {
 		return
 	}
 	// Who changes the graph just now ends the section for us: waiting for that might take as long as a loop does.
@@ -326,13 +326,13 @@ func (d *Drained) End() {
 	if g.tryLock() {
 		g.unlock()
 	} else {
-		g.ends.ring()
+		g.toResume.ring()
 		g.bell.ring()
 	}
 }
 
-// ends leaves the rest to the control plane, unless d has ended already, or has not begun.
-func (d *Drained) ends() bool {
+// markEnded leaves the rest to the control plane, unless d has ended already, or has not begun.
+func (d *Drained) markEnded() bool {
 	g := d.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -354,7 +354,7 @@ func (d *Drained) ends() bool {
 func (g *Graph) resume(d *Drained) *resumption {
 	g.forgetOver()
 	r := &resumption{section: d, settled: d.settled, timings: d.timings, begun: d.endedAt}
-	w := walk{ends: r}
+	w := walk{resumption: r}
 	if d.all {
 		g.drainAll--
 		d.nodes = g.sorted()

@@ -36,9 +36,9 @@ type Graph struct {
 	own      []*step                // what it has been told
 
 	// Safe from anywhere.
-	bell    bell
-	ends    bell        // rung when a section has ended that the control plane has to resume
-	hurried atomic.Bool // CancelAll was called
+	bell     bell
+	toResume bell        // rung when a section has ended that the control plane has to resume
+	hurried  atomic.Bool // CancelAll was called
 }
 
 // NewGraph returns an empty graph.

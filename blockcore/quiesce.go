@@ -44,8 +44,8 @@ func (r *Root) tellings() *atomic.Int32 { return &r.telling }
 // walk collects what changes in a step, in the order in which it is to be told: parents before children when they are hushed, children
 // before parents when they stir. graph.mu is held.
 type walk struct {
-	touched []quiet
-	ends    *resumption // of the section whose end this is; nil = of none
+	touched    []quiet
+	resumption *resumption // of the section whose end this is; nil = of none
 }
 
 // quiesceNode counts one more section on n. Its parents come first: a parent that does not start requests leaves its child quiet.
@@ -113,15 +113,15 @@ func (w *walk) resumeRoot(r *Root) {
 
 // step is what one loop is told. It is run there, once.
 type step struct {
-	graph *Graph
-	on    *AioContext
-	hush  []quiet
-	stir  []quiet
-	waits bool          // a step was told before that concerns the same and has not run
-	done  chan struct{} // closed when it has run
-	took  [3]time.Duration
-	ends  *resumption  // whose part it is; nil = no section's end
-	phase atomic.Int32 // a Phase: how far a section has got by it
+	graph      *Graph
+	on         *AioContext
+	hush       []quiet
+	stir       []quiet
+	waits      bool          // a step was told before that concerns the same and has not run
+	done       chan struct{} // closed when it has run
+	took       [3]time.Duration
+	resumption *resumption  // whose part it is; nil = no section's end
+	phase      atomic.Int32 // a Phase: how far a section has got by it
 }
 
 // tell sends what has changed to the loops and returns what was sent. A loop that makes the change itself takes its step itself (Graph.takeOwn).
@@ -136,7 +136,7 @@ func (w *walk) tell(g *Graph) []*step {
 		}
 		s := steps[on]
 		if s == nil {
-			s = &step{graph: g, on: on, done: make(chan struct{}), ends: w.ends}
+			s = &step{graph: g, on: on, done: make(chan struct{}), resumption: w.resumption}
 			s.phase.Store(int32(PhaseThrottle))
 			steps[on] = s
 			order = append(order, s)
@@ -151,7 +151,7 @@ func (w *walk) tell(g *Graph) []*step {
 		}
 	}
 	w.touched = nil
-	w.ends.expect(len(order))
+	w.resumption.expect(len(order))
 	for _, s := range order {
 		if s.on == g.lent && !s.waits {
 			g.own = append(g.own, s)
@@ -246,5 +246,5 @@ func (s *step) taken() {
 	}
 	s.phase.Store(int32(PhaseSettle))
 	close(s.done)
-	s.ends.resumed()
+	s.resumption.resumed()
 }

@@ -28,7 +28,7 @@ func (g *Graph) doUntil(n *Node, late <-chan time.Time, fn func(*Task) error) er
 		return ErrContextClosed
 	}
 	for {
-		rung := g.ends.next()
+		rung := g.toResume.next()
 		g.resumeEnded()
 		select {
 		case err := <-done:

@@ -194,7 +194,7 @@ func TestUpdateUndoesEveryStep_T_X9(t *testing.T) {
 // Goal: a section that ends in the middle of a change that fails is over when the change is undone, and nothing stays still for it, whatever
 // the change had taken out of the graph. Method: a change of all kinds of steps fails behind each of them, and sections of several kinds end
 // before that, while it waits for a flush; once its own section is over, the graph told in words is what it was without any section.
-func TestSectionsEndInTheMiddleOfAChangeThatFails(t *testing.T) {
+func TestSectionsEndInTheMiddleOfAChangeThatFails_T_X9(t *testing.T) {
 	for name, others := range map[string]func(u *undoing) []blockcore.DrainOptions{
 		"all": func(*undoing) []blockcore.DrainOptions { return []blockcore.DrainOptions{{All: true}, {All: true}} },
 		"each node": func(u *undoing) (all []blockcore.DrainOptions) {

@@ -180,6 +180,27 @@ func TestClientIsGoneInASection_T_X4(t *testing.T) {
 	})
 }
 
+// Goal: what a client sends on a new connection is done after what it had sent on the one that it has given up, which came before, although a section has parked
+// both (T-X4, DI-2). Method: a WRITE on each, to one place, a number of times; that of the second one is what is read.
+func TestOldConnectionsGoFirst_T_X4(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine})
+		old := h.dial(dialOptions{})
+		h.until("it is there", func() bool { return h.conn(1) != nil })
+		next := h.dial(dialOptions{})
+		h.until("it is there", func() bool { return h.conn(2) != nil })
+		for range 20 {
+			d := h.drain()
+			first, second := old.post(CmdWrite, 0, 0, 0, fill(1, 512)), next.post(CmdWrite, 0, 0, 0, fill(2, 512))
+			h.until("both are parked", func() bool { return h.conn(1).blocked && h.conn(2).blocked })
+			d.End()
+			old.ok(old.await(first))
+			next.ok(next.await(second))
+			require.Equal(t, fill(2, 512), old.read(0, 512))
+		}
+	})
+}
+
 // Goal: a host that dies without a word is found, whether its client rests or replies are on their way to it, and a client that only does
 // not read is left alone (T-X4, DI-2, REQ-9). Method: a socket filter has the client's kernel drop all that comes, so that it acknowledges nothing;
 // keepalive and the time allowed are short.

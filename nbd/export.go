@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -283,9 +284,9 @@ func (e *Export) run(ctx *blockcore.AioContext, fn func()) {
 	}
 }
 
-// connections returns those that are there.
+// connections returns those that are there, in the order in which they came.
 func (e *Export) connections() []*Conn {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Collect(maps.Keys(e.conns))
+	return slices.SortedFunc(maps.Keys(e.conns), func(a, b *Conn) int { return cmp.Compare(a.id, b.id) })
 }

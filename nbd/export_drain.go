@@ -20,8 +20,9 @@ func (e *Export) Quiesce() {
 // Busy is false: all that the export does is requests, which its Root counts. It implements blockcore.Owner.
 func (e *Export) Busy() bool { return false }
 
-// Resume goes on with what has arrived: at once with a burst of each connection, in no order, and then turn by turn. So sections that
-// follow each other without a pause let every client get on. It implements blockcore.Owner.
+// Resume goes on with what has arrived: at once with a burst of each connection, and then turn by turn. So sections that follow each other without a
+// pause let every client get on. Those that came first go first: what a client had asked for when it lost its connection is not done after what it
+// asks for on the next one. It implements blockcore.Owner.
 func (e *Export) Resume() {
 	e.still = false
 	if e.isBetween() {

@@ -68,16 +68,21 @@ func (p *Plane) drainBegin(ctx context.Context, call *qmp.Call, a *drainArgs) (a
 	}
 	o.FlushAhead = a.Flush == nil || *a.Flush
 	section, err := p.still(ctx, o)
-	if err != nil {
-		p.leave(l)
+	switch {
+	case err != nil && p.leave(l):
 		return nil, err
-	}
-	if !p.keep(l, section, a.Lease) {
+	case err != nil:
+		return nil, endedEarly(l) // by x-drain-end, not because somebody does not answer
+	case !p.keep(l, section, a.Lease):
 		section.End()
-		return nil, qmp.Errorf("The drained section '%s' was ended before it began", l.id)
+		return nil, endedEarly(l)
 	}
 	p.tie(l, call.Connection)
 	return map[string]string{"id": l.id}, nil
+}
+
+func endedEarly(l *lease) error {
+	return qmp.Errorf("The drained section '%s' was ended before it began", l.id)
 }
 
 // still begins a section, and flushes in it what it covers if it was to be flushed ahead.
@@ -143,11 +148,11 @@ func (p *Plane) enter(l *lease) error {
 	return nil
 }
 
-// leave takes a lease off the list that did not come to be.
-func (p *Plane) leave(l *lease) {
+// leave takes a lease off the list that did not come to be. It reports false when that has been ended meanwhile.
+func (p *Plane) leave(l *lease) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.drop(l)
+	return p.drop(l)
 }
 
 // keep starts the time of a lease. It reports false when that has been ended meanwhile.
