@@ -122,7 +122,7 @@ func (o *Options) set(key string, given []string) (used bool, _ *URLError) {
 		o.Locking = l
 		return true, nil
 	}
-	v, err := strconv.ParseUint(given[0], 10, 64)
+	v, err := number(given[0])
 	if err != nil || v > known.most {
 		return false, &URLError{fmt.Sprintf("%s=%s: give a number up to %d", key, given[0], known.most), "Illegal value for NFS parameter: " + key}
 	}
@@ -131,4 +131,15 @@ func (o *Options) set(key string, given []string) (used bool, _ *URLError) {
 	}
 	known.put(o, v)
 	return true, nil
+}
+
+// number reads a number as QEMU does in URLs: 0x16 is hexadecimal, and 016 octal.
+func number(s string) (uint64, error) {
+	switch {
+	case strings.HasPrefix(s, "0x"), strings.HasPrefix(s, "0X"):
+		return strconv.ParseUint(s[2:], 16, 64)
+	case strings.HasPrefix(s, "0") && s != "0":
+		return strconv.ParseUint(s, 8, 64)
+	}
+	return strconv.ParseUint(s, 10, 64)
 }

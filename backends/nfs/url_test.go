@@ -121,3 +121,16 @@ func contextOf(t *testing.T) *blockcore.AioContext {
 	t.Cleanup(ctx.Close)
 	return ctx
 }
+
+// Goal: a number in a URL is the one that QEMU reads there: uid=010 is not user 10. Method: a table.
+func TestNumbersInURLs(t *testing.T) {
+	for text, want := range map[string]uint32{"0": 0, "10": 10, "010": 8, "0x10": 16, "0XfF": 255, "00": 0, "4294967295": 1<<32 - 1} {
+		o, _, err := ParseURL("nfs://server/export/file?uid=" + text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, *o.UID, text)
+	}
+	for _, text := range []string{"", "08", "0x", "0b1", "0o7", "1_0", "-1", "1e1", "4294967296", "0x100000000"} {
+		_, _, err := ParseURL("nfs://server/export/file?uid=" + text)
+		require.Error(t, err, text)
+	}
+}

@@ -218,7 +218,8 @@ func (p *preallocation) dataSpace() error {
 	return p.space(p.data, from, int64(p.sizeBytes)-from)
 }
 
-const zeroesBytes = 1 << 20
+// zeroesBytes is written at once: as many pieces as a server answers together.
+const zeroesBytes = 4 << 20
 
 func writeZeroes(f File, at, lengthBytes int64, progress func(done, total int64) error) error {
 	zeroes := make([]byte, min(zeroesBytes, lengthBytes))

@@ -2,6 +2,7 @@ package repair
 
 import (
 	"io"
+	"sync"
 
 	"nbd-dataplane/backends/qcow2/offline"
 	"nbd-dataplane/blockcore"
@@ -19,8 +20,12 @@ func NewFile(edge *blockcore.Edge, onLoop func(fn func(t *blockcore.Task) error)
 	return &edgeFile{onLoop: onLoop, edge: edge}
 }
 
-// pieceBytes bounds the buffer of one read or write.
-const pieceBytes = 256 << 10
+const (
+	// pieceBytes bounds the buffer of one read or write.
+	pieceBytes = 256 << 10
+	// piecesMax is how many pieces are written at once.
+	piecesMax = 16
+)
 
 // Size is the length of the file.
 func (f *edgeFile) Size() (int64, error) { return f.edge.Node().Size(), nil }
@@ -41,20 +46,49 @@ func (f *edgeFile) ReadAt(p []byte, at int64) (n int, err error) {
 	return n, err
 }
 
-// WriteAt writes, behind the end too.
+// WriteAt writes, behind the end too. Where it fails, what is behind the n bytes may be written in part.
 func (f *edgeFile) WriteAt(p []byte, at int64) (n int, err error) {
-	err = f.inPieces(int64(len(p)), func(t *blockcore.Task, buf []byte, done int64) error {
-		if err := f.edge.Extend(t, at+done+int64(len(buf))); err != nil {
-			return err
-		}
-		copy(buf, p[done:])
-		if err := f.edge.Write(t, buf, at+done, 0); err != nil {
-			return err
-		}
-		n += len(buf)
-		return nil
-	})
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := f.onLoop(func(t *blockcore.Task) error { return f.edge.Extend(t, at+int64(len(p))) }); err != nil {
+		return 0, err
+	}
+	for n < len(p) && err == nil {
+		var more int
+		more, err = f.writePieces(p[n:min(n+piecesMax*pieceBytes, len(p))], at+int64(n))
+		n += more
+	}
 	return n, err
+}
+
+// writePieces writes up to piecesMax pieces at once, for a file that takes long to answer and answers many at once. It returns how much is written in front of
+// the first error.
+func (f *edgeFile) writePieces(p []byte, at int64) (n int, err error) {
+	var failed [piecesMax]error
+	var writing sync.WaitGroup
+	for i := 1; i*pieceBytes < len(p); i++ {
+		writing.Go(func() { failed[i] = f.writePiece(p, at, i) })
+	}
+	failed[0] = f.writePiece(p, at, 0)
+	writing.Wait()
+	for i, err := range failed {
+		if err != nil {
+			return i * pieceBytes, err
+		}
+	}
+	return len(p), nil
+}
+
+func (f *edgeFile) writePiece(p []byte, at int64, i int) error {
+	from := i * pieceBytes
+	piece := p[from:min(from+pieceBytes, len(p))]
+	return f.onLoop(func(t *blockcore.Task) error {
+		buf := t.Buffers().Get(len(piece))
+		defer t.Buffers().Put(buf)
+		copy(buf, piece)
+		return f.edge.Write(t, buf, at+int64(from), 0)
+	})
 }
 
 // inPieces calls fn on the loop for one part of a length after the other, with a buffer of its size.

@@ -58,7 +58,8 @@ func (w *worker) run() {
 
 // repair does what QEMU does with such an image: refcounts that are too high and too low, and what else can be put right.
 func (w *worker) repair() error {
-	f := NewFile(w.file, w.loop.Do)
+	f := offline.NewAhead(NewFile(w.file, w.loop.Do)) // a server far away answers many at once
+	defer f.Wait()
 	im, err := offline.Open(f, format.ForCheck)
 	if err != nil {
 		return err

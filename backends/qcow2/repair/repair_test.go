@@ -30,10 +30,12 @@ func tool(t *testing.T, name string, args ...string) {
 }
 
 // dirty makes an image that was written with lazy refcounts, and not closed.
-func dirty(t *testing.T) string {
+func dirty(t *testing.T) string { return dirtyWith(t, "lazy_refcounts=on") }
+
+func dirtyWith(t *testing.T, options string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
-	tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "16M")
+	tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "16M")
 	script := "exec qemu-io -f qcow2 -c 'write -q -P 5 0 1M' -c 'write -q -P 6 4M 1M' -c flush -c 'sigraise 9' " + path
 	require.Error(t, exec.Command("sh", "-c", script).Run())
 	require.NotZero(t, incompatible(t, path)&1, "the image should be dirty")
