@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"cmp"
 	"fmt"
 	"syscall"
 
@@ -90,9 +91,17 @@ func (i *Image) noSpace(err error) error {
 	return fmt.Errorf("qcow2: allocate clusters: %w", err)
 }
 
-// release takes back what was allocated and is referred to nowhere. Nothing is in flight to it.
-func (i *Image) release(t *blockcore.Task, r run) {
-	if err := i.lower(t, freed{first: i.g.Index(r.host), count: r.count}); err != nil {
-		i.warn("qcow2: clusters are lost until the image is checked: " + err.Error())
+// release takes back what was allocated and is referred to nowhere. Nothing is in flight to it. However many runs are lost, it is said once.
+func (i *Image) release(t *blockcore.Task, runs ...run) {
+	var failed error
+	lost := int64(0)
+	for _, r := range runs {
+		if err := i.lower(t, freed{first: i.g.Index(r.host), count: r.count}); err != nil {
+			lost += r.count
+			failed = cmp.Or(failed, err)
+		}
+	}
+	if failed != nil {
+		i.warn(fmt.Sprintf("qcow2: clusters are lost until the image is checked, up to %d of them: %v", lost, failed))
 	}
 }

@@ -1,6 +1,9 @@
 package qcow2
 
 import (
+	"cmp"
+	"fmt"
+
 	"nbd-dataplane/blockcore"
 )
 
@@ -47,16 +50,25 @@ func (i *Image) freeTooMany(t *blockcore.Task) error {
 	return i.commit(t)
 }
 
-// reclaim lowers the refcounts of what nobody can be using any more.
+// reclaim lowers the refcounts of what nobody can be using any more. However much of it fails, it is said once.
 func (i *Image) reclaim(t *blockcore.Task) {
+	var failed error
+	times := 0
 	for _, f := range i.grace.ripe() {
 		i.pack.forget(i.g, f.first, f.count) // it may be discarded below, and nobody may come to share it meanwhile
 		if i.passes[f.kind] {
 			i.discardBelow(t, f)
 		}
 		if err := i.lower(t, f); err != nil {
-			i.warn("qcow2_free_clusters failed: " + err.Error())
+			failed = cmp.Or(failed, err)
+			times++
 		}
+	}
+	switch {
+	case times == 1:
+		i.warn("qcow2_free_clusters failed: " + failed.Error())
+	case times > 1:
+		i.warn(fmt.Sprintf("qcow2_free_clusters failed %d times: %v", times, failed))
 	}
 }
 

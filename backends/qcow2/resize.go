@@ -194,11 +194,7 @@ func (i *Image) growL1(t *blockcore.Task, entries int) error {
 // allocateTogether allocates clusters that have to lie together. Runs that are too short are left out, and given back at the end.
 func (i *Image) allocateTogether(t *blockcore.Task, count int64, what string) (run, error) {
 	var apart []run
-	defer func() {
-		for _, r := range apart {
-			i.release(t, r)
-		}
-	}()
+	defer func() { i.release(t, apart...) }()
 	var whole run
 	for whole.count < count {
 		r, err := i.allocate(t, count-whole.count, what)

@@ -114,3 +114,38 @@ func TestShrinkDropsRefcountBlocks(t *testing.T) {
 		})
 	}
 }
+
+// brim is a disk on which only so many bytes have room.
+type brim struct {
+	*memory
+	room int64 // changed when nothing is in flight
+}
+
+// WriteAt writes where there is room.
+func (b *brim) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) error {
+	if off+int64(len(p)) > b.room {
+		return syscall.ENOSPC
+	}
+	return b.memory.WriteAt(t, p, off, flags)
+}
+
+// Goal: a growth for which there is no room says once that clusters are lost, however many runs of them it had allocated. Method: a table of 32768 clusters of 512
+// bytes, in a file that has room for a few of the refcounts of those.
+func TestGrowthWithoutRoomSaysSoOnce(t *testing.T) {
+	base, err := os.ReadFile(create(t, filepath.Join(scratch(t), "image"), "1M", "cluster_size=512"))
+	require.NoError(t, err)
+	for _, more := range []int64{128 << 10, 512 << 10, 2 << 20} {
+		b := &brim{&memory{bytes: bytes.Clone(base), random: rand.New(rand.NewPCG(1, 2)), h: &history{}}, int64(len(base)) + more}
+		r := newRig(t)
+		file, err := r.graph.AddNode(blockcore.NodeOptions{Name: "brim", Context: r.ctx, Driver: b})
+		require.NoError(t, err)
+		var said []string
+		n, err := put(r.graph, "image", file, Options{Warn: func(text string) { said = append(said, text) }})
+		require.NoError(t, err)
+		r.use(n)
+		err = r.do(func(t *blockcore.Task, _ *blockcore.Edge) error { return r.image.Resize(t, 1<<36) })
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		require.LessOrEqual(t, len(said), 1, "%q", said)
+		require.NoError(t, r.do(func(*blockcore.Task, *blockcore.Edge) error { b.room = 1 << 40; return nil })) // for the close
+	}
+}

@@ -168,7 +168,7 @@ func couldNotOpen(o *raw.Options, err error) error {
 
 // creates says that the file is to be made. Whether one on an NFS server is there only making it will tell.
 func (img *image) creates() bool {
-	if img.isNull || img.raw.CreateBytes == 0 {
+	if img.isNull || img.raw.CreateBytes == 0 || isFilter(img.nodeKind) {
 		return false
 	}
 	_, err := os.Stat(img.raw.Path)

@@ -100,6 +100,9 @@ func (img *image) readSet(set *keyval.Set, format string) error {
 	case formatQcow2:
 		return img.readQcow2(set, file)
 	}
+	if isFilter(driver) {
+		return img.readFilter(driver, set, file)
+	}
 	return checkFormat(img.display, driver)
 }
 
@@ -232,7 +235,7 @@ func (img *image) readNull(set *keyval.Set, kind string) (err error) {
 func unknownOption(driver string, set *keyval.Set) error {
 	key := set.Keys()[0]
 	qemu := fmt.Sprintf("Block protocol '%s' doesn't support the option '%s'", driver, key)
-	if driver == "raw" || driver == formatQcow2 {
+	if driver == "raw" || driver == formatQcow2 || isFilter(driver) {
 		qemu = fmt.Sprintf("Block format '%s' does not support the option '%s'", driver, key)
 	}
 	return wrong(fmt.Sprintf("the driver %s has no option '%s'; leave it out", driver, key), qemu)

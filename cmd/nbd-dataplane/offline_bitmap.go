@@ -115,7 +115,7 @@ func (t *imageBitmap) run(path, name string) (err error) {
 	}
 	for _, a := range t.actions {
 		if err := t.do(a, im, from, name); err != nil {
-			return failed(fmt.Errorf("Operation %s on bitmap %s failed: %s", a.what, name, bitmapText(err)))
+			return failed(fmt.Errorf("Operation %s on bitmap %s failed: %s", a.what, name, bitmapText(path, name, err)))
 		}
 	}
 	return nil
@@ -168,8 +168,11 @@ func (t *imageBitmap) do(a bitmapAction, im, from *offline.Image, name string) e
 	return im.EnableBitmap(name, a.what == "enable")
 }
 
-// bitmapText is QEMU's text for what went wrong with a bitmap.
-func bitmapText(err error) string {
+// bitmapText is QEMU's text for what went wrong with a bitmap. QEMU names a node there where we name the image.
+func bitmapText(path, name string, err error) string {
+	if _, is := errors.AsType[*offline.Unkept](err); is {
+		return fmt.Sprintf("Can't make bitmap '%s' persistent in '%s': %s", name, path, bitmapText(path, name, errors.Unwrap(err)))
+	}
 	var known *format.Error
 	if errors.As(err, &known) {
 		return known.Text

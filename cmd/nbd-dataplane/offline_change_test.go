@@ -3,9 +3,13 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/backends/qcow2/format"
 	"nbd-dataplane/backends/qcow2/qcowtest"
 )
 
@@ -99,4 +103,28 @@ func TestResizeInAWindow(t *testing.T) {
 	qcowtest.Must(t, dir, program, "image", "resize", "-q", "--image-opts", window, "2M")
 	qcowtest.Must(t, dir, "qemu-io", "--image-opts", "-c", "read -q -P 9 0 33k", "-c", "read -q -P 0 33k 2015k", window)
 	qcowtest.Must(t, dir, "cmp", "-n", "1048576", "file", "/dev/zero")
+}
+
+// Goal: a file that is missing below an image, and a bitmap that it cannot keep, are told of in qemu-img's words. Method: both are given the same commands; what is above the
+// gap is one image, or two. QEMU makes up a name of a node where we name the image.
+func TestImagesThatCannotBeChangedAreRefusedAsByQEMU(t *testing.T) {
+	program, dir := asProgram(t, programName), t.TempDir()
+	for _, args := range []string{"-u -b gone -F raw g 1M", "-u -b g -F qcow2 gg 1M", "-o compat=0.10 old 1M", "-o preallocation=off,cluster_size=2M wide 60T", "a 1M"} {
+		qcowtest.Must(t, dir, "qemu-img", append([]string{"create", "-q", "-f", "qcow2"}, strings.Fields(args)...)...)
+	}
+	node := regexp.MustCompile(`persistent in '[^']*'`)
+	long := strings.Repeat("n", format.BitmapNameMax+1)
+	for _, line := range []string{
+		"map g", "map gg", "map --output=json gg", "resize g 2M", "resize gg 2M", "resize gg +1M", "resize --shrink g 512k", "resize nope 1M", "map nope",
+		"info --backing-chain gg", "bitmap --add a " + long, "bitmap --remove a " + long, "bitmap --merge " + long + " a b", "bitmap --add a ", "bitmap --add old b",
+		"bitmap --add old " + long, "bitmap --add -g 512 wide b",
+	} {
+		args := strings.Split(line, " ")
+		theirs := qcowtest.Stock(t, dir, "qemu-img", args...)
+		our := qcowtest.Stock(t, dir, program, append([]string{"image"}, args...)...)
+		our.Stderr = strings.ReplaceAll(our.Stderr, "nbd-dataplane: ", "qemu-img: ")
+		require.NotZero(t, our.Status, line)
+		require.Equal(t, theirs.Status, our.Status, line)
+		require.Equal(t, node.ReplaceAllString(theirs.Stderr, "persistent"), node.ReplaceAllString(our.Stderr, "persistent"), line)
+	}
 }

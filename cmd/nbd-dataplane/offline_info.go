@@ -85,7 +85,7 @@ func newImageInfo(c console) *cobra.Command {
 	return cmd
 }
 
-// describe describes an image, and with chain those below it. A chain that comes back to itself is refused.
+// describe describes an image, and with chain those below it. A chain that comes back to itself is refused. With an error it returns those above of where that was.
 func (f *imageFlags) describe(name string, chain bool) ([]*imageInfo, error) {
 	var all []*imageInfo
 	seen := map[string]bool{}
@@ -93,7 +93,7 @@ func (f *imageFlags) describe(name string, chain bool) ([]*imageInfo, error) {
 	info, err := flags.describeOne(name)
 	for {
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		seen[info.Filename] = true
 		all = append(all, info)
@@ -112,10 +112,23 @@ func (f *imageFlags) describe(name string, chain bool) ([]*imageInfo, error) {
 		}
 		name, flags.format, flags.options = info.FullBackingFilename, info.BackingFormat, false
 		if seen[name] {
-			return nil, failed(fmt.Errorf("Backing file '%s' creates an infinite loop.", name))
+			return all, failed(fmt.Errorf("Backing file '%s' creates an infinite loop.", name))
 		}
 		info, err = flags.describeOne(name)
 	}
+}
+
+// describeAll is describe for who opens the whole chain at once: of an image that cannot be opened it says below which it is, as QEMU does.
+func (f *imageFlags) describeAll(path string) ([]*imageInfo, error) {
+	all, err := f.describe(path, true)
+	if err == nil || len(all) == 0 {
+		return all, err
+	}
+	inner, is := strings.CutPrefix(err.Error(), fmt.Sprintf("Could not open '%s': ", all[len(all)-1].FullBackingFilename))
+	if !is {
+		return all, err
+	}
+	return all, couldNot(path, errors.New(strings.Repeat("Could not open backing file: ", len(all))+inner))
 }
 
 func (f *imageFlags) describeOne(name string) (*imageInfo, error) {

@@ -100,7 +100,7 @@ func (t *imageMap) close() {
 
 // openChain opens an image and all that is below it.
 func (t *imageMap) openChain(path string) error {
-	infos, err := t.describe(path, true) // a chain that comes back to itself is found out
+	infos, err := t.describeAll(path) // a chain that comes back to itself is found out
 	if err != nil {
 		return err
 	}

@@ -56,6 +56,11 @@ func (t *imageResize) run(path, sizeText string) (err error) {
 	if err := checkSpace(path, how); err != nil {
 		return failed(err)
 	}
+	below := t.imageFlags
+	below.share, below.warn = true, func(string) {}
+	if all, err := below.describeAll(path); err != nil && len(all) > 0 {
+		return err // of the image itself it is said when it is opened to be changed
+	}
 	file, err := t.openFile(path, true)
 	if err != nil {
 		return err

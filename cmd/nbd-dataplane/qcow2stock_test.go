@@ -75,6 +75,10 @@ func TestQEMUQcow2Mistakes(t *testing.T) {
 		"--image-opts driver=qcow2,file.filename=q.qcow2,cache-size=-1", "--image-opts driver=qcow2,file.filename=q.qcow2,cache-clean-interval=x",
 		"--image-opts driver=qcow2,file.filename=q.qcow2,pass-discard-request=x", "--image-opts driver=qcow2,file.filename=q.qcow2,file.bogus=1",
 		"--image-opts driver=qcow2,file.filename=q.qcow2,backing.driver=nix,backing.file.filename=d.img",
+		"--image-opts driver=compress,file.filename=q.qcow2", "--image-opts driver=compress,file.driver=raw,file.file.filename=q.qcow2", "--image-opts driver=compress",
+		"--image-opts driver=compress,file.driver=qcow2,file.file.filename=q.qcow2,foo=1", "--image-opts driver=compress,file=x",
+		"--image-opts driver=compress,file.driver=qcow2,file.file.filename=missing.qcow2", "--image-opts driver=copy-on-read,file.driver=nix,file.file.filename=q.qcow2",
+		"--image-opts driver=throttle,file.filename=d.img", "--image-opts driver=throttle,throttle-group=g,file.filename=d.img", "--image-opts driver=blkdebug",
 	} {
 		t.Run(line, func(t *testing.T) {
 			args := append([]string{"-k", "DIR/s"}, strings.Fields(line)...)

@@ -79,6 +79,7 @@ func TestSize(t *testing.T) {
 	for in, want := range map[string]int64{
 		"0": 0, "1": 1, "512b": 512, "1k": 1 << 10, "1K": 1 << 10, "64M": 64 << 20, "1.5G": 3 << 29, "2T": 2 << 40, "1P": 1 << 50,
 		"7E": 7 << 60, "0x10": 16, "0x10k": 16 << 10, "010": 10, "9223372036854775807": math.MaxInt64, "0x1e": 30,
+		"1.7k": 1741, "0.0004k": 0, "0.0005k": 1,
 	} {
 		got, err := keyval.Size("size", in)
 		require.NoError(t, err, in)

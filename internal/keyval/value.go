@@ -22,7 +22,7 @@ func Bool(parameter, v string) (bool, error) {
 	return false, &Error{Parameter: parameter, Problem: "expects 'on' or 'off'"}
 }
 
-// Size reads a number of bytes: decimal, also with a fraction, or hexadecimal, with one of the suffixes b, k, M, G, T, P
+// Size reads a number of bytes: decimal, also with a fraction, which is rounded to bytes, or hexadecimal, with one of the suffixes b, k, M, G, T, P
 // or E, which stand for powers of 1024 in either case of letter. A hexadecimal number takes no b and E, which are its digits.
 func Size(parameter, v string) (int64, error) {
 	bytes, ok := parseSize(v)
@@ -51,7 +51,7 @@ func parseSize(v string) (int64, bool) {
 		if err != nil {
 			return 0, false
 		}
-		bytes += uint64(f * float64(uint64(1)<<shift))
+		bytes += uint64(f*float64(uint64(1)<<shift) + 0.5)
 	}
 	return int64(bytes), bytes <= math.MaxInt64
 }

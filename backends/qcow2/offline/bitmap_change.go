@@ -25,6 +25,14 @@ func (im *Image) bitmapTableEntries(sizeBytes uint64, granularityBits uint) int6
 	return int64(roundUp(roundUp(roundUp(sizeBytes, granularityBits), 3), im.g.ClusterBits))
 }
 
+// Unkept is why an image cannot keep a bitmap that could be.
+type Unkept struct{ Err error }
+
+func (e *Unkept) Error() string { return e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *Unkept) Unwrap() error { return e.Err }
+
 // AddBitmap adds a bitmap in which nothing is marked.
 func (im *Image) AddBitmap(name string, granularityBits uint) error {
 	list, err := im.Bitmaps()
@@ -34,15 +42,17 @@ func (im *Image) AddBitmap(name string, granularityBits uint) error {
 	entries := im.bitmapTableEntries(im.header.SizeBytes, granularityBits)
 	switch {
 	case im.header.Version < 3:
-		return unsupported("Cannot store dirty bitmaps in qcow2 v2 files")
-	case name == "" || len(name) > format.BitmapNameMax:
-		return invalid("Bitmap name is too long or empty")
+		return &Unkept{unsupported("Cannot store dirty bitmaps in qcow2 v2 files")}
+	case name == "":
+		return invalid("Bitmap name cannot be empty")
+	case len(name) > format.BitmapNameMax:
+		return &Unkept{invalid("Name length exceeds maximum (%d characters)", format.BitmapNameMax)}
 	case granularityBits < granularityBitsMin || granularityBits > granularityBitsMax:
 		return invalid("Granularity must be power of 2 and at least 512")
 	case len(list) >= format.BitmapsMax:
-		return invalid("Maximum number of persistent bitmaps is already reached")
+		return &Unkept{invalid("Maximum number of persistent bitmaps is already reached")}
 	case entries == 0 || entries > format.BitmapTableEntriesMax || entries<<im.g.ClusterBits > format.BitmapBytesMax:
-		return invalid("Too many bits for a bitmap of this granularity")
+		return &Unkept{invalid("Too much space will be occupied by the bitmap. Use larger granularity")}
 	case findBitmap(list, name) >= 0:
 		return invalid("Bitmap already exists: %s", name)
 	}
