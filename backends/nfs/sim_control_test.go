@@ -42,7 +42,7 @@ func (c *simThread) main() {
 		w.all = append(w.all, one)
 		one.start()
 	}
-	busy := w.rng.IntN(2) == 0
+	busy := w.rng.IntN(2) == 0 || w.opening != nil && w.reopens
 	for w.clients > 0 && !w.Failed() {
 		c.pause(w.someTime())
 		if busy {

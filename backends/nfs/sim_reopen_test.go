@@ -29,6 +29,10 @@ func (c *simThread) reopen() {
 	}
 	undone := w.rng.IntN(5) == 0
 	c.section("reopen", simStuckMax, func(d *blockcore.Drained) { _ = c.reopenTo(d, to, undone) })
+	if w.readOnly && w.opening != nil && w.rng.IntN(2) == 0 {
+		c.pause(time.Duration(w.rng.Int64N(int64(2 * w.between)))) // a visitor may have come
+		c.reopen()
+	}
 }
 
 // reopenTo is reopen in its section.
