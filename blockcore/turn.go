@@ -74,13 +74,10 @@ func (c *AioContext) endTurn() {
 	c.turnEnds = c.turnEnds[:0]
 }
 
-// rest looks for work for a while and then sleeps until there is some.
+// rest looks for work for a while, where that pays, and then sleeps until there is some.
 func (c *AioContext) rest() {
 	begin := c.clock.now()
-	if c.polling.max > 0 && c.contest.note(begin, c.begun) {
-		c.polling.current = c.polling.max
-	}
-	looks, now := c.contest.way() == wayLook, begin
+	now, looks := begin, c.looks(begin)
 	if looks {
 		found := c.lookAround(begin)
 		now = c.clock.now()
@@ -104,6 +101,17 @@ func (c *AioContext) rest() {
 	if looks {
 		c.polling.adjust(rested)
 	}
+}
+
+// looks reports whether the loop looks for work before it sleeps.
+func (c *AioContext) looks(now time.Duration) bool {
+	if c.polling.max == 0 {
+		return false
+	}
+	if c.contest.note(now, c.begun) {
+		c.polling.current = c.polling.max
+	}
+	return c.contest.way() == wayLook
 }
 
 // shortWaitMax is how long a wait keeps its P. Within that time the next request of a busy client
