@@ -77,9 +77,11 @@ type AioContext struct {
 	timers   timerHeap
 	backlog  bool // more requests are at hand than the one being started
 	polling  pollPolicy
-	batch    int64 // of operations that are queued; 0 = no bound (Tuning)
-	lulls    int   // that were begun and not ended: see BeginLull
-	unwanted int   // requests that nobody waits for any more: see Root.Cancel
+	contest  contest // between looking and sleeping
+	begun    uint64  // Tasks, ever
+	batch    int64   // of operations that are queued; 0 = no bound (Tuning)
+	lulls    int     // that were begun and not ended: see BeginLull
+	unwanted int     // requests that nobody waits for any more: see Root.Cancel
 	stopping bool
 	latest   time.Duration // the clock when it was last read on the loop
 
@@ -141,6 +143,7 @@ func newContext(o ContextOptions) (*AioContext, error) {
 	c.memory = o.Buffers
 	c.buffers = o.Buffers.NewCache()
 	c.workers = newWorkerPool()
+	c.contest = newContest()
 	c.tuning = Tuning{PollMax: max(o.PollMax, 0), WorkersMax: o.Workers}
 	c.take(c.tuning)
 	newEngine := o.newEngine

@@ -53,6 +53,7 @@ func (c *AioContext) Spawn(body Body) {
 	}
 	t.body = body
 	c.live++
+	c.begun++
 	if c.current == nil {
 		c.resume(t)
 		return

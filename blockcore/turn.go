@@ -74,12 +74,17 @@ func (c *AioContext) endTurn() {
 	c.turnEnds = c.turnEnds[:0]
 }
 
-// rest looks for work for a while and then sleeps until there is some.
+// rest looks for work for a while, where that pays, and then sleeps until there is some.
 func (c *AioContext) rest() {
 	begin := c.clock.now()
-	if c.lookAround(begin) {
-		c.polling.adjust(c.clock.now() - begin)
-		return
+	now, looks := begin, c.looks(begin)
+	if looks {
+		found := c.lookAround(begin)
+		now = c.clock.now()
+		if found {
+			c.polling.adjust(now - begin)
+			return
+		}
 	}
 	c.armHot()
 	c.sleeping.Store(true)
@@ -87,10 +92,26 @@ func (c *AioContext) rest() {
 		c.sleeping.Store(false)
 		return
 	}
-	c.sleep()
+	rested := c.sleep(now) - begin
 	c.sleeping.Store(false)
 	c.engine.reap()
-	c.polling.adjust(c.clock.now() - begin)
+	if rested > restCounted {
+		c.contest.leaveOut(rested - restCounted)
+	}
+	if looks {
+		c.polling.adjust(rested)
+	}
+}
+
+// looks reports whether the loop looks for work before it sleeps.
+func (c *AioContext) looks(now time.Duration) bool {
+	if c.polling.max == 0 {
+		return false
+	}
+	if c.contest.note(now, c.begun) {
+		c.polling.current = c.polling.max
+	}
+	return c.contest.way() == wayLook
 }
 
 // shortWaitMax is how long a wait keeps its P. Within that time the next request of a busy client
@@ -98,23 +119,24 @@ func (c *AioContext) rest() {
 // next tick is a timer to be set and taken back in each wait, which in a virtual machine costs some 3 us.
 const shortWaitMax = 8 * time.Millisecond
 
-// sleep waits in the engine: shortly first, and patiently when nothing has come.
-func (c *AioContext) sleep() {
-	limit := c.sleepMax()
+// sleep waits in the engine, shortly first, and patiently when nothing has come; it returns when that ended.
+func (c *AioContext) sleep(begin time.Duration) (end time.Duration) {
+	limit := c.sleepMax(begin)
 	if limit >= 0 && limit <= shortWaitMax {
 		c.engine.wait(limit, false)
-		return
+		return c.clock.now()
 	}
-	begin := c.clock.now()
 	c.engine.wait(shortWaitMax, false)
-	waited := c.clock.now() - begin
+	end = c.clock.now()
+	waited := end - begin
 	if waited < shortWaitMax || c.engine.pollReady() || !c.sleeping.Load() {
-		return
+		return end
 	}
 	if limit >= 0 {
 		limit = max(limit-waited, 0)
 	}
 	c.engine.wait(limit, true)
+	return c.clock.now()
 }
 
 // lookAround polls, by looking at memory and at the hot sockets, until something is there or the time that
@@ -137,11 +159,11 @@ func (c *AioContext) lookAround(begin time.Duration) bool {
 	}
 }
 
-// sleepMax is how long the loop may sleep: until the next timer; negative = without limit.
-func (c *AioContext) sleepMax() time.Duration {
+// sleepMax is how long the loop may sleep from now on: until the next timer; negative = without limit.
+func (c *AioContext) sleepMax(now time.Duration) time.Duration {
 	d, ok := c.timers.next()
 	if !ok {
 		return -1
 	}
-	return max(d-c.clock.now(), 0)
+	return max(d-now, 0)
 }

@@ -39,6 +39,8 @@ type Conn struct {
 	large      *request              // a WRITE whose payload is being received into a buffer of its own
 	skipped    *request              // a refused WRITE whose payload is being thrown away
 	skip       uint64                // bytes of it that are still to come
+	emptied    bool                  // the last reception has left nothing in the socket
+	answering  bool                  // the client has sent one request and nothing behind it: nothing comes before he is answered
 	blocked    bool                  // a request waits for room, nothing is received
 	ended      bool                  // there will be no more input
 	broken     bool                  // the socket takes nothing any more
@@ -92,11 +94,16 @@ func (c *Conn) ReadyIn() bool {
 		return c.dropInput()
 	}
 	worked := c.parse()
-	if !c.ended && !c.blocked && !worked {
-		if c.receive() {
-			worked = true
-			c.parse()
-		}
+	switch {
+	case worked || c.ended || c.blocked:
+	case c.answering:
+		c.answering = false
+		c.putSlab()
+	case c.receive():
+		worked = true
+		before := c.stats.requests
+		c.parse()
+		c.answering = c.alone(before)
 	}
 	if c.ended || c.blocked {
 		c.watcher.Cool()

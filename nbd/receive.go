@@ -24,12 +24,15 @@ func (c *Conn) receive() bool {
 	c.makeSpace()
 	var n int
 	var errno syscall.Errno
+	c.emptied = false
 	if c.large != nil {
 		n, errno = c.receiveLarge()
 	} else {
-		n, errno = recv(c.fd, c.in.memory[c.end:])
+		room := c.in.memory[c.end:]
+		n, errno = recv(c.fd, room)
 		if n > 0 {
 			c.end += n
+			c.emptied = n < len(room)
 		}
 	}
 	switch {
@@ -44,6 +47,11 @@ func (c *Conn) receive() bool {
 		return true
 	}
 	return true
+}
+
+// alone reports whether the last reception has brought one request, the first after before of them, and nothing else.
+func (c *Conn) alone(before uint64) bool {
+	return c.emptied && c.large == nil && c.begin == c.end && c.stats.requests == before+1
 }
 
 // cutShort tells what an end of file came into the middle of; nil when it came between requests.

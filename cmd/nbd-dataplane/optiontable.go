@@ -103,7 +103,7 @@ var optionTable = []option{
 	{long: "tls", arg: "MODE", group: groupTLS, door: ownOnly, help: "off, on (clients may use it) or require (default with certificates)", set: setTLSMode, values: []string{"off", "on", "require"}},
 	{long: "map", arg: "MODE", group: groupImage, door: ownOnly, help: "on: hits of the page cache are served through a mapping of the file, which then counts as resident memory; off: by system calls; auto (default): on as long as all files served lie on one device; always: whether it pays or not, for tests", set: setMap, values: []string{"auto", "on", "off", "always"}},
 	{long: "iothreads", arg: "N", group: groupLimits, door: ownOnly, help: "event loops to spread the exports over (default: one per export, up to the number of CPUs)", set: setIOThreads},
-	{long: "poll-max-ns", arg: "NS", group: groupLimits, door: ownOnly, help: "how long a loop looks for work before it sleeps; 0 = not at all", set: setPollMax},
+	{long: "poll-max-ns", arg: "NS", group: groupLimits, door: ownOnly, help: "how long a loop looks for work at most before it sleeps; 0 = not at all", set: setPollMax},
 	{long: "workers", arg: "N", group: groupLimits, door: ownOnly, help: "threads per loop for what would block it (default 64)", set: setWorkers},
 	{long: "handshake-timeout", arg: "SECONDS", group: groupLimits, door: ownOnly, help: "time for a client to choose an export (default 10)", set: setHandshakeTimeout},
 	{long: "stop-timeout", arg: "SECONDS", group: groupLimits, door: ownOnly, help: "time for an orderly stop; then the process ends with status 1 and says what it abandoned (default 60)", set: setStopTimeout},
