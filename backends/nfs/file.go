@@ -2,9 +2,11 @@ package nfs
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"nbd-dataplane/backends/nfs/wire"
@@ -208,7 +210,30 @@ func (f *File) Close(t *blockcore.Task) error {
 	})
 }
 
-// fail adds to an error what was being done, and where.
+// fail adds to an error what was being done, and where, and what may help.
 func (f *File) fail(doing string, off int64, err error) error {
-	return fmt.Errorf("%s %s at %#x: %w", doing, f.url, off, err)
+	return advise(fmt.Errorf("%s %s at %#x: %w", doing, f.url, off, err))
+}
+
+// advise adds what may help.
+func advise(err error) error {
+	if remedy := remedyInUse(err); remedy != "" {
+		return fmt.Errorf("%w; %s", err, remedy)
+	}
+	return err
+}
+
+// remedyInUse is what may help where the server refuses something of a file that it has let be opened.
+func remedyInUse(err error) string {
+	switch {
+	case errors.Is(err, syscall.ESTALE):
+		return "it was deleted or replaced at the server: see what is there by that name, and open it anew"
+	case errors.Is(err, syscall.EROFS):
+		return "let the server export it for writing again"
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return "the server does not allow any more what it did: check the mode of the file and the list of exports"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "make room at the server, and try again"
+	}
+	return ""
 }

@@ -210,7 +210,9 @@ func (f *File) expire(k *call) {
 	if why != errSilent {
 		f.lapse, f.lapsed = why, f.ctx.Now()
 	}
-	f.trouble(why)
+	if why != errSilent || !f.sick { // otherwise more is known: why there is no connection
+		f.trouble(why)
+	}
 	f.abandon(k.group, errSilent)
 }
 

@@ -161,7 +161,7 @@ func (f *File) Flush(t *blockcore.Task) error {
 		return nil
 	}
 	if err := f.settle(t, f.held.seq); err != nil {
-		return fmt.Errorf("flush %s: %w", f.url, err)
+		return advise(fmt.Errorf("flush %s: %w", f.url, err))
 	}
 	return nil
 }

@@ -88,6 +88,9 @@ func TestStatusesReachTheClient(t *testing.T) {
 		err := r.flush()
 		require.ErrorIs(t, err, want)
 		require.ErrorContains(t, err, r.file.Path())
+		if remedy := remedyInUse(want); remedy != "" {
+			require.ErrorContains(t, err, remedy)
+		}
 		r.close()
 	}
 }

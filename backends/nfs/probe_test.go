@@ -67,6 +67,18 @@ func TestIdleFileNoticesTheEndOfAnOutage(t *testing.T) {
 	}
 }
 
+// Goal: while requests time out, why there is no connection is still said. Method: a server that is gone.
+func TestTimeoutsDoNotHideTheReason(t *testing.T) {
+	r := newRig(t, nfstest.Options{}, soft)
+	r.server.Refuse()
+	r.server.DropConnections(true)
+	for range 3 {
+		r.timesOut(r.reading(0, make([]byte, 100)))
+	}
+	require.Contains(t, r.file.Health().Why, "refused")
+	r.server.Accept()
+}
+
 // Goal: a server that says "try again later" for long, or answers all calls but one, is told of as one that does not answer, with what it is, and so is the end. Method: the clock in hand:
 // a READ that meets that while others are answered.
 func TestOneRequestThatWaitsIsToldOf(t *testing.T) {
