@@ -88,6 +88,9 @@ func (c *simClient) draw() *simRequest {
 		if c.w.hot {
 			q.first %= 128
 		}
+		if late := c.w.cutLate; 0 < late && late < cells && rng.IntN(2) == 0 {
+			q.first = late + rng.IntN(cells-late)
+		}
 		q.n = min(oneOf(rng, 1+rng.IntN(8), 1+rng.IntN(128), 1+rng.IntN(128), 64, 64, 256, oneOf(rng, 128, 1024)), cells-q.first)
 	}
 	if c.w.hot {

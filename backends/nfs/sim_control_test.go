@@ -175,7 +175,7 @@ func (c *simThread) resize() {
 			if !errors.As(err, &errno) || !timedOut && !w.mayFail(errno, begin) && !(errno == syscall.EIO && w.restarts >= runsMost) {
 				w.Fail("resize has failed without a cause: %v", err)
 			}
-			w.doubtful, zero.End = true, w.Tick() // it may be shorter and nobody knows
+			w.doubtful, w.cutLate, zero.End = true, cells, w.Tick() // it may be shorter and nobody knows
 			return
 		}
 		w.Count("resized")

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/backends/nfs/wire"
 )
 
 // simLink is a connection, seen from the server: one end of a pair of sockets, whose other end the driver has. It takes bytes as they come, in pieces of any size; calls
@@ -89,6 +91,9 @@ func (l *simLink) pull(most int) bool {
 		}
 		c := &simCall{record: slices.Clone(l.in[4 : 4+size]), due: l.w.soon()}
 		l.in = l.in[4+size:]
+		if wire.Proc(c.proc()) == wire.ProcSetattr && l.w.bads > 0 && l.w.rng.IntN(4) == 0 {
+			c.due += l.w.someTime() // there may be much to be given back
+		}
 		l.w.Log("link %d: call %08x proc %d", l.id, c.xid(), c.proc())
 		l.calls = append(l.calls, c)
 	}

@@ -106,11 +106,14 @@ var simLossTold = simBad{"data lost and told by an error", func(w *simWorld, l *
 	w.reply(l, w.server.Execute(c.record, nfstest.Fault{Status: e.status}), false)
 }}
 
-// simLossUntold is the same, with an answer that gets lost.
+// simLossUntold is the same, with an answer that gets lost, and sometimes nobody can ask again for a while, so that it is given up meanwhile.
 var simLossUntold = simBad{"data lost and told to nobody", func(w *simWorld, l *simLink, _ *simCall, _ wire.Proc) {
 	w.model.losses++
 	w.server.Forget(w.loss())
 	l.shut()
+	if w.rng.IntN(2) == 0 {
+		w.refusing = max(w.refusing, w.Now()+w.someTime())
+	}
 }}
 
 // simBads are all of them.

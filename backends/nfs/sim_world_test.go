@@ -53,6 +53,7 @@ type simWorld struct {
 	closing  bool
 	drained  bool // a section has settled and not ended
 	doubtful bool // a resize has failed
+	cutLate  int  // from this cell on something may be cut off later; 0 = nothing
 	tags     uint64
 	serials  int
 	all      []*simClient

@@ -210,6 +210,11 @@ func (c *controller) reopen() {
 		return
 	}
 	l := &d.layer
+	looks := c.rng.IntN(4)
+	if looks > 1 { // what is written first has bitmaps be in use, also if it changes nothing, and may be the only thing
+		w.zeroing = w.Now() + c.duration(time.Millisecond)
+		c.park(c.duration(100 * time.Microsecond))
+	}
 	c.within("reopen", []*layer{l}, func(s *section) {
 		if !w.here(l) {
 			return
@@ -237,6 +242,10 @@ func (c *controller) reopen() {
 			c.changeStored(d)
 		}
 	})
+	for range looks {
+		c.park(c.duration(50 * time.Microsecond))
+		c.powerCutOf(d)
+	}
 }
 
 // changeStored changes a bitmap that has just been stored, and looks at what a power cut would leave of that. A section covers the image.

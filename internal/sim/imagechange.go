@@ -95,13 +95,19 @@ func (c *controller) putOver(s *section, l *layer, p *opening) bool {
 
 // powerCut looks at what would be left of an image if there were a power cut now.
 func (c *controller) powerCut() {
-	w := c.w
-	d := c.pickLayer(isImage)
-	if d == nil || w.locked[d.common().volume] {
-		return
+	if d := c.pickLayer(isImage); d != nil {
+		c.powerCutOf(d)
 	}
+}
+
+// powerCutOf is powerCut for one image, unless somebody else has it.
+func (c *controller) powerCutOf(d driver) {
+	w := c.w
 	l := d.common()
 	v := l.volume
+	if v == nil || w.locked[v] || !w.here(l) {
+		return
+	}
 	w.locked[v] = true
 	defer delete(w.locked, v)
 	c.within("power cut", []*layer{l}, func(*section) {

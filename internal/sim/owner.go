@@ -208,6 +208,9 @@ func (c *connection) draw() *request {
 		}
 	}
 	q.n = 1 + c.rng.IntN(20)
+	if c.w.Now() < c.w.zeroing && q.op != "read" {
+		q.op, q.n = "zero", 1+c.rng.IntN(8)
+	}
 	if c.rng.IntN(20) > 0 {
 		q.n = min(q.n, max(cells-q.first, 0))
 	}

@@ -52,6 +52,8 @@ type world struct {
 	updated   int64 // tick at which the last began or ended
 	lastCalm  int64 // tick at which all loops were idle
 
+	zeroing time.Duration // until when clients write nothing but a few zeroes
+
 	// Guarded by mu.
 	mu       sync.Mutex
 	unparked int  // controllers that are neither parked nor ended
