@@ -24,7 +24,10 @@ var simMutants = []struct{ mistake, file, old, new string }{
 	{"a short WRITE counts as a whole one", "reply.go", "\tif int(w.Bytes) == len(c.data) {", "\tif w.Bytes > 0 {"},
 	{"a short READ counts as a whole one", "reply.go", "\tcase r.DataBytes == len(c.data):", "\tcase r.DataBytes > 0:"},
 	{"transaction ids come again", "call.go", "\tx.count++\n", "\tx.count = 1\n"},
-	{"a call that rests takes a reply", "receive.go", "k.conn != c || k.state == callResting {", "k.conn != c {"},
+	{
+		"a call that rests takes a reply", "receive.go", "k.conn != c || k.state == callResting {\n\t\t// It comes twice, or for a call that was given up.\n\t\tc.f.counters.strays.Add(1)\n\t\tc.stage = stageSkip\n\t\treturn nil\n\t}\n\tif k.state != callSent {",
+		"k.conn != c {\n\t\t// It comes twice, or for a call that was given up.\n\t\tc.f.counters.strays.Add(1)\n\t\tc.stage = stageSkip\n\t\treturn nil\n\t}\n\tif k.state != callSent && k.state != callResting {",
+	},
 	{"calls are not repeated on the next connection", "conn.go", "\t\t\tk.state, k.tried, k.asked = callQueued, true, c.f.ctx.Now()\n", ""},
 	{"half a reply stays behind when its connection is lost", "conn.go", "\tc.parser.reset()\n", ""},
 	{"half a call stays behind when its connection is lost", "conn.go", "c.first, c.sent, c.blocked = c.out[:0], 0, 0, false", "c.first, c.blocked = c.out[:0], 0, false"},
