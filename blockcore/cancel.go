@@ -35,6 +35,7 @@ func (r *Root) Cancel(client fmt.Stringer) {
 			k.task.ctx.unwanted++
 		}
 	}
+	r.orphaned.WakeAll()
 	if ctx := r.ctx.Load(); ctx.unwanted > 0 {
 		for _, c := range r.graph.cancellersBelow(r.Node(), ctx) {
 			c.Cancel()

@@ -30,6 +30,8 @@ type Root struct {
 	held     WaitQueue // requests that arrived meanwhile
 	resuming int       // requests that were held, or came behind such, are counted in and have not run yet
 	tickets  ticketList
+	orphans  int       // of them
+	orphaned WaitQueue // requests that wait for orphans
 
 	// Safe from anywhere.
 	ctx      atomic.Pointer[AioContext]
@@ -114,6 +116,9 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 	k.root, k.task, k.since = r, t, t.Latest()
 	t.ticket = k
 	r.tickets.add(k)
+	if k.Orphaned {
+		k.adopt()
+	}
 	switch {
 	case r.still:
 		if !r.hold(t, k) {
@@ -126,6 +131,9 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 		r.resuming--
 	default:
 		r.inFlight.Add(1)
+	}
+	if r.orphans > 0 {
+		r.awaitOrphans(t, k)
 	}
 	if k.Limited && r.throttle != nil {
 		// It is in flight already, of the Root and of no node: a drain lifts the limits before it waits.
@@ -149,6 +157,7 @@ func (r *Root) hold(t *Task, k *Ticket) bool {
 // forget ends a ticket.
 func (r *Root) forget(t *Task, k *Ticket) {
 	r.tickets.remove(k)
+	k.mourn()
 	k.leave(t)
 }
 

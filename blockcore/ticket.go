@@ -18,6 +18,8 @@ type Ticket struct {
 	// of Range. Set before Begin.
 	Limited   bool
 	Direction ThrottleDirection
+	// Changes says that the request changes what is in Range, and Orphaned that its client has gone. Set before Begin.
+	Changes, Orphaned bool
 	// Client tells who asked, when somebody wants to know. Set before Begin; may be nil.
 	Client fmt.Stringer
 
@@ -28,6 +30,7 @@ type Ticket struct {
 	held       bool          // in Begin, and not counted in
 	away       bool          // in Begin, and the Root has moved to another context
 	unwanted   bool          // Root.Cancel was called for it
+	orphan     bool          // it changes something, and its client has gone
 	prev, next *Ticket
 }
 

@@ -43,6 +43,7 @@ type Conn struct {
 	answering  bool                  // the client has sent one request and nothing behind it: nothing comes before he is answered
 	blocked    bool                  // a request waits for room, nothing is received
 	ended      bool                  // there will be no more input
+	orphaned   bool                  // nobody waits for replies: see orphan
 	broken     bool                  // the socket takes nothing any more
 	leaving    bool                  // the replies are out, our direction is shut, what comes is dropped
 	closed     bool
@@ -73,7 +74,8 @@ func (c *Conn) start() {
 	c.ctx, c.lane = c.export.ctx.Load(), c.export.lane
 	c.watcher = c.ctx.Watch(c.fd, c)
 	c.export.lookLater()
-	if c.ended { // stopped before it began
+	c.export.findOrphans() // before it asks for anything
+	if c.ended {           // stopped before it began
 		c.maybeClose()
 		return
 	}
@@ -142,6 +144,7 @@ func (c *Conn) endInput(cause Cause, err error) {
 		return
 	}
 	c.ended, c.cause, c.err = true, cause, err
+	c.orphan()
 	if c.large != nil {
 		c.dropLarge()
 	}

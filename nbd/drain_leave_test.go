@@ -201,6 +201,32 @@ func TestOldConnectionsGoFirst_T_X4(t *testing.T) {
 	})
 }
 
+// Goal: what a client writes over its next connection is done after what it had in flight on the one that broke (T-X4, DI-2). Method: a WRITE that stays at the disk, a
+// goodbye, and another one to the same place and one beside it: that one is done, the first two are in order whatever was noticed first.
+func TestRequestsInFlightOfTheGoneGoFirst_T_X4(t *testing.T) {
+	for _, how := range []string{"closed", "reset"} {
+		eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+			h := newHouse(t, houseOptions{engine: engine, network: map[string]string{"reset": "tcp"}[how]})
+			gate := blocktest.NewGate()
+			h.disk.Add(blocktest.Rule{Op: blocktest.OpWrite, Gate: gate, Times: 1})
+			defer gate.Open()
+			old := h.dial(dialOptions{})
+			old.post(CmdWrite, 0, 0, 0, fill(1, 512))
+			gate.WaitHeld(1)
+			goodbyes[how](t, old.conn)
+			next := h.dial(dialOptions{})
+			second := next.post(CmdWrite, 0, 0, 0, fill(2, 512))
+			next.post(CmdWrite, 0, 512, 0, fill(3, 512))
+			first, err := next.next()
+			require.NoError(t, err)
+			require.NotEqual(t, second, first.header.cookie)
+			gate.Open()
+			next.ok(next.await(second))
+			require.Equal(t, fill(2, 512), next.read(0, 512))
+		})
+	}
+}
+
 // Goal: a host that dies without a word is found, whether its client rests or replies are on their way to it, and a client that only does
 // not read is left alone (T-X4, DI-2, REQ-9). Method: a socket filter has the client's kernel drop all that comes, so that it acknowledges nothing;
 // keepalive and the time allowed are short.

@@ -197,6 +197,7 @@ func (q *request) Run(t *blockcore.Task) {
 		rule := &commandRules[q.header.command]
 		q.ticket.Op, q.ticket.Range, q.ticket.Client = q.header.command.String(), q.bytes(), c
 		q.ticket.Limited, q.ticket.Direction = rule.limited, rule.direction
+		q.ticket.Changes, q.ticket.Orphaned = rule.changes, c.orphaned
 		if !root.Begin(t, &q.ticket) {
 			c.export.post(func() { c.ctx.Spawn(q) }) // the export has moved, and c with it
 			return

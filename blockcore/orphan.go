@@ -1,0 +1,51 @@
+package blockcore
+
+import "fmt"
+
+// A client whose connection has broken comes back over another one and writes again what he had no answer to, and then something else to the same place.
+// What he had in flight cannot be taken back, and nothing says when it is done: without more it may be done last. So what comes later
+// and changes the same range waits for it, as long as it is known that its client has gone.
+//
+// INVARIANT: a request waits only for requests that came before it, so waiting has no cycles.
+
+// Orphan is told that the client of requests has gone: those that are in flight or held, and change something, are orphans. On the loop.
+func (r *Root) Orphan(client fmt.Stringer) {
+	for k := r.tickets.first; k != nil; k = k.next {
+		if k.Client == client {
+			k.adopt()
+		}
+	}
+}
+
+// adopt makes an orphan of a request that changes something.
+func (k *Ticket) adopt() {
+	if k.Changes && !k.orphan {
+		k.orphan = true
+		k.root.orphans++
+	}
+}
+
+// mourn is the end of an orphan.
+func (k *Ticket) mourn() {
+	if k.orphan {
+		k.orphan = false
+		k.root.orphans--
+		k.root.orphaned.WakeAll()
+	}
+}
+
+// awaitOrphans lets those go first that came before k and change what it changes. Who is not wanted any more does not wait.
+func (r *Root) awaitOrphans(t *Task, k *Ticket) {
+	for k.Changes && !k.unwanted && r.orphans > 0 && k.behindOrphan() {
+		t.Wait(&r.orphaned)
+	}
+}
+
+func (k *Ticket) behindOrphan() bool {
+	for o := k.prev; o != nil; o = o.prev {
+		if o.orphan && o.Range.Overlaps(k.Range) {
+			return true
+		}
+	}
+	return false
+}

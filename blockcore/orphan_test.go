@@ -1,0 +1,63 @@
+package blockcore
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// sender is a client that can be told from others.
+type sender string
+
+func (s *sender) String() string { return string(*s) }
+
+// Goal: what changes the range of a request whose client has gone comes after it, and nothing else waits for it. Method: two requests of one client, of which one
+// only reads, stay in flight; others come before and after it is known that he has gone. They go on when the first two end, or are unwanted.
+func TestOrphansGoFirst(t *testing.T) {
+	c := newTestContext(t, ContextOptions{})
+	g, n := newDisk(t, c)
+	r, err := g.NewRoot(n, RootOptions{Name: "owner", Writable: true})
+	require.NoError(t, err)
+	gone, there := sender("gone"), sender("there")
+	var hold WaitQueue
+	var done []string
+	ask := func(name string, client *sender, k *Ticket, stays bool) {
+		k.Op, k.Client = name, client
+		c.Spawn(BodyFunc(func(t *Task) {
+			r.Begin(t, k)
+			if stays {
+				t.Wait(&hold)
+			}
+			done = append(done, name)
+			r.End(t, k)
+		}))
+	}
+	span := func(at int64) Range { return Range{Offset: at, Length: 512} }
+	onLoop(t, c, func() {
+		ask("old write", &gone, &Ticket{Range: span(0), Changes: true}, true)
+		ask("old read", &gone, &Ticket{Range: span(4096)}, true)
+	})
+	onLoop(t, c, func() { ask("before", &there, &Ticket{Range: span(0), Changes: true}, false) })
+	onLoop(t, c, func() { r.Orphan(&gone) })
+	onLoop(t, c, func() {
+		ask("same", &there, &Ticket{Range: span(511), Changes: true}, false)
+		ask("unwanted", &gone, &Ticket{Range: span(0), Changes: true}, false)
+		ask("read", &there, &Ticket{Range: span(0)}, false)
+		ask("beside", &there, &Ticket{Range: span(512), Changes: true}, false)
+		ask("where one reads", &there, &Ticket{Range: span(4096), Changes: true}, false)
+	})
+	onLoop(t, c, func() {
+		require.Equal(t, []string{"before", "read", "beside", "where one reads"}, done)
+		r.Cancel(&gone)
+	})
+	onLoop(t, c, func() {
+		require.Equal(t, "unwanted", done[len(done)-1])
+		hold.WakeAll()
+	})
+	onLoop(t, c, func() {
+		require.Equal(t, []string{"old write", "old read", "same"}, done[5:])
+		require.Zero(t, r.orphans)
+		require.Zero(t, r.InFlight())
+	})
+	r.Close()
+}
