@@ -17,7 +17,9 @@ func (c *Conn) orphan() {
 // findOrphans looks for clients that have hung up with requests in flight: the one that comes just now may be one of them, and its requests may be
 // read before the end of that connection is. On the loop.
 func (e *Export) findOrphans() {
-	for _, c := range e.connections() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for c := range e.conns {
 		if c.inFlight > 0 && !c.orphaned && hungUp(c.fd) {
 			c.orphan()
 		}
