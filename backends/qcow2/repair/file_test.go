@@ -59,7 +59,7 @@ func rootOn(t *testing.T, d blockcore.Driver) *blockcore.Root {
 	return root
 }
 
-// Goal: a long write has its pieces under way at once, all of it arrives, also behind the end, and an error says how far it has come. Method: a disk that is far away; one of many pieces, and
+// Goal: a long write has its pieces under way at once, all of it arrives, also behind the end, and an error says how far it has come. Method: a disk that answers when it has as many as come; one of many pieces, and
 // one of which a piece in the middle fails.
 func TestPiecesOfAWriteGoTogether(t *testing.T) {
 	d := &far{Fake: blocktest.NewFake(blocktest.FakeOptions{SizeBytes: 1 << 20})}
@@ -70,12 +70,22 @@ func TestPiecesOfAWriteGoTogether(t *testing.T) {
 	for i := range p {
 		p[i] = byte(i/512 + 1)
 	}
-	n, err := f.WriteAt(p, 512)
-	require.NoError(t, err)
+	gate := blocktest.NewGate()
+	d.Add(blocktest.Rule{Op: blocktest.OpWrite, Gate: gate, Times: 21})
+	done := make(chan error, 1)
+	var n int
+	go func() {
+		var err error
+		n, err = f.WriteAt(p, 512)
+		done <- err
+	}()
+	gate.WaitHeld(16)
+	gate.Open()
+	require.NoError(t, <-done)
 	require.Equal(t, len(p), n)
 	require.Equal(t, 16, d.most)
 	got := make([]byte, len(p))
-	_, err = f.ReadAt(got, 512)
+	_, err := f.ReadAt(got, 512)
 	require.NoError(t, err)
 	require.Equal(t, p, got)
 	d.Add(blocktest.Rule{Op: blocktest.OpWrite, Range: blockcore.Range{Offset: 2 * piece, Length: 512}, Err: syscall.ENOSPC})
