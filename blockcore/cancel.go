@@ -131,7 +131,7 @@ func (n *Node) users() ([]*Root, []*Node) {
 }
 
 // isDeserted reports whether there are requests above n, and nobody wants one. Those that a section holds back have come to no driver: what is under way
-// then is the control plane's. graph.mu is held. On the loop.
+// then is the control plane's. Nor have those that wait for orphans. graph.mu is held. On the loop.
 func (n *Node) isDeserted(on *AioContext, roots []*Root, nodes []*Node) bool {
 	for _, above := range nodes {
 		for k := above.errands.first; k != nil; k = k.next {
@@ -149,7 +149,7 @@ func (n *Node) isDeserted(on *AioContext, roots []*Root, nodes []*Node) bool {
 			return false
 		}
 		for k := r.tickets.first; k != nil; k = k.next {
-			if k.held {
+			if k.held || k.behind {
 				continue
 			}
 			if !k.unwanted {

@@ -36,8 +36,10 @@ func (k *Ticket) mourn() {
 
 // awaitOrphans lets those go first that came before k and change what it changes. Who is not wanted any more does not wait.
 func (r *Root) awaitOrphans(t *Task, k *Ticket) {
-	for k.Changes && !k.unwanted && r.orphans > 0 && k.behindOrphan() {
+	for k.Changes && !k.unwanted && !k.dismissed && r.orphans > 0 && k.behindOrphan() {
+		k.behind = true
 		t.Wait(&r.orphaned)
+		k.behind = false
 	}
 }
 

@@ -61,3 +61,49 @@ func TestOrphansGoFirst(t *testing.T) {
 	})
 	r.Close()
 }
+
+// Goal: a request that waits for an orphan goes on when its own client is thrown out, and then waits for no limits. Method: one request a second is let through, five wait
+// behind an orphan and are dismissed.
+func TestDismissedWaitForNoOrphan(t *testing.T) {
+	c := newTestContext(t, ContextOptions{})
+	g, n := newDisk(t, c)
+	r, err := g.NewRoot(n, RootOptions{Name: "owner", Writable: true})
+	require.NoError(t, err)
+	group := NewThrottleGroup("group")
+	var limits ThrottleConfig
+	limits.IOPSTotal.Avg = 1
+	require.NoError(t, group.Configure(limits))
+	d, err := r.Drain(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, g.Update(t.Context(), "limit", func(tx *Tx) error { return tx.SetThrottle(d, r, group) }))
+	d.End()
+	gone, there := sender("gone"), sender("there")
+	var hold WaitQueue
+	ended := 0
+	ask := func(client *sender, stays bool) {
+		k := &Ticket{Client: client, Range: Range{Length: 512}, Changes: true, Limited: true, Direction: ThrottleWrite}
+		c.Spawn(BodyFunc(func(t *Task) {
+			r.Begin(t, k)
+			if stays {
+				t.Wait(&hold)
+			}
+			ended++
+			r.End(t, k)
+		}))
+	}
+	onLoop(t, c, func() { ask(&gone, true) })
+	onLoop(t, c, func() { r.Orphan(&gone) })
+	onLoop(t, c, func() {
+		for range 5 {
+			ask(&there, false)
+		}
+	})
+	onLoop(t, c, func() {
+		require.Zero(t, ended)
+		r.Dismiss(&there)
+	})
+	onLoop(t, c, func() { require.Equal(t, 5, ended) })
+	onLoop(t, c, func() { hold.WakeAll() })
+	onLoop(t, c, func() { require.Zero(t, r.InFlight()) })
+	r.Close()
+}

@@ -135,7 +135,7 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 	if r.orphans > 0 {
 		r.awaitOrphans(t, k)
 	}
-	if k.Limited && r.throttle != nil {
+	if k.Limited && r.throttle != nil && !k.dismissed {
 		// It is in flight already, of the Root and of no node: a drain lifts the limits before it waits.
 		r.throttle.Admit(t, k.Direction, k.Range.Length)
 	}
@@ -174,9 +174,13 @@ func (r *Root) End(t *Task, k *Ticket) {
 	}
 }
 
-// Dismiss has the requests of a client go on that wait for the limits of r: it does not want them executed any more. They are in flight as before,
-// and Begin returns true. On the loop.
+// Dismiss has the requests of a client go on that wait for the limits of r, or for orphans: it does not want them executed any more. They are in flight
+// as before, and Begin returns true. On the loop.
 func (r *Root) Dismiss(client fmt.Stringer) {
+	for k := r.tickets.first; k != nil; k = k.next {
+		k.dismissed = k.dismissed || k.Client == client
+	}
+	r.orphaned.WakeAll()
 	if r.still {
 		return // the limits are off, nobody waits for them, and they may be changed
 	}

@@ -143,3 +143,35 @@ func TestOwnerThatIsNotClosedAfterAllIsTold(t *testing.T) {
 	require.False(t, r.still)
 	r.Close()
 }
+
+// Goal: a section that ends while a node is brought to another loop does not have that node go on before it is there. Method: a drain of all waits for background
+// work of the node, and is given up while the move waits for the same; then the work ends.
+func TestSectionEndsWhileANodeMoves(t *testing.T) {
+	c, other := newTestContext(t, ContextOptions{Name: "one"}), newTestContext(t, ContextOptions{Name: "other"})
+	g, n := newDisk(t, c)
+	until := func(sections int) {
+		for n.Quiesced() != sections {
+			runtime.Gosched()
+		}
+	}
+	var hold WaitQueue
+	onLoop(t, c, func() { n.Background("work", func(t *Task) { t.Wait(&hold) }) })
+	ctx, giveUp := context.WithCancel(t.Context())
+	drained, moved := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := g.Drain(ctx, DrainOptions{Why: "all", All: true})
+		drained <- err
+	}()
+	until(1)
+	go func() {
+		moved <- g.Update(t.Context(), "bring", func(tx *Tx) error { return tx.Bring(n, other) })
+	}()
+	until(2)
+	giveUp()
+	require.ErrorIs(t, <-drained, context.Canceled)
+	until(1)
+	onLoop(t, c, func() { hold.WakeAll() })
+	require.NoError(t, <-moved)
+	require.True(t, n.Context() == other)
+	require.Zero(t, n.Quiesced())
+}

@@ -31,6 +31,8 @@ type Ticket struct {
 	away       bool          // in Begin, and the Root has moved to another context
 	unwanted   bool          // Root.Cancel was called for it
 	orphan     bool          // it changes something, and its client has gone
+	behind     bool          // in Begin, and waits for orphans: it is in no driver
+	dismissed  bool          // Root.Dismiss was called for it
 	prev, next *Ticket
 }
 
@@ -38,7 +40,7 @@ type Ticket struct {
 func (k *Ticket) leave(t *Task) {
 	k.forgotten(t)
 	t.ticket = nil
-	k.held, k.away, k.task, k.root = false, false, nil, nil
+	k.held, k.away, k.dismissed, k.task, k.root = false, false, false, nil, nil
 }
 
 // ticketList is the requests of one Root, in the order of their coming. Owned by the context.

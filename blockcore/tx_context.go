@@ -111,10 +111,14 @@ func (tx *Tx) quietly(nodes []*Node, fn func() error) error {
 		w.quiesceNode(n)
 	}
 	w.tell(g)
-	for _, n := range slices.Backward(nodes) {
-		tx.walk.resumeNode(n)
-	}
 	g.mu.Unlock()
+	defer func() { // not sooner: the end of somebody else's section would have them go on at once
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for _, n := range slices.Backward(nodes) {
+			tx.walk.resumeNode(n)
+		}
+	}()
 	for _, n := range nodes {
 		if err := n.settle(g.resumeEnded); err != nil {
 			return err

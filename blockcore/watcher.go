@@ -74,6 +74,13 @@ func (w *Watcher) ArmIn() {
 	}
 }
 
+// TellsOnce reports whether the engine tells of what can be read when it comes and not again: then who has not read until there was nothing may
+// never hear of it, as of the end of a stream that came with its last bytes.
+func (c *AioContext) TellsOnce() bool {
+	_, edges := c.engine.(*threadsEngine)
+	return edges
+}
+
 // ArmOut has ReadyOut called once when there is room to write.
 func (w *Watcher) ArmOut() {
 	if !w.closed && !w.armed[directionOut] {

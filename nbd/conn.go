@@ -105,7 +105,7 @@ func (c *Conn) ReadyIn() bool {
 		worked = true
 		before := c.stats.requests
 		c.parse()
-		c.answering = c.alone(before)
+		c.answering = !c.ctx.TellsOnce() && c.alone(before)
 	}
 	if c.ended || c.blocked {
 		c.watcher.Cool()

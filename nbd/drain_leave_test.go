@@ -227,6 +227,20 @@ func TestRequestsInFlightOfTheGoneGoFirst_T_X4(t *testing.T) {
 	}
 }
 
+// Goal: a client that says with its only request that there will be no more is answered, and then at the end. Method: both leave the client at once, a number of times.
+func TestLastRequestComesWithTheEnd_T_X4(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+		h := newHouse(t, houseOptions{engine: engine, network: "tcp"})
+		for range 20 {
+			w := h.dial(dialOptions{})
+			cookie := w.post(CmdRead, 0, 0, 512, nil)
+			goodbyes["half closed"](t, w.conn)
+			w.ok(w.await(cookie))
+			w.atEnd()
+		}
+	})
+}
+
 // Goal: a host that dies without a word is found, whether its client rests or replies are on their way to it, and a client that only does
 // not read is left alone (T-X4, DI-2, REQ-9). Method: a socket filter has the client's kernel drop all that comes, so that it acknowledges nothing;
 // keepalive and the time allowed are short.

@@ -197,6 +197,9 @@ func (r reply) into(result any) error {
 	return json.Unmarshal(r.Return, result)
 }
 
+// lastWordsMax is how long a server that reads nothing any more may take to end its own direction.
+const lastWordsMax = 5 * time.Second
+
 // send writes a whole message or ends the connection, which would be out of step.
 func (c *Client) send(ctx context.Context, message any) error {
 	text, err := json.Marshal(message)
@@ -217,12 +220,9 @@ func (c *Client) send(ctx context.Context, message any) error {
 	case ctx.Err() != nil && n == 0: // nothing is out, and the connection in step
 		return ctx.Err()
 	case hasGone(err): // readLoop finds out, and what the server said before it left
-		select {
-		case <-c.done:
-			return c.failure()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		_ = c.conn.SetReadDeadline(time.Now().Add(lastWordsMax))
+		<-c.done
+		return c.failure()
 	default:
 		c.fail(err)
 		return c.failure() // what closed the connection under this write comes first
