@@ -142,5 +142,5 @@ var mutants = []simkit.Mutant{
 // Goal: the simulation would see if a rule of the block layer were broken. Method: each mutant replaces a piece of blockcore, or of a driver, by an overlay of the go
 // command, and the seeds of the simulation must fail on it, by a check and not by a hang. Without -sim.mutants only the pieces are looked for.
 func TestMutantsAreFound(t *testing.T) {
-	flags.TestMutants(t, "../../blockcore", mutants, "-timeout=2m", "-run", "TestSeeds", ".", "-sim.seeds=10000")
+	flags.TestMutants(t, "../../blockcore", mutants, "-timeout=10m", "-run", "TestSeeds", ".", "-sim.seeds=30000")
 }
