@@ -100,14 +100,20 @@ func (i *Image) zeroData(t *blockcore.Task, off format.Host, lengthBytes int64) 
 	return e.WriteZeroes(t, blockcore.Range{Offset: int64(off), Length: lengthBytes}, 0)
 }
 
-// sync makes durable what was written to the file, and to the external data file.
+// sync makes durable what was written to the file, by others too, and to the external data file.
 func (i *Image) sync(t *blockcore.Task) error {
 	if i.external {
 		if err := i.data.Load().Flush(t); err != nil {
 			return err
 		}
 	}
-	return i.file.Load().Flush(t)
+	file := i.file.Load()
+	below := file.Node()
+	if err := file.Flush(t); err != nil {
+		return err
+	}
+	i.synced = below
+	return nil
 }
 
 // parallelMax bounds how many Tasks work for one request.

@@ -43,10 +43,13 @@ type Image struct {
 	// unordered: L2 or L1 entries have changed that refer to something which need not be on disk yet.
 	unordered bool
 	// unmarked: the header says things that are not true any more when something is written, or it is unsure what it says.
-	unmarked  bool
-	modest    bool // entries do not say that they are alone, though they are: putting that right has failed
-	unsure    bool // which header is on disk, the last change of it has failed
-	through   bool // each write is durable when it returns
+	unmarked bool
+	modest   bool // entries do not say that they are alone, though they are: putting that right has failed
+	unsure   bool // which header is on disk, the last change of it has failed
+	through  bool // each write is durable when it returns
+	// synced is the node below that was synced last; nil = none was. What a file has that was not may be in a cache only, and reach the disk never: who wrote it before us
+	// need not have synced it.
+	synced    *blockcore.Node
 	snapshots []format.Snapshot
 	bitmaps   bitmaps
 	mends     bool // it was not closed, and is to be repaired before it is written

@@ -36,8 +36,8 @@ func (i *Image) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.
 	if err := write(t, p, format.Guest(off), fua); err != nil {
 		return err
 	}
-	// What was written in place is durable; what it was reached by is, if there is nothing to commit.
-	if fua == 0 || i.clean() {
+	// What was written in place is durable; what it was reached by is, if there is nothing to commit, and it was read from a disk and no cache.
+	if fua == 0 || i.clean() && i.synced == i.file.Load().Node() {
 		return nil
 	}
 	return i.Flush(t)
