@@ -114,6 +114,10 @@ func (w *walker) open() (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.settle(found.Handle); err != nil {
+		nlm.release(unlockMax)
+		return nil, err
+	}
 	fd, err := w.nfs.take()
 	w.nfs = nil
 	if err != nil {
@@ -123,6 +127,19 @@ func (w *walker) open() (*File, error) {
 	f := newFile(w.o, w.dialer, found, sizes, fd)
 	f.guardBy(nlm)
 	return f, nil
+}
+
+// settle makes durable what others have written to a file that is to be written, as a process of ours that was killed: a FLUSH commits only what this one writes, and a client
+// who comes back to the next process expects of it what the last one has acknowledged.
+func (w *walker) settle(h wire.Handle) error {
+	if w.o.ReadOnly || w.o.NoFlush {
+		return nil
+	}
+	w.doing = "commit what was written before"
+	return w.nfs.nfs(w.ctx, wire.ProcCommit, wire.AppendCommit(nil, h), func(b []byte) error {
+		_, err := wire.ParseCommit(b)
+		return err
+	})
 }
 
 // lock takes the image locks. What the file is like is what it is like from then on.
