@@ -165,7 +165,10 @@ func (p *plant) open() error {
 	o.Warn = func(string) {}
 	n, err := put(g, "image", file, o, more...)
 	if err != nil {
+		armed := p.faults.armed
+		p.faults.armed = false // or the file, which is flushed before it is closed, may fail as well
 		require.NoError(p.t, g.RemoveNodes())
+		p.faults.armed = armed
 		return err
 	}
 	p.rig.graph, p.rig.image = g, n.Driver().(*Image)
