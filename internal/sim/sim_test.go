@@ -88,6 +88,3 @@ func shorter(cfg Config, fails func(Config) bool) Config {
 	}
 	return cfg
 }
-
-// Goal: a seed that is printed can be run again. Method: the traces of some seeds are the same twice.
-func TestSameSeedSameRun(t *testing.T) { simulation.TestSameTwice(t, 100) }
