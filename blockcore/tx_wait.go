@@ -34,11 +34,6 @@ func (g *Graph) doUntil(n *Node, late <-chan time.Time, fn func(*Task) error) er
 		case err := <-done:
 			return err
 		case <-rung:
-			select {
-			case err := <-done: // both at once: what comes then does not depend on chance
-				return err
-			default:
-			}
 		case <-late:
 			return fmt.Errorf("%w after %v", errNoAnswer, DrainMaxDefault)
 		}

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"net"
 
 	"github.com/spf13/cobra"
 
@@ -28,12 +25,7 @@ func relayCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ln, err := net.Listen("unix", socket)
-			if err != nil {
-				return fmt.Errorf("listening: %w", err)
-			}
-			defer context.AfterFunc(cmd.Context(), func() { ln.Close() })()
-			return r.Serve(ln)
+			return serveOn(cmd.Context(), socket, r)
 		},
 	}
 	cmd.Flags().StringVar(&socket, "socket", "", "unix socket to listen on")
