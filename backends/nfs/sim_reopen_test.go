@@ -30,8 +30,15 @@ func (c *simThread) reopen() {
 	undone := w.rng.IntN(5) == 0
 	c.section("reopen", simStuckMax, func(d *blockcore.Drained) { _ = c.reopenTo(d, to, undone) })
 	if w.readOnly && w.opening != nil && w.rng.IntN(2) == 0 {
-		c.pause(time.Duration(w.rng.Int64N(int64(2 * w.between)))) // a visitor may have come
+		c.awaitGuest(2 * w.between)
 		c.reopen()
+	}
+}
+
+// awaitGuest waits, for so long at most, for a visitor who is not to be written beside.
+func (c *simThread) awaitGuest(longest time.Duration) {
+	for until := c.w.Now() + longest; c.w.Now() < until && !c.w.visitor.excludes(); {
+		c.pause(longest / 16)
 	}
 }
 

@@ -31,11 +31,7 @@ func TestSeeds(t *testing.T) {
 	if counts == nil {
 		return
 	}
-	for _, what := range happens {
-		if counts[what] == 0 {
-			t.Errorf("%s: not once in %d seeds", what, flags.Seeds())
-		}
-	}
+	flags.MustHappen(t, counts, happens)
 	logCounts(t, counts)
 }
 

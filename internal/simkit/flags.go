@@ -1,6 +1,9 @@
 package simkit
 
-import "flag"
+import (
+	"flag"
+	"testing"
+)
 
 // Flags say which seeds a simulation runs, and whether mistakes are made on purpose.
 type Flags struct {
@@ -22,5 +25,19 @@ func NewFlags(prefix string, seeds int) *Flags {
 	}
 }
 
-// Seeds is how many seeds are run.
-func (f *Flags) Seeds() int { return *f.seeds }
+// seedsEnough is how many seeds bring everything that may happen. With fewer what is rare may be missing: under the race detector, where fewer are run, a run is not the same
+// every time.
+const seedsEnough = 1000
+
+// MustHappen fails the test for each thing that has not happened once, if all went well and there were enough seeds.
+func (f *Flags) MustHappen(t *testing.T, counts map[string]int, things []string) {
+	t.Helper()
+	if t.Failed() || *f.seeds < seedsEnough {
+		return
+	}
+	for _, what := range things {
+		if counts[what] == 0 {
+			t.Errorf("%s: not once in %d seeds", what, *f.seeds)
+		}
+	}
+}
