@@ -226,6 +226,9 @@ func (i *Image) MayKeep(_ *blockcore.Task, name string, granularityBits uint) er
 	if i.version < 3 {
 		return fmt.Errorf("Cannot store dirty bitmaps in qcow2 v2 files")
 	}
+	if len(name) > format.BitmapNameMax {
+		return fmt.Errorf("Name length exceeds maximum (%d characters)", format.BitmapNameMax)
+	}
 	count, bytes := 1, len(format.MarshalBitmapDirectory([]format.Bitmap{{Name: name}}))
 	for _, b := range i.bitmaps.list.All() {
 		if info := b.Info(); info.Persistent && info.Name != name {

@@ -76,9 +76,16 @@ func (c CacheSizes) plan(g format.Geometry, diskBytes int64) (cachePlan, error) 
 	bad := func(text string, args ...any) (cachePlan, error) {
 		return cachePlan{}, &format.Error{Errno: syscall.EINVAL, Text: fmt.Sprintf(text, args...)}
 	}
-	for name, n := range map[string]*int64{"Cache": c.Cache, "L2 cache": c.L2, "Refcount cache": c.Refcount, "L2 cache entry": c.L2Entry} {
-		if n != nil && (*n < 0 || *n > cacheBytesAtMost) {
-			return bad("%s size too big", name)
+	for _, o := range []struct {
+		name  string
+		bytes *int64
+	}{{"cache-size", c.Cache}, {"l2-cache-size", c.L2}, {"refcount-cache-size", c.Refcount}, {"l2-cache-entry-size", c.L2Entry}} {
+		switch {
+		case o.bytes == nil:
+		case *o.bytes < 0:
+			return bad("Parameter '%s' expects a non-negative number below 2^64", o.name)
+		case *o.bytes > cacheBytesAtMost:
+			return bad("Parameter '%s' expects at most %d bytes", o.name, int64(cacheBytesAtMost))
 		}
 	}
 	clusterBytes := g.ClusterBytes()

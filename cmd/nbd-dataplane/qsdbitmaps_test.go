@@ -14,6 +14,9 @@ import (
 	"nbd-dataplane/backends/qcow2/format"
 )
 
+// longName is longer than the name of a bitmap may be.
+var longName = strings.Repeat("n", format.BitmapNameMax+1)
+
 // bitmapScript is sent to both daemons. A line with a "!" is run by a client.
 const bitmapScript = `
 	! qemu-img create -q -f qcow2 a.qcow2 10M
@@ -56,6 +59,8 @@ const bitmapScript = `
 	block-dirty-bitmap-add {"node":"f","name":"x","disabled":true}
 	block-dirty-bitmap-add {"node":"old","name":"x","persistent":true}
 	block-dirty-bitmap-add {"node":"old","name":"x"}
+	block-dirty-bitmap-add {"node":"a","name":"LONG"}
+	block-dirty-bitmap-add {"node":"a","name":"LONG","persistent":true}
 	block-dirty-bitmap-add {"node":"ro","name":"x"}
 	block-dirty-bitmap-clear {"node":"ro","name":"bb"}
 	block-dirty-bitmap-remove {"node":"ro","name":"bb"}
@@ -197,7 +202,7 @@ func TestBitmapsAsQEMU(t *testing.T) {
 		s := steer(t, program)
 		makeInUse(t, s)
 		var b strings.Builder
-		for line := range strings.Lines(bitmapScript) {
+		for line := range strings.Lines(strings.ReplaceAll(bitmapScript, "LONG", longName)) {
 			line = strings.TrimSpace(line)
 			if line == "" {
 				continue

@@ -73,3 +73,20 @@ func TestNodesOfImagesAreDescribedAsByQEMU(t *testing.T) {
 	require.Len(t, want, 8, fmt.Sprint(want))
 	require.Equal(t, want, look(asProgram(t, qsdName)))
 }
+
+// Goal: sizes of caches that cannot be are refused in QEMU's words. Method: the same answers of both daemons.
+func TestCacheSizesAreRefusedAsByQEMU(t *testing.T) {
+	look := func(program string) (all []string) {
+		s := steer(t, program)
+		require.Zero(t, run(t, s.dir, "/bin/sh", "-c", "qemu-img create -q -f qcow2 a 1M").Status)
+		for _, sizes := range []string{
+			`"cache-size":-1`, `"l2-cache-size":-5`, `"refcount-cache-size":-1`, `"l2-cache-entry-size":-1`, `"l2-cache-entry-size":1`, `"l2-cache-entry-size":131072`,
+			`"cache-size":1,"l2-cache-size":2`, `"cache-size":-1,"l2-cache-size":-2`, `"cache-size":"x"`, `"cache-size":1e30`, `"cache-size":18446744073709551615`, `"cache-clean-interval":-1`,
+		} {
+			all = append(all, sizes+": "+s.do(`blockdev-add {"driver":"qcow2","node-name":"q","file":{"driver":"file","filename":"DIR/a"},`+sizes+`}`))
+		}
+		require.Zero(t, s.end(syscall.SIGTERM).Status)
+		return all
+	}
+	require.Equal(t, look(stockQSD), look(asProgram(t, qsdName)))
+}
