@@ -33,9 +33,9 @@ func (r *Root) Cancel(client fmt.Stringer) {
 		if k.Client == client && !k.unwanted {
 			k.unwanted = true
 			k.task.ctx.unwanted++
+			k.reconsider()
 		}
 	}
-	r.orphaned.WakeAll()
 	if ctx := r.ctx.Load(); ctx.unwanted > 0 {
 		for _, c := range r.graph.cancellersBelow(r.Node(), ctx) {
 			c.Cancel()
@@ -149,7 +149,7 @@ func (n *Node) isDeserted(on *AioContext, roots []*Root, nodes []*Node) bool {
 			return false
 		}
 		for k := r.tickets.first; k != nil; k = k.next {
-			if k.held || k.behind {
+			if k.held || k.behind != nil {
 				continue
 			}
 			if !k.unwanted {

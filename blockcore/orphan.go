@@ -30,24 +30,35 @@ func (k *Ticket) mourn() {
 	if k.orphan {
 		k.orphan = false
 		k.root.orphans--
-		k.root.orphaned.WakeAll()
+		k.followers.WakeAll()
 	}
 }
 
-// awaitOrphans lets those go first that came before k and change what it changes. Who is not wanted any more does not wait.
+// awaitOrphans lets those go first that came before k and change what it changes. Who is not wanted any more does not wait. It waits for the last of them first: where there are
+// many for one place, they have as a rule ended when that has, and each of the many that wait looks once.
 func (r *Root) awaitOrphans(t *Task, k *Ticket) {
-	for k.Changes && !k.unwanted && !k.dismissed && r.orphans > 0 && k.behindOrphan() {
-		k.behind = true
-		t.Wait(&r.orphaned)
-		k.behind = false
+	for k.Changes && !k.unwanted && !k.dismissed && r.orphans > 0 {
+		if k.behind = k.lastOrphan(); k.behind == nil {
+			return
+		}
+		t.Wait(&k.behind.followers)
+		k.behind = nil
 	}
 }
 
-func (k *Ticket) behindOrphan() bool {
+// lastOrphan is the last one of those that k has to let go first, or nil.
+func (k *Ticket) lastOrphan() *Ticket {
 	for o := k.prev; o != nil; o = o.prev {
 		if o.orphan && o.Range.Overlaps(k.Range) {
-			return true
+			return o
 		}
 	}
-	return false
+	return nil
+}
+
+// reconsider has k look again whether it waits for an orphan.
+func (k *Ticket) reconsider() {
+	if k.behind != nil {
+		k.behind.followers.WakeAll()
+	}
 }

@@ -107,3 +107,53 @@ func TestDismissedWaitForNoOrphan(t *testing.T) {
 	onLoop(t, c, func() { require.Zero(t, r.InFlight()) })
 	r.Close()
 }
+
+// Goal: many that wait behind many orphans of one place do not all look again at each end of one. Method: it is counted how many Tasks become ready when an orphan ends, in the
+// order of their coming.
+func TestFollowersOfManyOrphansLookOnce(t *testing.T) {
+	c := newTestContext(t, ContextOptions{})
+	g, n := newDisk(t, c)
+	r, err := g.NewRoot(n, RootOptions{Name: "owner", Writable: true})
+	require.NoError(t, err)
+	const many = 100
+	gone, there := sender("gone"), sender("there")
+	var hold WaitQueue
+	woken, followed := 0, 0
+	ask := func(client *sender, end func(*Task, *Ticket)) {
+		k := &Ticket{Client: client, Range: Range{Length: 512}, Changes: true}
+		c.Spawn(BodyFunc(func(t *Task) {
+			r.Begin(t, k)
+			end(t, k)
+		}))
+	}
+	onLoop(t, c, func() {
+		for range many {
+			ask(&gone, func(t *Task, k *Ticket) {
+				t.Wait(&hold)
+				before := len(c.ready)
+				r.End(t, k)
+				woken += len(c.ready) - before
+			})
+		}
+		r.Orphan(&gone)
+		for range many {
+			ask(&there, func(t *Task, k *Ticket) {
+				followed++
+				r.End(t, k)
+			})
+		}
+	})
+	early := 0
+	for range many {
+		onLoop(t, c, func() {
+			early += followed
+			hold.WakeOne()
+		})
+	}
+	onLoop(t, c, func() {})
+	onLoop(t, c, func() {})
+	require.Zero(t, early)
+	require.Equal(t, many, followed)
+	require.Equal(t, many, woken)
+	r.Close()
+}

@@ -30,8 +30,7 @@ type Root struct {
 	held     WaitQueue // requests that arrived meanwhile
 	resuming int       // requests that were held, or came behind such, are counted in and have not run yet
 	tickets  ticketList
-	orphans  int       // of them
-	orphaned WaitQueue // requests that wait for orphans
+	orphans  int // of them
 
 	// Safe from anywhere.
 	ctx      atomic.Pointer[AioContext]
@@ -178,9 +177,11 @@ func (r *Root) End(t *Task, k *Ticket) {
 // as before, and Begin returns true. On the loop.
 func (r *Root) Dismiss(client fmt.Stringer) {
 	for k := r.tickets.first; k != nil; k = k.next {
-		k.dismissed = k.dismissed || k.Client == client
+		if k.Client == client {
+			k.dismissed = true
+			k.reconsider()
+		}
 	}
-	r.orphaned.WakeAll()
 	if r.still {
 		return // the limits are off, nobody waits for them, and they may be changed
 	}

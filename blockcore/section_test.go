@@ -175,3 +175,43 @@ func TestSectionEndsWhileANodeMoves(t *testing.T) {
 	require.True(t, n.Context() == other)
 	require.Zero(t, n.Quiesced())
 }
+
+// busyAtOnce is a disk whose driver has something to do of its own as soon as a section is over.
+type busyAtOnce struct {
+	*memory
+	node *Node
+	hold WaitQueue
+}
+
+func (d *busyAtOnce) SetNode(n *Node) { d.node = n }
+func (d *busyAtOnce) Quiesce()        {}
+func (d *busyAtOnce) Resume() {
+	d.node.Background("work", func(t *Task) { t.Wait(&d.hold) })
+}
+
+// Goal: a node that was brought to another loop by a change that is not done does not go on there when a section of somebody else ends: it may have to go back, and must have
+// nothing in flight then. Method: such a section ends while the change waits for a flush, and then the change fails.
+func TestNodeThatWasBroughtGoesBackStill(t *testing.T) {
+	c, other := newTestContext(t, ContextOptions{Name: "one"}), newTestContext(t, ContextOptions{Name: "other"})
+	g, beside := newDisk(t, c)
+	disk := &busyAtOnce{memory: newMemory(4096, Limits{Align: 1})}
+	n, err := g.AddNode(NodeOptions{Name: "busy", Context: c, Driver: disk})
+	require.NoError(t, err)
+	d, err := g.Drain(t.Context(), DrainOptions{Nodes: []*Node{n}})
+	require.NoError(t, err)
+	refused := errors.New("refused")
+	err = g.Update(t.Context(), "bring", func(tx *Tx) error {
+		if err := tx.Bring(n, other); err != nil {
+			return err
+		}
+		d.End()
+		err := tx.Flush(beside) // while it waits the section is resumed
+		do(t, other, func(*Task) error { return nil })
+		return errors.Join(err, refused)
+	})
+	require.ErrorIs(t, err, refused)
+	<-d.Over()
+	require.True(t, n.Context() == c)
+	require.Zero(t, n.Quiesced())
+	onLoop(t, c, func() { disk.hold.WakeAll() })
+}

@@ -31,7 +31,8 @@ type Ticket struct {
 	away       bool          // in Begin, and the Root has moved to another context
 	unwanted   bool          // Root.Cancel was called for it
 	orphan     bool          // it changes something, and its client has gone
-	behind     bool          // in Begin, and waits for orphans: it is in no driver
+	followers  WaitQueue     // of an orphan: requests that wait for it
+	behind     *Ticket       // in Begin, and waits for that orphan: it is in no driver; nil = for none
 	dismissed  bool          // Root.Dismiss was called for it
 	prev, next *Ticket
 }

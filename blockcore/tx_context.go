@@ -102,7 +102,7 @@ func (tx *Tx) bring(n *Node, to *AioContext) error {
 }
 
 // quietly does something to nodes that nobody owns in a section of its own: what they do by themselves has ended. They go on with the
-// change.
+// change, and not sooner, though the section of somebody else ends: they may have to be brought back.
 func (tx *Tx) quietly(nodes []*Node, fn func() error) error {
 	g := tx.graph
 	var w walk
@@ -112,13 +112,7 @@ func (tx *Tx) quietly(nodes []*Node, fn func() error) error {
 	}
 	w.tell(g)
 	g.mu.Unlock()
-	defer func() { // not sooner: the end of somebody else's section would have them go on at once
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		for _, n := range slices.Backward(nodes) {
-			tx.walk.resumeNode(n)
-		}
-	}()
+	tx.hushed = append(tx.hushed, nodes...)
 	for _, n := range nodes {
 		if err := n.settle(g.resumeEnded); err != nil {
 			return err

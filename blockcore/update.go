@@ -20,6 +20,7 @@ type Tx struct {
 	fresh  map[*Node]bool // made by this change: nobody uses them yet
 	reopen map[*Node]bool // reopened by this change
 	byLoop bool           // a loop makes the change: nothing may wait for one
+	hushed []*Node        // by this change: they go on when it stands, or is undone
 	undo   []func()
 	finish []func() error // once the change stands
 }
@@ -107,11 +108,20 @@ func (tx *Tx) commit() error {
 	for _, done := range locked {
 		done()
 	}
+	tx.tell()
+	return nil
+}
+
+// tell has everybody told what has changed for them, at the end of it.
+func (tx *Tx) tell() {
 	g := tx.graph
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for _, n := range slices.Backward(tx.hushed) {
+		tx.walk.resumeNode(n)
+	}
+	tx.hushed = nil
 	tx.walk.tell(g)
-	return nil
 }
 
 // agree has everybody see the graph as it has become, and stores who may do what.
@@ -154,8 +164,5 @@ func (tx *Tx) rollback() {
 	for _, undo := range slices.Backward(tx.undo) {
 		undo()
 	}
-	g := tx.graph
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	tx.walk.tell(g)
+	tx.tell()
 }

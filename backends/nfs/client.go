@@ -22,7 +22,7 @@ import (
 const (
 	// connectMax: a server that is there answers a SYN within seconds; the kernel repeats it after 1, 3 and 7.
 	connectMax = 10 * time.Second
-	// answerMax is how long one call of the control procedures may take.
+	// answerMax is how long one call of the control procedures may take. A COMMIT may take as long as the disk of the server needs (walker.settle).
 	answerMax = 15 * time.Second
 	// recordBytesMaxControl bounds a reply of the control procedures.
 	recordBytesMaxControl = 64 << 10
@@ -128,15 +128,16 @@ func (d *dialer) connectMount(ctx context.Context) (net.Conn, error) {
 
 // client makes calls one after the other and waits for each. It is for what is done off the loop.
 type client struct {
-	conn net.Conn
-	cred []byte
-	xid  uint32
-	stop func() bool // ends the watch over ctx
+	conn     net.Conn
+	cred     []byte
+	xid      uint32
+	patience time.Duration // how long a call may take
+	stop     func() bool   // ends the watch over ctx
 }
 
 // newClient takes a connection over, which it closes early when ctx ends.
 func newClient(ctx context.Context, conn net.Conn, cred []byte) *client {
-	return &client{conn: conn, cred: cred, xid: rand.Uint32(), stop: context.AfterFunc(ctx, func() { conn.Close() })}
+	return &client{conn: conn, cred: cred, xid: rand.Uint32(), patience: answerMax, stop: context.AfterFunc(ctx, func() { conn.Close() })}
 }
 
 func (c *client) close() {
@@ -149,7 +150,7 @@ func (c *client) call(p wire.Program, proc uint32, args []byte) ([]byte, error) 
 	c.xid++
 	b := append(wire.AppendCall(nil, c.xid, p, proc, c.cred), args...)
 	wire.FinishCall(b, 0)
-	if err := c.conn.SetDeadline(time.Now().Add(answerMax)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(c.patience)); err != nil {
 		return nil, err
 	}
 	if _, err := c.conn.Write(b); err != nil {

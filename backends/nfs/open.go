@@ -129,13 +129,17 @@ func (w *walker) open() (*File, error) {
 	return f, nil
 }
 
+// committing is what is being done by settle, for errors.
+const committing = "commit what was written before"
+
 // settle makes durable what others have written to a file that is to be written, as a process of ours that was killed: a FLUSH commits only what this one writes, and a client
 // who comes back to the next process expects of it what the last one has acknowledged.
 func (w *walker) settle(h wire.Handle) error {
 	if w.o.ReadOnly || w.o.NoFlush {
 		return nil
 	}
-	w.doing = "commit what was written before"
+	w.doing = committing
+	w.nfs.patience = openMax // there may be as much as the memory of the server holds
 	return w.nfs.nfs(w.ctx, wire.ProcCommit, wire.AppendCommit(nil, h), func(b []byte) error {
 		_, err := wire.ParseCommit(b)
 		return err
@@ -364,6 +368,8 @@ func (w *walker) remedy(err error) string {
 		return "start the NFS server on " + w.o.Host + ", or check the ports"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "check the network between this host and " + w.o.Host
+	case w.doing == committing && (w.ctx.Err() != nil || isTimeout(err)):
+		return "the server has much to bring to its disk, or that does not answer: try again, it goes on meanwhile"
 	case w.ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return "the server does not answer: check that it runs, and firewalls"
 	case errors.Is(err, errReadOnly):

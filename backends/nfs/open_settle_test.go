@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"context"
 	"syscall"
 	"testing"
 
@@ -32,4 +33,20 @@ func TestOpeningCommitsWhatWasLeft(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EIO)
 	require.ErrorContains(t, err, "commit what was written before")
 	r.file = left
+}
+
+// Goal: a server may take as long over what was left to be committed as an open may take in all, longer than over other answers, and who waited in vain is told what to do.
+// Method: the answer to the COMMIT never comes; then the time for the open is over.
+func TestOpeningWaitsForTheServersDisk(t *testing.T) {
+	r := newRig(t, nfstest.Options{}, nil)
+	ctx, giveUp := context.WithCancel(t.Context())
+	r.server.Inject(nfstest.Rule{Proc: nfstest.Commit, Fault: nfstest.Fault{NoReply: true, After: giveUp}})
+	o := optionsOf(t, r.server, diskPath)
+	w := newWalker(ctx, &o)
+	defer w.close()
+	_, err := w.open()
+	require.Error(t, err)
+	require.Equal(t, openMax, w.nfs.patience)
+	require.ErrorContains(t, w.explain(err), "commit what was written before: ")
+	require.ErrorContains(t, w.explain(err), "try again, it goes on meanwhile")
 }

@@ -29,6 +29,10 @@ type check struct {
 	snapshotsWrong int64
 	// lost are the bitmaps whose tables are not in the file, by their places in the directory.
 	lost []int
+	// spoiled are those in whose tables entries lead nowhere.
+	spoiled []format.Bitmap
+	// crowded: more was found to refer to a cluster than can be counted.
+	crowded bool
 	// told is set once the first block that cannot be read has been spoken of.
 	told  bool
 	work  work
@@ -163,6 +167,7 @@ func (c *check) refer(at format.Host, lengthBytes int64, times uint64) {
 	for n := c.g.Index(at); n <= c.g.Index(at+format.Host(lengthBytes-1)); n++ {
 		if !c.found.add(n, times) {
 			c.report.Corruptions++
+			c.crowded = true
 			c.say("ERROR: overflow cluster offset=0x%x", uint64(c.g.Cluster(n)))
 			c.say("Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing")
 		}
@@ -185,7 +190,7 @@ func (c *check) references(fix bool) error {
 	}
 	c.refer(c.header.RefTableOffset, int64(c.header.RefTableClusters)<<c.g.ClusterBits, 1)
 	c.blocks()
-	return nil
+	return c.markSpoiled()
 }
 
 // errAsQEMU is QEMU's text for what went wrong below.

@@ -6,8 +6,8 @@ import (
 	"nbd-dataplane/backends/qcow2/format"
 )
 
-// bitmaps counts the references of the persistent bitmaps, and notes which of them have no table in the file. With fix it has everything be marked where an entry of a table
-// leads nowhere: who goes by the bitmap copies too much then, and never too little. (QEMU marks nothing there, with the next that opens the image for writing.)
+// bitmaps counts the references of the persistent bitmaps, and notes which of them have no table in the file. With fix it notes too where an entry of a table leads
+// nowhere, for markSpoiled.
 func (c *check) bitmaps(fix bool) error {
 	ext, ok := c.bitmapsExtension()
 	if !ok {
@@ -48,28 +48,46 @@ func (c *check) behindEnd(at format.Host, lengthBytes int64) bool {
 
 // bitmapTable counts the references of one table.
 func (c *check) bitmapTable(b *format.Bitmap, fix bool) error {
+	spoiled := int64(0)
+	err := c.bitmapEntries(b, func(_ int64, e format.BitmapEntry) format.BitmapEntry {
+		switch {
+		case fix && c.leadsNowhere(e):
+			spoiled++
+		case !e.Valid(c.g):
+			c.report.Corruptions++
+		case e.Offset() != 0:
+			c.refer(e.Offset(), c.g.ClusterBytes(), 1)
+		}
+		return e
+	})
+	if spoiled > 0 {
+		c.spoiled = append(c.spoiled, *b)
+		c.report.Corruptions += spoiled
+	}
+	return err
+}
+
+func (c *check) leadsNowhere(e format.BitmapEntry) bool {
+	return !e.Valid(c.g) || e.Offset() != 0 && c.behindEnd(e.Offset(), c.g.ClusterBytes())
+}
+
+// bitmapEntries calls fn with each entry of a table, and writes what it returns if that is another one.
+func (c *check) bitmapEntries(b *format.Bitmap, fn func(index int64, e format.BitmapEntry) format.BitmapEntry) error {
 	lengthBytes := int64(b.TableEntries) * format.EntryBytes
 	for done := int64(0); done < lengthBytes; {
 		part := c.table[:min(int64(len(c.table)), lengthBytes-done)]
 		if err := readAt(c.file, part, int64(b.TableOffset)+done); err != nil {
 			return err
 		}
-		mended := false
+		changed := false
 		for i := range len(part) / format.EntryBytes {
-			e := format.BitmapEntry(format.Entry(part, i))
-			switch good := e.Valid(c.g) && (e.Offset() == 0 || !c.behindEnd(e.Offset(), c.g.ClusterBytes())); {
-			case !good && fix:
-				c.say("Repairing bitmap '%s': entry %d leads nowhere, all that it covers is marked", b.Name, done/format.EntryBytes+int64(i))
-				format.SetEntry(part, i, uint64(format.NewBitmapEntry(0, true)))
-				c.report.CorruptionsFixed++
-				mended = true
-			case !e.Valid(c.g):
-				c.report.Corruptions++
-			case e.Offset() != 0:
-				c.refer(e.Offset(), c.g.ClusterBytes(), 1)
+			before := format.BitmapEntry(format.Entry(part, i))
+			if e := fn(done/format.EntryBytes+int64(i), before); e != before {
+				format.SetEntry(part, i, uint64(e))
+				changed = true
 			}
 		}
-		if mended {
+		if changed {
 			if _, err := c.file.WriteAt(part, int64(b.TableOffset)+done); err != nil {
 				return err
 			}
@@ -77,6 +95,46 @@ func (c *check) bitmapTable(b *format.Bitmap, fix bool) error {
 		done += int64(len(part))
 	}
 	return nil
+}
+
+// markSpoiled has everything be marked where an entry of a table leads nowhere: who goes by the bitmap copies too much then, and never too little. (QEMU marks nothing there,
+// with the next that opens the image for writing.) It comes when all references are counted.
+//
+// INVARIANT: nothing is written to a table that something else refers to as well. It may be no table: the place of it may be what is wrong.
+func (c *check) markSpoiled() error {
+	for i := range c.spoiled {
+		b := &c.spoiled[i]
+		if !c.isAlone(b.TableOffset, int64(b.TableEntries)*format.EntryBytes) {
+			c.say("ERROR bitmap '%s': its table at 0x%x is something else as well", b.Name, uint64(b.TableOffset))
+			continue
+		}
+		err := c.bitmapEntries(b, func(index int64, e format.BitmapEntry) format.BitmapEntry {
+			if !c.leadsNowhere(e) {
+				return e
+			}
+			c.say("Repairing bitmap '%s': entry %d leads nowhere, all that it covers is marked", b.Name, index)
+			c.report.Corruptions--
+			c.report.CorruptionsFixed++
+			return format.NewBitmapEntry(0, true)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isAlone reports whether one thing refers to a part of the file, and nothing else, as far as that can be counted.
+func (c *check) isAlone(at format.Host, lengthBytes int64) bool {
+	if c.crowded {
+		return false
+	}
+	for n := c.g.Index(at); n <= c.g.Index(at+format.Host(lengthBytes-1)); n++ {
+		if c.found.of(n) != 1 {
+			return false
+		}
+	}
+	return true
 }
 
 // repairBitmaps gives bitmaps that have none in the file new tables, in which everything is marked. It comes after the refcounts, which have to be good for it.
