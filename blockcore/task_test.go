@@ -36,7 +36,9 @@ func TestDoReturnsTheError(t *testing.T) {
 }
 
 func TestSleepsEndInOrder(t *testing.T) {
-	// Sleeping Tasks wake in the order of their times and not before: ten Tasks sleep for 1 to 10 ms, started the longest first.
+	// Sleeping Tasks wake in the order of their times and not before: ten Tasks sleep for 10 to 100 ms, started the longest first. The times are that far apart
+	// because the loop may lose its processor between two looks at the clock.
+	const apart = 10 * time.Millisecond
 	onEngines(t, func(t *testing.T, c *AioContext) {
 		var order []int
 		do(t, c, func(t *Task) error {
@@ -44,9 +46,8 @@ func TestSleepsEndInOrder(t *testing.T) {
 			var early error
 			for i := 10; i > 0; i-- {
 				c.Spawn(BodyFunc(func(s *Task) {
-					d := time.Duration(i)*time.Millisecond - (c.Now() - begin)
-					s.Sleep(d)
-					if c.Now()-begin < time.Duration(i)*time.Millisecond {
+					s.Sleep(time.Duration(i)*apart - (c.Now() - begin))
+					if c.Now()-begin < time.Duration(i)*apart {
 						early = errors.New("a sleep ended early")
 					}
 					order = append(order, i)

@@ -25,7 +25,7 @@ const (
 )
 
 // clientMax is how long a client may stay away that is to reconnect at its guest's next write; it takes less than a second.
-const clientMax = 30 * time.Second
+const clientMax = 2 * time.Minute
 
 func sizeFacts() map[string]string {
 	return map[string]string{

@@ -170,7 +170,7 @@ func (k *killing) start() *subject.Server {
 	if k.dirty {
 		k.repairs++
 		if !program.Stock() {
-			require.Contains(k.t, server.Log(), "image had not been closed")
+			server.AwaitLog(k.t, "image had not been closed")
 		}
 		k.check("-U")
 	}
@@ -230,7 +230,7 @@ func (k *killing) killStarting() {
 	args = append(args, "-k", filepath.Join(filepath.Dir(k.path), "sock"), file)
 	line := program.Command(args...)
 	cmd := exec.Command(line[0], line[1:]...)
-	require.NoError(k.t, cmd.Start())
+	require.NoError(k.t, subject.Start(cmd))
 	k.linger(killStartup)
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()

@@ -186,7 +186,7 @@ func newNFSOutage(t *testing.T, parameters string) *nfsOutage {
 	control := filepath.Join(t.TempDir(), "ctl")
 	server := onNFS(t, o.nas.URL("/export/disk.img")+parameters, "--control", control)
 	o.m = dialMonitor(t, control)
-	require.NoError(t, o.drain())
+	require.NoError(t, o.drain(drainMaxSeconds))
 	o.nas.Silence()
 	t.Cleanup(o.nas.Speak) // before the server is stopped
 	go func() {
@@ -196,11 +196,14 @@ func newNFSOutage(t *testing.T, parameters string) *nfsOutage {
 	return o
 }
 
-// drain begins and ends a section, with a second's patience.
-func (o *nfsOutage) drain() error {
+// drainMaxSeconds is for drains that have nothing to wait for.
+const drainMaxSeconds = 60
+
+// drain begins and ends a section, with so much patience.
+func (o *nfsOutage) drain(seconds int) error {
 	o.t.Helper()
 	var lease struct{ ID string }
-	err := o.m.try("x-drain-begin", args{"exports": []string{"disk"}, "lease": 30, "timeout": 1, "flush": false}, &lease)
+	err := o.m.try("x-drain-begin", args{"exports": []string{"disk"}, "lease": 30, "timeout": seconds, "flush": false}, &lease)
 	if err == nil {
 		o.m.do("x-drain-end", args{"id": lease.ID}, nil)
 	}
@@ -239,13 +242,13 @@ func (o *nfsOutage) freed() {
 func TestNFSDrainDuringAnOutage(t *testing.T) {
 	o := newNFSOutage(t, "")
 	begin := time.Now()
-	err := o.drain()
+	err := o.drain(1)
 	require.ErrorContains(t, err, "READ [0x0, +0x10000) in node disk0 of client 1")
 	require.Less(t, time.Since(begin), 10*time.Second)
 	o.nas.Speak()
 	r := <-o.ended
 	r.ok(t)
-	require.NoError(t, o.drain())
+	require.NoError(t, o.drain(drainMaxSeconds))
 	atRest(t, o.m)
 }
 

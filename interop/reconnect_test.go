@@ -39,7 +39,7 @@ func startShell(t *testing.T, image string) *shell {
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	require.NoError(t, subject.Start(cmd))
 	s := &shell{in: in, out: bufio.NewReader(out)}
 	// A client that hangs is ended, which its reader sees as the end of the output.
 	hung := time.AfterFunc(clientMax, func() { _ = cmd.Process.Kill() })

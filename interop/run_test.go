@@ -1,6 +1,7 @@
 package interop_test
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,7 +29,13 @@ func TestRunScript(t *testing.T) {
 	defer os.RemoveAll(dir)
 	script := startScript(t, filepath.Join(root, "scripts", "run"), program.Path(), dir)
 	socket := filepath.Join(dir, "nbd.sock")
-	require.Eventually(t, func() bool { _, err := os.Stat(socket); return err == nil }, clientMax, 5*time.Millisecond)
+	require.Eventually(t, func() bool { // it is there before somebody listens
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	}, clientMax, 5*time.Millisecond)
 
 	nbdinfo := regexp.MustCompile(`nbdinfo '([^']+)'`).FindStringSubmatch(script.text())
 	require.NotNil(t, nbdinfo, script.text())
@@ -57,7 +64,7 @@ func startScript(t *testing.T, path string, args ...string) scriptRun {
 	defer out.Close()
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = out, out
-	require.NoError(t, cmd.Start())
+	require.NoError(t, subject.Start(cmd))
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	return scriptRun{cmd: cmd, path: out.Name()}
 }

@@ -315,7 +315,7 @@ func TestStalledClientsMakeRoom(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
 		const limit = 4 * mib
 		h := newHouse(t, houseOptions{engine: engine, disk: blocktest.FakeOptions{SizeBytes: 32 * mib},
-			server: ServerOptions{Limits: Limits{ProcessBytes: limit, Stall: 20 * time.Millisecond}}})
+			server: ServerOptions{Limits: Limits{ProcessBytes: limit, Stall: 200 * time.Millisecond}}}) // longer than who goes on waits for a processor
 		const clients = 8
 		for n := range clients {
 			w := h.dial(dialOptions{})
@@ -324,7 +324,7 @@ func TestStalledClientsMakeRoom(t *testing.T) {
 				w.post(CmdRead, 0, 0, 2*mib, nil)
 			} else {
 				b, _ := w.request(CmdWrite, 0, 0, 2*mib, fill(1, 2*mib))
-				w.send(b[:mib])
+				_, _ = w.conn.Write(b[:mib]) // it may be cut off meanwhile
 			}
 		}
 		require.Equal(t, CauseStalled, h.closed().Cause)

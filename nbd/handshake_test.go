@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -40,7 +39,7 @@ func startHandshake(ctx context.Context, server net.Conn, o handshakeOptions) <-
 func socketPair(t testing.TB, network string) (client, server net.Conn) {
 	address := "127.0.0.1:0"
 	if network == "unix" {
-		address = filepath.Join(t.TempDir(), "s")
+		address = socketPath(t)
 	}
 	l, err := net.Listen(network, address)
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -143,11 +144,21 @@ func (h *house) drain() *blockcore.Drained {
 func (h *house) listen(network string) {
 	address := "127.0.0.1:0"
 	if network == "" {
-		network, address = "unix", filepath.Join(h.t.TempDir(), "s")
+		network, address = "unix", socketPath(h.t)
 	}
 	l, err := net.Listen(network, address)
 	require.NoError(h.t, err)
 	h.listener = l
+}
+
+// socketPath is where a server may listen for as long as a test lasts. t.TempDir's name is built of the test's, and may leave no room in the 107 bytes of a unix socket's
+// address.
+func socketPath(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "nbd")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
 }
 
 // dial returns a client in the transmission phase, on both sides.

@@ -227,7 +227,7 @@ for command in 'qmp_capabilities', 'query-version':
 		want  string
 		words []string
 	}{
-		{`{"return": {"a": 1}}`, []string{"socat", "-t5", "-", "UNIX-CONNECT:" + path}},
+		{`{"return": {"a": 1}}`, []string{"socat", "-t60", "-", "UNIX-CONNECT:" + path}},
 		{`"package": "test"}, "id": "query-version"}`, []string{"python3", "-c", python, path}},
 	} {
 		command := exec.Command(c.words[0], c.words[1:]...)

@@ -236,9 +236,9 @@ func answersTo(t *testing.T, path, input string) []string {
 		var err error
 		conn, err = net.Dial("unix", path)
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	const before, behind = `{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}`, `{"execute":"query-version","id":"last"}`
 	_, err := conn.Write([]byte(before + input + "\n" + behind))
 	require.NoError(t, err)

@@ -119,12 +119,12 @@ func TestInjectAndDrain(t *testing.T) {
 		return err
 	}
 	delayed := r.startRead(0, 512)
-	require.Eventually(t, func() bool { return r.top.InFlight() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.top.InFlight() == 1 }, time.Minute, time.Millisecond)
 	require.NoError(t, drain(0))
 	require.NoError(t, <-delayed)
 
 	first, second := r.startWrite(512, []byte{1}), r.startWrite(1024, []byte{2})
-	require.Eventually(t, func() bool { return f.Held() == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.Held() == 2 }, time.Minute, time.Millisecond)
 	err = drain(20 * time.Millisecond)
 	var failed *blockcore.DrainError
 	require.ErrorAs(t, err, &failed)
@@ -138,7 +138,7 @@ func TestInjectAndDrain(t *testing.T) {
 		{Ops: InjectWrite, Hold: true},
 	}))
 	require.ErrorIs(t, <-first, syscall.ENOSPC)
-	require.Eventually(t, func() bool { return f.Held() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.Held() == 1 }, time.Minute, time.Millisecond)
 	require.Error(t, f.SetRules([]InjectRule{{}}))
 	require.Equal(t, 1, f.Held(), "rules that are refused change nothing")
 	require.NoError(t, f.SetRules(nil))

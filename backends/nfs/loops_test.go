@@ -118,9 +118,11 @@ func TestDrainInAnOutage(t *testing.T) {
 
 // Goal: a node is removed although its server is away, in bounded time, and says that something was not stored. Method: data that was not flushed, an outage, and a removal.
 func TestRemovalInAnOutage(t *testing.T) {
-	r := newRig(t, nfstest.Options{}, func(o *Options) { o.Timeout = 200 * time.Millisecond })
+	r := newRig(t, nfstest.Options{}, nil)
+	f := r.file
 	g, _, root := r.onNode()
 	require.NoError(t, writeOn(root, 0, []byte("data")))
+	f.SetTimeout(200 * time.Millisecond)
 	r.server.Silence()
 	root.Close()
 	require.ErrorIs(t, g.RemoveNodes(), syscall.ETIMEDOUT)

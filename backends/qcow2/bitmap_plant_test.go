@@ -313,9 +313,10 @@ func (p *plant) closeKeeping() {
 
 // become gives the disk other contents, for good and at one moment: no power cut sees half of it.
 func (m *memory) become(p []byte) {
+	was := m.Size()
 	m.bytes = append([]byte(nil), p...)
 	before, after := m.h.tick(), m.h.tick()
 	at := interval{begin: after, end: before}
-	m.writes = append(m.writes, diskWrite{at, int64(len(p)), nil}, diskWrite{at, 0, append([]byte{}, p...)})
+	m.writes = append(m.writes, diskWrite{interval: at, off: int64(len(p)), was: was}, diskWrite{interval: at, data: append([]byte{}, p...)})
 	m.syncs = append(m.syncs, interval{after, after})
 }

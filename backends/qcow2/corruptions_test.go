@@ -311,7 +311,7 @@ func TestCorruptionWhileACopyIsInFlight(t *testing.T) {
 		waits := false
 		_ = r.ctx.Do(func(*blockcore.Task) error { waits = below.waiting > 0; return nil })
 		return waits
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	require.ErrorIs(t, p.command("write 64k 64k"), syscall.EIO)
 	require.NoError(t, r.ctx.Do(func(*blockcore.Task) error {
 		below.open = true

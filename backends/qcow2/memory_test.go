@@ -2,13 +2,15 @@ package qcow2
 
 import (
 	"math/rand/v2"
+	"slices"
 	"syscall"
 
 	"nbd-dataplane/blockcore"
 )
 
 // The fault model: a power cut at any moment leaves what was written before a sync began that has ended, and of everything else that was handed to the disk any
-// part, in sectors of 512 bytes. A request may fail; a write that fails may have done its first half, and a sync that fails is followed by others that do.
+// part, in sectors of 512 bytes. A durable write brings its own sectors to the disk, whoever has written to them before, and the length without which they would be behind the end, and
+// nothing else, as RWF_DSYNC does. A request may fail; a write that fails may have done its first half, and a sync that fails is followed by others that do.
 
 // history is what happened to some disks, and on top of them, in the order of time. Owned by the context.
 type history struct {
@@ -31,7 +33,24 @@ type diskWrite struct {
 	interval
 	off  int64
 	data []byte
+	was  int64 // the length before a change of it
+	// stable is what durable writes have brought to the disk of it.
+	stable []stretch
 }
+
+// stretch is sectors that are durable from a moment on.
+type stretch struct {
+	from, to int64 // bytes of the disk
+	at       int
+}
+
+// stableAt reports whether a part of a write was durable at a moment; for a change of the length the part means nothing.
+func (w *diskWrite) stableAt(from, to int64, at int) bool {
+	return slices.ContainsFunc(w.stable, func(s stretch) bool { return s.at <= at && (w.data == nil || s.from <= from && to <= s.to) })
+}
+
+// over reports whether a change of the length must be durable for something that ends there to be found.
+func (w *diskWrite) over(end int64) bool { return w.data == nil && end > min(w.off, w.was) }
 
 // memory is a disk in memory that keeps its history. What is handed to it takes a while.
 type memory struct {
@@ -71,7 +90,7 @@ func (m *memory) ReadAt(t *blockcore.Task, p []byte, off int64) error {
 
 func (m *memory) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore.WriteFlags) error {
 	n := len(m.writes)
-	m.writes = append(m.writes, diskWrite{interval{begin: m.h.tick()}, off, append([]byte{}, p...)})
+	m.writes = append(m.writes, diskWrite{interval: interval{begin: m.h.tick()}, off: off, data: append([]byte{}, p...)})
 	m.dawdle(t)
 	err := m.faults.meet(faultWrite)
 	if err != nil {
@@ -81,9 +100,33 @@ func (m *memory) WriteAt(t *blockcore.Task, p []byte, off int64, flags blockcore
 	copy(m.bytes[off:], p)
 	m.writes[n].end = m.h.tick()
 	if err == nil && flags&blockcore.WriteFUA != 0 {
-		return m.Flush(t)
+		return m.settle(t, off, off+int64(len(p)))
 	}
 	return err
+}
+
+// settle makes what has been written to some sectors durable.
+func (m *memory) settle(t *blockcore.Task, from, to int64) error {
+	begin := m.h.tick()
+	m.dawdle(t)
+	if err := m.faults.meet(faultFlush); err != nil {
+		return err
+	}
+	s := stretch{from &^ 511, (to + 511) &^ 511, m.h.tick()}
+	length := false // the journal of a file system keeps the order of what changes lengths: with one of them those before it are durable
+	for k := len(m.writes) - 1; k >= 0; k-- {
+		w := &m.writes[k]
+		switch {
+		case w.end == 0 || w.end >= begin:
+		case w.data == nil:
+			if length = length || w.over(to); length {
+				w.stable = append(w.stable, s)
+			}
+		case w.off < s.to && s.from < w.off+int64(len(w.data)):
+			w.stable = append(w.stable, s)
+		}
+	}
+	return nil
 }
 
 // Discard makes zeroes: who asks for it does not want what is there.
@@ -118,7 +161,7 @@ func (m *memory) Resize(_ *blockcore.Task, sizeBytes int64) error {
 		return syscall.ENOSPC
 	}
 	now := m.h.tick()
-	m.writes = append(m.writes, diskWrite{interval{now, now}, sizeBytes, nil})
+	m.writes = append(m.writes, diskWrite{interval: interval{now, now}, off: sizeBytes, was: m.Size()})
 	m.bytes = append(m.bytes, make([]byte, max(sizeBytes-int64(len(m.bytes)), 0))...)[:sizeBytes]
 	return nil
 }

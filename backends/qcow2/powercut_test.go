@@ -2,6 +2,11 @@ package qcow2
 
 import (
 	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/blockcore"
 )
 
 // cutter makes what power cuts leave of a disk, at moments that come one after the other.
@@ -99,7 +104,7 @@ func (c *cutter) cut(at int, random *rand.Rand) shot {
 		if w.data == nil {
 			switch {
 			case limit < 1<<62:
-			case durable(w) || through():
+			case durable(w) || w.stableAt(0, 0, at) || through():
 				c.resize(w.off, false)
 			default:
 				limit = min(w.off, c.sizeBytes)
@@ -112,7 +117,7 @@ func (c *cutter) cut(at int, random *rand.Rand) shot {
 			if !whole {
 				get = through()
 			}
-			if durable(w) || get && w.off+to <= limit {
+			if durable(w) || w.stableAt(w.off+from, w.off+to, at) || get && w.off+to <= limit {
 				c.apply(w.off+from, w.data[from:to], false)
 			}
 			from = to
@@ -129,4 +134,36 @@ func (c *cutter) revert() {
 	c.undo = c.undo[:0]
 	clear(c.p[c.sizeThen:c.high])
 	c.sizeBytes = c.sizeThen
+}
+
+// Goal: of the disk a power cut leaves what a durable write promises, and no more by it: its sectors, with what others had written to them before, and the length that they take. Method: two hundred
+// cuts behind writes of one byte each.
+func TestDurableWriteIsDurableAlone(t *testing.T) {
+	m := newMemory(make([]byte, 2048), &history{}, nil, nil)
+	write := func(off int64, value byte, flags blockcore.WriteFlags) {
+		require.NoError(t, m.WriteAt(nil, []byte{value}, off, flags))
+	}
+	write(0, 1, 0)
+	write(600, 2, 0)
+	write(601, 3, blockcore.WriteFUA)
+	require.NoError(t, m.Resize(nil, 8192))
+	require.NoError(t, m.Resize(nil, 4096))
+	write(3000, 4, blockcore.WriteFUA)
+	require.NoError(t, m.Resize(nil, 5000))
+	write(700, 5, 0)
+	write(3500, 6, blockcore.WriteFUA)
+	c, random := newCutter(m), rand.New(rand.NewPCG(1, 1))
+	first, late, lengths := 0, 0, map[int]int{}
+	for range 200 {
+		s := c.cut(m.h.now, random)
+		require.Equal(t, []byte{2, 3, 4, 6}, []byte{s.p[600], s.p[601], s.p[3000], s.p[3500]})
+		first, late = first+int(s.p[0]), late+int(s.p[700])/5
+		lengths[len(s.p)]++
+		c.revert()
+	}
+	for _, lucky := range []int{first, late, lengths[8192], lengths[4096], lengths[5000]} {
+		require.Positive(t, lucky)
+		require.Less(t, lucky, 200)
+	}
+	require.Len(t, lengths, 3)
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // waitMax ends a hang.
-const waitMax = 20 * time.Second
+const waitMax = time.Minute
 
 // failsOn is a kernel that loses what was written through one descriptor, and says so once, to that one.
 type failsOn struct {

@@ -66,7 +66,7 @@ func TestViewsVote(t *testing.T) {
 	require.Zero(t, ask(t, ctx, f, 2*(scoreMax-100), half), "the old one had earned its place")
 	require.Greater(t, ask(t, ctx, f, 20_000, half), 9_000-2*mapAfter)
 	require.NoError(t, ctx.Do(func(t *blockcore.Task) error { return t.Block(func() error { return nil }) }))
-	require.Eventually(t, func() bool { return budget.used.Load() == viewBytes }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return budget.used.Load() == viewBytes }, time.Minute, time.Millisecond)
 }
 
 // Goal: the process maps no more than it may, and who finds nothing left goes without; method: a budget of two views for
@@ -109,7 +109,7 @@ func TestViewsSweep(t *testing.T) {
 	require.NotNil(t, f.views.sweeper)
 	sweep()
 	require.Nil(t, f.views.sweeper, "nothing is left to look after")
-	require.Eventually(t, func() bool { return budget.used.Load() == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return budget.used.Load() == 0 }, time.Minute, time.Millisecond)
 }
 
 // Goal: stores go through the mapping where pages are stored to again before they are written back; method: one pass over

@@ -54,7 +54,7 @@ func (l *Load) During(t testing.TB, change func()) {
 	before := l.ops.Load()
 	change()
 	goesOn := func() bool { return l.ops.Load() > before+int64(l.o.Clients) || len(l.clients[0].done) > 0 }
-	require.Eventually(t, goesOn, 10*time.Second, 10*time.Microsecond)
+	require.Eventually(t, goesOn, time.Minute, 10*time.Microsecond)
 }
 
 // Stop ends the clients, and compares the disk with what they have written. Nothing is in flight afterwards.

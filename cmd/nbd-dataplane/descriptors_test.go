@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"nbd-dataplane/interop/subject"
 	"nbd-dataplane/nbd"
 )
 
@@ -29,7 +30,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	require.NoError(t, err)
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	require.NoError(t, subject.Start(cmd))
 	_, err = bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(t, err)
 

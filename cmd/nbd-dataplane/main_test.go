@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ import (
 
 // The test binary is the program as well: called as nbd-dataplane, qemu-nbd or qemu-storage-daemon it is that.
 func TestMain(m *testing.M) {
-	testscript.Main(allTests{m}, map[string]func(){programName: main, qemuName: main, qsdName: main})
+	testscript.Main(allTests{m}, map[string]func(){programName: main, qemuName: main, qsdName: main, awaitName: await})
 }
 
 // allTests are run where the test binary is not the program, which has to have the environment that they give it.
@@ -36,11 +37,15 @@ func (a allTests) Run() int {
 
 var rewrite = flag.Bool("rewrite", false, "put what was printed into the scripts where it is compared")
 
+// scriptsMax ends what hangs in a script, which then shows how far it has come; all of them take a minute or two with the race detector.
+const scriptsMax = 12 * time.Minute
+
 // Goal: the command line does what it says. Method: scripts that start the real program and clients of others.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
+		Deadline:            time.Now().Add(scriptsMax),
 		UpdateScripts:       *rewrite,
 		Setup:               setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"nbd-dataplane/backends/nfs/nfstest"
+	"nbd-dataplane/interop/subject"
 )
 
 // imageOn makes a qcow2 image on an NFS server.
@@ -132,7 +133,7 @@ func TestEndOnASilentNFSServer(t *testing.T) {
 				"--stop-timeout="+timeout, "e="+server.URL("/export/disk"), "l="+local)
 			said := &bytes.Buffer{}
 			cmd.Dir, cmd.Stderr = dir, said
-			require.NoError(t, cmd.Start())
+			require.NoError(t, subject.Start(cmd))
 			socket := filepath.Join(dir, "s")
 			require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(dir, "pid")); return err == nil }, commandMax, time.Millisecond)
 			answered := func(w *writer) {
@@ -188,7 +189,7 @@ func TestTimeoutWhileRequestsWait(t *testing.T) {
 	}
 	server.Silence()
 	reading := exec.CommandContext(t.Context(), "qemu-io", "-r", "-f", "raw", "-c", "read 0 512", "nbd+unix:///e?socket="+socket)
-	require.NoError(t, reading.Start())
+	require.NoError(t, subject.Start(reading))
 	s.inFlightNow(1)
 	out, err := ctl("timeout", "e", "1")
 	require.NoError(t, err, out)
@@ -262,7 +263,7 @@ func TestImageWhoseExportsGo(t *testing.T) {
 		}
 		silence := server.Inject(nfstest.Rule{First: 1 + random.IntN(60), Fault: nfstest.Fault{Before: server.Silence}})
 		client := exec.CommandContext(t.Context(), "qemu-io", append(args, "nbd+unix:///e?socket="+socket)...)
-		require.NoError(t, client.Start())
+		require.NoError(t, subject.Start(client))
 		gone := make(chan error, 1)
 		go func() { gone <- client.Wait() }()
 		select {

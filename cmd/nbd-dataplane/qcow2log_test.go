@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/interop/subject"
 )
 
 // Goal: whoever does not read our standard error holds up neither clients nor monitors, however much there is to say of an image. Method: an image
@@ -40,7 +42,7 @@ func TestWarningsHoldNobodyUp(t *testing.T) {
 		args := append(door.args, "--chardev", "socket,id=m,path="+s.dir+"/m,server=on,wait=on", "--monitor", "m")
 		s.cmd = exec.CommandContext(t.Context(), door.program, args...)
 		s.cmd.Dir, s.cmd.Stderr = s.dir, said
-		require.NoError(t, s.cmd.Start())
+		require.NoError(t, subject.Start(s.cmd))
 		said.Close()
 		t.Cleanup(func() { s.cmd.Process.Kill() })
 		s.conn, s.lines = s.connect()

@@ -130,7 +130,7 @@ func TestQSDStarts(t *testing.T) {
 	}
 }
 
-// insist is terminate, for programs that lose a signal now and then: qemu-storage-daemon does.
+// insist is terminate, for programs that lose a signal now and then: qemu-storage-daemon does. They must not mind another one.
 func insist(pidFile string) error {
 	ended := make(chan error, 1)
 	go func() { ended <- terminate(pidFile) }()

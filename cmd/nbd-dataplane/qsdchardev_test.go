@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"nbd-dataplane/interop/subject"
 )
 
 // Goal: the old switches are written out as QEMU means them. Method: a table.
@@ -148,7 +150,7 @@ func TestMonitorAtAPseudoTerminal(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), "stdbuf", "-oL", program, "--chardev", "pty,id=p", "--monitor", "p")
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
+		require.NoError(t, subject.Start(cmd))
 		line, err := bufio.NewReader(out).ReadString('\n')
 		require.NoError(t, err)
 		path, found := strings.CutPrefix(strings.TrimSuffix(line, " (label p)\n"), "char device redirected to ")

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/interop/subject"
 )
 
 // raw sends text to the monitor as it is and returns as many answers, without events.
@@ -61,7 +63,7 @@ func TestExportIsRemovedTwice(t *testing.T) {
 		require.NoError(t, err)
 		out, err := client.StdoutPipe()
 		require.NoError(t, err)
-		require.NoError(t, client.Start())
+		require.NoError(t, subject.Start(client))
 		said := bufio.NewReader(out)
 		for _, command := range []string{"aio_read 0 4k\n", "map\n"} { // one after the other: it does not look whether it has read two
 			_, err = said.ReadString('>')

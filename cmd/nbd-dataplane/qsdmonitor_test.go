@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/interop/subject"
 )
 
 // stockQSD is the program whose monitor we stand in for.
@@ -55,7 +57,7 @@ func launch(t *testing.T, program string, args ...string) *steered {
 	s.cmd = exec.CommandContext(t.Context(), program, args...)
 	s.stderr = scratch(t)
 	s.cmd.Dir, s.cmd.Stderr = s.dir, s.stderr
-	require.NoError(t, s.cmd.Start())
+	require.NoError(t, subject.Start(s.cmd))
 	t.Cleanup(func() {
 		if s.cmd.ProcessState == nil {
 			s.cmd.Process.Kill()
@@ -175,6 +177,17 @@ func (s *steered) await(what string) string {
 	return strings.Join(those, "; ")
 }
 
+// heard waits for an event of that name, whatever comes before it, and forgets them.
+func (s *steered) heard(name string) {
+	s.t.Helper()
+	for !slices.ContainsFunc(s.events, func(e string) bool { return strings.HasPrefix(e, name+" ") }) {
+		m, err := s.next()
+		require.NoError(s.t, err, "waiting for %s", name)
+		s.note(m)
+	}
+	s.events = nil
+}
+
 func (s *steered) plain(text string) string { return strings.ReplaceAll(text, s.dir, "DIR") }
 
 // notCompared are members of results in which we differ: what a file takes on its disk is not told, a null disk has no file name, and
@@ -264,8 +277,10 @@ func (s *steered) end(signal syscall.Signal) outcome {
 
 func (s *steered) wait() outcome {
 	s.t.Helper()
-	again := time.AfterFunc(time.Second, func() { s.cmd.Process.Signal(syscall.SIGTERM) }) // QEMU loses a signal now and then
-	defer again.Stop()
+	if s.cmd.Path == stockQSD { // which loses a signal now and then; ours would take the second one for impatience
+		again := time.AfterFunc(time.Second, func() { s.cmd.Process.Signal(syscall.SIGTERM) })
+		defer again.Stop()
+	}
 	err := s.cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

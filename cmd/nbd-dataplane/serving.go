@@ -98,15 +98,21 @@ func (s *signalSeen) again(sig os.Signal) bool {
 // at once, for people who cannot wait for clients, storage and the command of --run; what was promised to be durable is.
 // qemu-nbd does not hear a second one.
 func (s *session) signalLoop(signals <-chan os.Signal) {
-	first := <-signals
-	seen := signalSeen{first, time.Now()}
-	s.signalled <- first
-	for sig := range signals {
-		if seen.again(sig) {
-			continue
-		}
+	heed(signals, func(first os.Signal) { s.signalled <- first }, func(sig os.Signal) {
 		if s.o.door == doorServe && !s.hasten(fmt.Sprintf("second signal (%v)", sig)) {
 			s.abandon(secondSignal(sig))
+		}
+	})
+}
+
+// heed calls stop with the first signal and hurry with each later one that is not the same again.
+func heed(signals <-chan os.Signal, stop, hurry func(os.Signal)) {
+	first := <-signals
+	seen := signalSeen{first, time.Now()}
+	stop(first)
+	for sig := range signals {
+		if !seen.again(sig) {
+			hurry(sig)
 		}
 	}
 }

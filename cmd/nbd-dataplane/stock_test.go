@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"nbd-dataplane/interop/subject"
 )
 
 // stockQEMU is the program we stand in for.
@@ -43,7 +45,10 @@ func run(t *testing.T, dir, program string, args ...string) outcome {
 	// Files and not pipes: with -v a server in the background keeps them open.
 	stdout, stderr := scratch(t), scratch(t)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, stdout, stderr
-	err := cmd.Run()
+	err := subject.Start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)

@@ -8,11 +8,11 @@ detached() { [ ! -e /sys/block/nbd0/pid ]; }
 # attach [OPTION...]
 attach() {
   nbd-client "$@" -N e2e "$address" "$E2E_port" "$disk"
-  until_true 10 attached
+  until_true 60 attached
 }
 
 # detach [OPTION...]
 detach() {
   nbd-client "$@" -d "$disk"
-  until_true 10 detached
+  until_true 60 detached
 }

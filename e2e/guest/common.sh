@@ -31,7 +31,7 @@ until_true() {
 
 network_up() {
   ip link set lo up
-  until_true 10 test -d /sys/class/net/eth0
+  until_true 60 test -d /sys/class/net/eth0
   ip addr add 10.0.2.15/24 dev eth0
   ip link set eth0 up
 }

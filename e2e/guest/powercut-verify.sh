@@ -2,7 +2,7 @@
 . /guest/common.sh
 
 step "mount what the cut has left"
-until_true 10 test -b /dev/vda
+until_true 60 test -b /dev/vda
 mount -t ext4 /dev/vda /mnt
 
 step "all that was flushed is there"

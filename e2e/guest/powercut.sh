@@ -3,7 +3,7 @@
 . /guest/common.sh
 
 step "an image on ext4"
-until_true 10 test -b /dev/vda
+until_true 60 test -b /dev/vda
 mkfs.ext4 -q -F /dev/vda
 mount -t ext4 /dev/vda /mnt
 truncate -s 8M /mnt/disk.img
@@ -13,7 +13,7 @@ sync
 step "serve it"
 nbd-dataplane serve --map=always -f raw -k /tmp/socket --log-level warn /mnt/disk.img &
 server=$!
-until_true 20 test -S /tmp/socket
+until_true 60 test -S /tmp/socket
 
 step "write until the power is cut"
 powercut write /tmp/socket "$E2E_seed" "$server"

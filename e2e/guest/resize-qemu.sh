@@ -8,7 +8,7 @@ disk=/dev/vda
 has_size() { [ "$(blockdev --getsize64 $disk)" = "$1" ]; }
 
 step "a file system on $disk"
-until_true 10 test -b $disk
+until_true 60 test -b $disk
 expect "size in bytes" "$(blockdev --getsize64 $disk)" "$E2E_small"
 mkfs.ext4 -q -F $disk
 mount -t ext4 $disk /mnt

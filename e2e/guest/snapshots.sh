@@ -19,7 +19,7 @@ if [ -n "${E2E_port:-}" ]; then
   attach -C 4
 else
   disk=/dev/vda
-  until_true 10 test -b "$disk"
+  until_true 60 test -b "$disk"
 fi
 
 step "a file system on $disk"

@@ -4,7 +4,7 @@
 disk=/dev/vda
 
 step "the disk as QEMU shows it"
-until_true 10 test -b $disk
+until_true 60 test -b $disk
 expect "size in bytes" "$(blockdev --getsize64 $disk)" "$E2E_size"
 expect_at_least "largest discard in bytes" "$(cat /sys/block/vda/queue/discard_max_bytes)" 1048576
 

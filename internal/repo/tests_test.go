@@ -3,6 +3,7 @@ package repo
 import (
 	"go/ast"
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -34,6 +35,18 @@ func TestTestsNeitherSkipNorSleep(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// Goal: a script of the command line that waits in vain says so, and for what. Method: loops of the shell are looked for that do nothing but ask again.
+func TestScriptsWaitWithABound(t *testing.T) {
+	asks := regexp.MustCompile(`\buntil\b.*\bdo\b|\bdo (:|true); done`)
+	for _, script := range tree(".txtar") {
+		for n, line := range strings.Split(read(t, script), "\n") {
+			if loop := asks.FindString(line); loop != "" {
+				t.Errorf("%s:%d: %s: use await PATTERN COMMAND", script, n+1, loop)
+			}
+		}
 	}
 }
 

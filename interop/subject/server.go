@@ -7,8 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,8 +17,8 @@ import (
 
 // Limits of patience. Passing one is a failure of the test, so they are far above what a busy machine needs.
 const (
-	startMax = 30 * time.Second
-	stopMax  = 30 * time.Second
+	startMax = 2 * time.Minute
+	stopMax  = 2 * time.Minute
 	lookEach = 5 * time.Millisecond // how often a condition outside this process is looked at
 )
 
@@ -62,13 +62,10 @@ func (p Program) Start(t testing.TB, o Options) *Server {
 	line := p.Command(args...)
 	s.cmd = exec.Command(line[0], line[1:]...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	// A test binary that is killed takes its servers along.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 1)
-	go s.run(started)
-	if err := <-started; err != nil {
+	if err := Start(s.cmd); err != nil {
 		t.Fatalf("starting %v: %v", line, err)
 	}
+	go s.run()
 	t.Cleanup(func() { s.end(t) })
 	s.awaitListening(t, pidFile)
 	return s
@@ -119,17 +116,9 @@ func (s *Server) listenArgs(t testing.TB, o Options) []string {
 	return []string{"-b", "127.0.0.1", "-p", strconv.Itoa(s.Port)}
 }
 
-// run is the goroutine that starts the process and reaps it. It keeps its thread, because the kernel delivers
-// Pdeathsig when the thread that forked ends, not when the process does (prctl(2), PR_SET_PDEATHSIG).
-func (s *Server) run(started chan<- error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	err := s.cmd.Start()
-	started <- err
-	if err != nil {
-		return
-	}
-	err = s.cmd.Wait()
+// run is the goroutine that reaps the process.
+func (s *Server) run() {
+	err := s.cmd.Wait()
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
@@ -150,8 +139,13 @@ func (s *Server) URI() string {
 	return fmt.Sprintf("nbd://127.0.0.1:%d/%s", s.Port, s.Name)
 }
 
-// Log is what the server has printed so far.
-func (s *Server) Log() string { return s.log.String() }
+// AwaitLog waits until the server has printed a text. What it has written is read by a goroutine here, which may be later than what the server does next.
+func (s *Server) AwaitLog(t testing.TB, text string) {
+	t.Helper()
+	if !s.until(startMax, func() bool { return strings.Contains(s.log.String(), text) }) {
+		t.Fatalf("the server did not say %q; it said:\n%s", text, s.log)
+	}
+}
 
 // Pid is the server's process id.
 func (s *Server) Pid() int { return s.cmd.Process.Pid }
