@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -19,6 +20,17 @@ type names func(ctx context.Context, m *monitor) []cobra.Completion
 func (t *ctl) complete(from ...names) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return t.offer(args, from...), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// beforeDash is a completion of what stands before a "--". Behind it is a command, whose files the shell knows. The command line is looked at as it
+// came: cobra parses it once with a "--" of its own at the end, which cannot be told from one that was there.
+func (t *ctl) beforeDash(names cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if slices.Contains(os.Args, "--") {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return names(cmd, args, word)
 	}
 }
 

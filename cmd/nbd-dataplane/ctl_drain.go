@@ -39,7 +39,7 @@ func (t *ctl) newDrain() *cobra.Command {
 		Example: "  nbd-dataplane ctl drain root data -- lvcreate -s -n snap vg/disks\n" +
 			"  nbd-dataplane ctl drain root --lease 5m",
 		Args:                  t.args(1, -1, "the exports to hold still"),
-		ValidArgsFunction:     t.complete(exportIDs, nodeNames),
+		ValidArgsFunction:     t.beforeDash(t.complete(exportIDs, nodeNames)),
 		DisableFlagsInUseLine: true,
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nbd-dataplane/internal/control"
 	"nbd-dataplane/qmp"
 )
 
@@ -24,15 +25,25 @@ func (t *ctl) newEvents() *cobra.Command {
 			"is the event as QMP has it.",
 		Example:               "  nbd-dataplane ctl events\n  nbd-dataplane ctl events --json X_CLIENT_CONNECTED X_CLIENT_DISCONNECTED",
 		Args:                  t.args(0, -1, ""),
-		ValidArgsFunction:     cobra.NoFileCompletions,
+		ValidArgsFunction:     cobra.FixedCompletions(control.Events, cobra.ShellCompDirectiveNoFileComp),
 		DisableFlagsInUseLine: true,
-		RunE:                  t.run(func(m *monitor, args []string) error { return t.events(m, args, count) }),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("count") && count < 1 {
+				return usagef("--count %d: use a number of events, from 1 on", count)
+			}
+			return t.run(func(m *monitor, args []string) error { return t.events(m, args, count) })(cmd, args)
+		},
 	}
 	cmd.Flags().IntVar(&count, "count", 0, "end after `N` events")
 	return cmd
 }
 
 func (t *ctl) events(m *monitor, wanted []string, count int) error {
+	for _, name := range wanted {
+		if !slices.Contains(control.Events, name) {
+			t.c.warn(printable(name) + ": this program knows no such event, and waits for it all the same")
+		}
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
 	for seen := 0; count <= 0 || seen < count; {

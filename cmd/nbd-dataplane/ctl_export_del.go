@@ -27,6 +27,16 @@ func (o *exportEnd) farewell() string {
 	return ""
 }
 
+// farewells counts what was asked for.
+func (o *exportEnd) farewells() (n int) {
+	for _, asked := range []bool{o.pause.d != 0, o.retire, o.restart, o.hard} {
+		if asked {
+			n++
+		}
+	}
+	return n
+}
+
 func (t *ctl) newExportDel() *cobra.Command {
 	o := &exportEnd{pause: secondsValue{flag: "pause"}}
 	cmd := &cobra.Command{
@@ -45,8 +55,8 @@ func (t *ctl) newExportDel() *cobra.Command {
 		ValidArgsFunction:     t.completeFirst(exportIDs),
 		DisableFlagsInUseLine: true,
 		RunE: t.run(func(m *monitor, args []string) error {
-			if o.pause.d != 0 && (o.hard || o.restart || o.retire) {
-				return usagef("clients either wait or leave: give only one of --pause, --hard, --restart and --retire")
+			if o.farewells() > 1 {
+				return usagef("clients can meet only one end: give only one of --pause, --hard, --restart and --retire")
 			}
 			return t.exportDel(m, args[0], o)
 		}),

@@ -36,8 +36,8 @@ func (t *ctl) newThrottle() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "throttle EXPORT|GROUP [flags]",
 		Short: "Limit how fast clients are, or show the limits",
-		Long: "Sets limits on the clients of an export, live: those that are named are changed, the others stay; 0 takes one away. The\n" +
-			"export gets a throttle group of its own (throttle-EXPORT) unless it is in one or --group names one; exports in one group\n" +
+		Long: "Sets limits on the clients of an export, live: those that are named are changed, the others stay; 0 takes one away,\n" +
+			"with its burst. The export gets a throttle group of its own (throttle-EXPORT) unless it is in one or --group names one; exports in one group\n" +
 			"share its limits. Without options the limits are shown. --off takes the export out of its group; of a group it takes all\n" +
 			"limits away.",
 		Example: "  nbd-dataplane ctl throttle root --bps 50M --iops 2000\n" +
@@ -145,6 +145,9 @@ func (t *ctl) throttle(m *monitor, name string, o *throttleOrder) error {
 		}
 		limits["iops-size"] = 0
 	}
+	if err := m.completeLimits(name, limits); err != nil {
+		return err
+	}
 	return t.setAndShow(m, name, limits)
 }
 
@@ -167,10 +170,12 @@ func (t *ctl) throttleExport(m *monitor, e *exportAnswer, groups []string, o *th
 	}
 	isNew := !slices.Contains(groups, group)
 	if isNew {
-		if err := m.ask("object-add", map[string]any{"qom-type": "throttle-group", "id": group, "limits": limits}, nil); err != nil {
+		if err := m.addGroup(group, limits); err != nil {
 			return err
 		}
 		limits = nil
+	} else if err := m.completeLimits(group, limits); err != nil { // before the export is put into it
+		return err
 	}
 	if group != e.Throttle {
 		if err := t.askTelling(m, target{e, e.Node}, "x-export-set-throttle", map[string]string{"id": e.ID, "group": group}); err != nil {
@@ -181,6 +186,17 @@ func (t *ctl) throttleExport(m *monitor, e *exportAnswer, groups []string, o *th
 		}
 	}
 	return t.setAndShow(m, group, limits)
+}
+
+// addGroup makes a throttle group.
+func (m *monitor) addGroup(id string, limits map[string]int64) error {
+	if len(limits) == 0 {
+		return notFound("%s: there is no such throttle group; give the limits that it is to have, such as --bps 50M, to make it", printable(id))
+	}
+	if err := completeLimits(nil, limits); err != nil {
+		return err
+	}
+	return m.ask("object-add", map[string]any{"qom-type": "throttle-group", "id": id, "limits": limits}, nil)
 }
 
 func ownGroup(e *exportAnswer) string { return "throttle-" + e.ID }

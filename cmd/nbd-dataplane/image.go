@@ -155,7 +155,7 @@ func couldNotOpen(o *raw.Options, err error) error {
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &lock):
-		return &usageError{own: err.Error() + " Stop that one first, or serve a copy", qemu: lock.Message(), hint: lock.Hint()}
+		return &usageError{own: err.Error() + " Stop that one first, or serve a copy", qemu: lock.Message(), hint: lock.Hint(), cause: lock}
 	case errors.Is(err, fs.ErrNotExist) && o.CreateBytes > 0:
 		return wrong(fmt.Sprintf("%s: there is no directory %s; make it first", path, filepath.Dir(path)), "")
 	case errors.Is(err, fs.ErrNotExist):

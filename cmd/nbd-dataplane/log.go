@@ -43,6 +43,9 @@ func isTerminal(w io.Writer) bool {
 	if p, ok := w.(*patientWriter); ok {
 		w = p.to
 	}
+	if p, ok := w.(*toldWriter); ok {
+		w = p.to
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

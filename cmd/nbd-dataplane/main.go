@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -23,14 +24,36 @@ type console struct {
 func (c console) warn(text string) { fmt.Fprintf(c.err, "%s: warning: %s\n", programName, text) }
 
 func main() {
-	c := console{out: os.Stdout, err: newPatientWriter(os.Stderr)}
+	told := &toldWriter{to: os.Stdout}
+	c := console{out: told, err: newPatientWriter(os.Stderr)}
 	switch filepath.Base(os.Args[0]) {
 	case qemuName:
 		os.Exit(qemuMain(c, os.Args))
 	case qsdName:
 		os.Exit(qsdMain(c, os.Args))
 	}
-	os.Exit(ownMain(c, os.Args[1:]))
+	os.Exit(told.status(c, ownMain(c, os.Args[1:])))
+}
+
+// toldWriter is a standard output that remembers whether all of it was taken: who keeps an answer in a file has to learn that it is not there.
+type toldWriter struct {
+	to  io.Writer
+	err error // the first one; the goroutine of main alone writes
+}
+
+// Write implements io.Writer.
+func (w *toldWriter) Write(p []byte) (int, error) {
+	n, err := w.to.Write(p)
+	w.err = cmp.Or(w.err, err)
+	return n, err
+}
+
+// status is what to exit with, where it would be status if all was told.
+func (w *toldWriter) status(c console, status int) int {
+	if status != 0 || w.err == nil {
+		return status
+	}
+	return report(c, doorServe, fmt.Errorf("standard output: %w", w.err))
 }
 
 // exitStatus is an error that is only a status: what there was to say has been said.

@@ -12,7 +12,7 @@ import (
 func (s *session) makeGraph() error {
 	s.graph = blockcore.NewGraphWith(blockcore.GraphOptions{Main: s.contexts[0], OnEvent: s.onGraphEvent})
 	s.opener = newPlane(control.Options{
-		Graph: s.graph, Main: s.contexts[0], Quit: func() { s.end(nil) }, OnStorage: func(e control.StorageHealth) { s.events.put(e) },
+		Graph: s.graph, Main: s.contexts[0], Quit: func() { s.end(ending{why: "a monitor said quit"}) }, OnStorage: func(e control.StorageHealth) { s.events.put(e) },
 	}, s.journal)
 	if s.o.control == "" {
 		return nil

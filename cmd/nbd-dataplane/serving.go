@@ -138,9 +138,10 @@ func (s *session) wait() error {
 			s.journal.hurry()
 			s.journal.log.Info().Str("signal", sig.String()).Msg("stopping")
 			cancel()
-		case trouble = <-s.ended:
+		case end := <-s.ended:
+			trouble = end.err
 			s.journal.hurry()
-			s.journal.log.Info().AnErr("error", trouble).Msg("stopping: no clients left")
+			s.journal.log.Info().AnErr("error", trouble).Msg("stopping: " + end.why)
 		case err := <-finished:
 			return firstOf(trouble, err)
 		}

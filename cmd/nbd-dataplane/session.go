@@ -45,7 +45,7 @@ type session struct {
 	journal *journal
 	haste   haste
 	events  *eventQueue
-	ended   chan error // a listener ended, or the last client left (nil); holds one
+	ended   chan ending // holds one
 	// signalled gets the first signal that asks for the end; holds it.
 	signalled chan os.Signal
 
@@ -58,7 +58,7 @@ func newSession(o *options, j *journal) *session {
 	lost := func(n uint64) { j.warn(fmt.Sprintf("%d events were not written down: the log is too slow", n)) }
 	j.events = newEventQueue(j.record, lost)
 	return &session{
-		o: o, journal: j, events: j.events, ended: make(chan error, 1), signalled: make(chan os.Signal, 1),
+		o: o, journal: j, events: j.events, ended: make(chan ending, 1), signalled: make(chan os.Signal, 1),
 		haste: haste{journal: j, stopped: make(chan struct{})},
 	}
 }
@@ -259,12 +259,18 @@ func (s *session) writePID() (err error) {
 // acceptLoop takes clients from one place until the server stops.
 func (s *session) acceptLoop(p *place) {
 	if err := s.server.Serve(p.listener); err != nil {
-		s.end(err)
+		s.end(ending{"a listener has ended", err})
 	}
 }
 
+// ending is a reason to stop, other than a signal.
+type ending struct {
+	why string
+	err error // nil = nothing is wrong
+}
+
 // end asks for the session to be stopped. Only the first reason counts.
-func (s *session) end(why error) {
+func (s *session) end(why ending) {
 	select {
 	case s.ended <- why:
 	default:
@@ -283,7 +289,7 @@ func (s *session) onEvent(e nbd.Event) {
 	case nbd.ClientGone:
 		// Who only looked around, or was sent away, is no client whose leaving ends the server.
 		if e.Left == 0 && s.served.Load() && s.o.exitsAfterLast() {
-			s.end(nil)
+			s.end(ending{why: "no clients left"})
 		}
 	}
 }

@@ -18,9 +18,13 @@ type usageError struct {
 	see bool
 	// plain is set where qemu begins with the program's name.
 	plain bool
+	// cause is who has the lock, for monitors; nil = it is no matter of locks.
+	cause error
 }
 
 func (e *usageError) Error() string { return e.own }
+
+func (e *usageError) Unwrap() error { return e.cause }
 
 // wrong returns a usageError.
 func wrong(own, qemu string) error { return &usageError{own: own, qemu: qemu} }

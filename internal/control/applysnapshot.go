@@ -50,7 +50,7 @@ func (p *Plane) mayChangeBelow(n *blockcore.Node, e *blockcore.Edge, above *bloc
 	case x == nil:
 		return qmp.Errorf("Node '%s' is used by '%s'; a snapshot can only be applied to a disk that nothing uses", n.Name(), owner.Name())
 	case x.nbd.Clients() > 0:
-		return qmp.Errorf("Export '%s' is in use by clients; a snapshot can only be applied when they are disconnected", x.id)
+		return inUse("Export '%s' is in use by clients; a snapshot can only be applied when they are disconnected", x.id)
 	case resized && e.Shared()&blockcore.PermResize == 0:
 		return qmp.Errorf("Export '%s' keeps node '%s' from being resized, and the snapshot has another size", x.id, n.Name())
 	}

@@ -15,7 +15,7 @@ type detail struct {
 	Reason   string    `json:"reason"`
 	AfterMS  int64     `json:"after-ms,omitempty"`
 	Culprits []culprit `json:"culprits,omitempty"`
-	// Where is what the disk has refused, and where it was: the error has QEMU's words, which leave that out.
+	// Where is what the disk has refused, and where it was, or which image is in use: the error has QEMU's words, which leave that out.
 	Where string `json:"where,omitempty"`
 }
 
@@ -48,7 +48,10 @@ type locked interface {
 func withDetail(err error) error {
 	var lock locked
 	if errors.As(err, &lock) {
-		return qmp.Errorf("%s", lock.Message())
+		if _, worded := errors.AsType[*qmp.Error](err); !worded {
+			err = qmp.Errorf("%s", lock.Message())
+		}
+		return &qmp.Detailed{Err: err, Detail: detail{Reason: "in-use", Where: lock.Hint()}}
 	}
 	if drain, ok := errors.AsType[*blockcore.DrainError](err); ok {
 		d := detail{Reason: "drain-timeout", AfterMS: drain.After.Milliseconds()}
@@ -62,6 +65,11 @@ func withDetail(err error) error {
 		return &qmp.Detailed{Err: err, Detail: detail{Reason: "in-use"}}
 	}
 	return err
+}
+
+// inUse refuses what cannot be done while somebody uses what was named.
+func inUse(format string, args ...any) error {
+	return &qmp.Detailed{Err: qmp.Errorf(format, args...), Detail: detail{Reason: "in-use"}}
 }
 
 func describeCulprits(all []blockcore.Culprit) []culprit {

@@ -8,6 +8,7 @@ import (
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/nbd"
+	"nbd-dataplane/qmp"
 )
 
 // onServerEvent tells monitors what happens at the NBD server. It is called on loops and does not wait.
@@ -111,6 +112,13 @@ func operation(c nbd.Command) string {
 		return "read"
 	}
 	return "write"
+}
+
+// Events are the names of the events that monitors hear of.
+var Events = []string{
+	"BLOCK_EXPORT_DELETED", "BLOCK_IMAGE_CORRUPTED", "BLOCK_IO_ERROR", "JOB_STATUS_CHANGE", "X_CLIENTS_HELD", "X_CLIENTS_RELEASED",
+	"X_CLIENT_CONNECTED", "X_CLIENT_DISCONNECTED", "X_DRAIN_BEGUN", "X_DRAIN_ENDED", "X_DRAIN_FAILED", "X_DRAIN_RESUMED",
+	qmp.LostEvents, "X_EXPORT_RESIZED", "X_GRAPH_CHANGED", "X_PAUSE_REFUSED", "X_STORAGE_HEALTH",
 }
 
 // TellGraph passes an event of the graph on to monitors. It does not wait. Safe from anywhere.

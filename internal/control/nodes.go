@@ -66,7 +66,7 @@ func (p *Plane) blockdevDel(ctx context.Context, _ *qmp.Call, a *nodeNameArgs) (
 		return nil, qmp.Errorf("Failed to find node with node-name='%s'", a.NodeName)
 	}
 	if owner := rootOf(n); owner != nil {
-		return nil, qmp.Errorf("Node %s is in use", a.NodeName)
+		return nil, inUse("Node %s is in use", a.NodeName)
 	}
 	if err := busy(n); err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func (p *Plane) blockdevDel(ctx context.Context, _ *qmp.Call, a *nodeNameArgs) (
 		return nil, qmp.Errorf("Node %s is not owned by the monitor", a.NodeName)
 	}
 	if len(n.Parents()) > 0 {
-		return nil, qmp.Errorf("Block device %s is in use", a.NodeName)
+		return nil, inUse("Block device %s is in use", a.NodeName)
 	}
 	err := p.graph.Update(ctx, "blockdev-del "+a.NodeName, func(tx *blockcore.Tx) error { return tx.RemoveNode(n) })
 	if p.graph.Node(a.NodeName) != n {

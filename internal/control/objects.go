@@ -200,7 +200,7 @@ func (p *Plane) takeOut(id string) (*object, error) {
 	case o.lent:
 		return nil, qmp.Errorf("object '%s' belongs to the command line, can not be deleted", id)
 	case o.kind == mainLoopKind, p.inUse(o):
-		return nil, qmp.Errorf("object '%s' is in use, can not be deleted", id)
+		return nil, inUse("object '%s' is in use, can not be deleted", id)
 	}
 	delete(p.objects, id)
 	return o, nil

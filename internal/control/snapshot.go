@@ -77,7 +77,7 @@ func (s *snapshotAction) settle(ctx context.Context, p *Plane) {
 func busy(n *blockcore.Node) error {
 	for _, e := range slices.Backward(n.Parents()) {
 		if above, _ := e.User(); above != nil && e.Role() == blockcore.RoleBacking {
-			return qmp.Errorf("Node '%s' is busy: node is used as backing hd of '%s'", n.Name(), above.Name())
+			return inUse("Node '%s' is busy: node is used as backing hd of '%s'", n.Name(), above.Name())
 		}
 	}
 	return nil
