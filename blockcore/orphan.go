@@ -3,8 +3,8 @@ package blockcore
 import "fmt"
 
 // A client whose connection has broken comes back over another one and writes again what he had no answer to, and then something else to the same place.
-// What he had in flight cannot be taken back, and nothing says when it is done: without more it may be done last. So what comes later
-// and changes the same range waits for it, as long as it is known that its client has gone.
+// What he had in flight cannot be taken back, and nothing says when it is done: without more it may be done last. Nor may it be done behind the back of who has read what
+// was there before, and goes by that. So what comes later and reads or changes the same range waits for it, as long as it is known that its client has gone.
 //
 // INVARIANT: a request waits only for requests that came before it, so waiting has no cycles.
 
@@ -34,10 +34,10 @@ func (k *Ticket) mourn() {
 	}
 }
 
-// awaitOrphans lets those go first that came before k and change what it changes. Who is not wanted any more does not wait. It waits for the last of them first: where there are
+// awaitOrphans lets those go first that came before k and change what it reads or changes. Who is not wanted any more does not wait. It waits for the last of them first: where there are
 // many for one place, they have as a rule ended when that has, and each of the many that wait looks once.
 func (r *Root) awaitOrphans(t *Task, k *Ticket) {
-	for k.Changes && !k.unwanted && !k.dismissed && r.orphans > 0 {
+	for !k.unwanted && !k.dismissed && r.orphans > 0 {
 		if k.behind = k.lastOrphan(); k.behind == nil {
 			return
 		}

@@ -11,7 +11,7 @@ type sender string
 
 func (s *sender) String() string { return string(*s) }
 
-// Goal: what changes the range of a request whose client has gone comes after it, and nothing else waits for it. Method: two requests of one client, of which one
+// Goal: what reads or changes the range that a request whose client has gone changes comes after it, and nothing else waits for it. Method: two requests of one client, of which one
 // only reads, stay in flight; others come before and after it is known that he has gone. They go on when the first two end, or are unwanted.
 func TestOrphansGoFirst(t *testing.T) {
 	c := newTestContext(t, ContextOptions{})
@@ -43,11 +43,12 @@ func TestOrphansGoFirst(t *testing.T) {
 		ask("same", &there, &Ticket{Range: span(511), Changes: true}, false)
 		ask("unwanted", &gone, &Ticket{Range: span(0), Changes: true}, false)
 		ask("read", &there, &Ticket{Range: span(0)}, false)
+		ask("flush", &there, &Ticket{}, false)
 		ask("beside", &there, &Ticket{Range: span(512), Changes: true}, false)
 		ask("where one reads", &there, &Ticket{Range: span(4096), Changes: true}, false)
 	})
 	onLoop(t, c, func() {
-		require.Equal(t, []string{"before", "read", "beside", "where one reads"}, done)
+		require.Equal(t, []string{"before", "flush", "beside", "where one reads"}, done)
 		r.Cancel(&gone)
 	})
 	onLoop(t, c, func() {
@@ -55,7 +56,7 @@ func TestOrphansGoFirst(t *testing.T) {
 		hold.WakeAll()
 	})
 	onLoop(t, c, func() {
-		require.Equal(t, []string{"old write", "old read", "same"}, done[5:])
+		require.Equal(t, []string{"old write", "old read", "same", "read"}, done[5:])
 		require.Zero(t, r.orphans)
 		require.Zero(t, r.InFlight())
 	})

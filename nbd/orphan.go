@@ -2,7 +2,7 @@ package nbd
 
 import "golang.org/x/sys/unix"
 
-// orphan notes that nobody waits for replies any more, or that there will be no more requests: those of later connections that change the same come
+// orphan notes that nobody waits for replies any more, or that there will be no more requests: those of later connections for the same place come
 // after what is in flight. On the loop.
 func (c *Conn) orphan() {
 	if c.orphaned {
