@@ -111,7 +111,7 @@ func (c *conn) ReadyIn() bool {
 	c.late = false
 	worked := c.receive()
 	// Engines that report edges do not announce what is there already: only an empty socket may be left to them.
-	if c.fd >= 0 && c.outstanding > 0 && (!worked || c.full || !c.lull && !c.dozes()) {
+	if c.fd >= 0 && c.outstanding > 0 && (!worked || c.more || !c.lull && !c.dozes()) {
 		c.watcher.Heat()
 	}
 	return worked

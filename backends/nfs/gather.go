@@ -90,7 +90,7 @@ func (g *gatherer) worth(own, all int) int {
 // gather waits for replies, for several if that is worth it.
 func (c *conn) gather() {
 	g := &c.gatherer
-	if c.full {
+	if c.more {
 		c.watcher.Heat() // nothing announces what is left
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"nbd-dataplane/backends/nfs/nfstest"
 	"nbd-dataplane/blockcore"
@@ -78,6 +79,61 @@ func TestRepliesAreGathered(t *testing.T) {
 				r.answerOne(want)
 			})
 		}
+	}
+}
+
+// Goal: a connection that ends with a reply is made anew at once, also by an engine that tells of both with one edge, when nothing more is looked for. Method: two calls in
+// flight, the loop held up until the reply to one and the end of the stream have come.
+func TestTheEndThatComesWithAReplyIsHeard(t *testing.T) {
+	for _, kind := range []blockcore.EngineKind{blockcore.EngineAuto, blockcore.EngineThreads} {
+		t.Run(fmt.Sprint(kind), func(t *testing.T) {
+			r := newRig(t, nfstest.Options{}, nil)
+			r.onEngine(kind)
+			want := random(7, 8192)
+			answer := make(chan struct{})
+			r.server.Inject(nfstest.Rule{Proc: nfstest.Write, Fault: nfstest.Fault{Hold: answer}})
+			r.server.Inject(nfstest.Rule{Proc: nfstest.Write, Fault: nfstest.Fault{NoReply: true}})
+			first := r.begin(r.writing(0, want[:4096], 0))
+			second := r.begin(r.writing(4096, want[4096:], 0))
+			r.server.AwaitCalls(nfstest.Write, 2)
+			goOn := r.holdUp(func(fd int) {
+				close(answer)
+				awaitEvent(t, fd, unix.POLLIN)
+				r.server.Crash(nfstest.LoseAll)
+				awaitEvent(t, fd, unix.POLLRDHUP)
+				r.server.Restart()
+			})
+			close(goOn)
+			require.NoError(t, r.wait(first))
+			require.NoError(t, r.wait(second))
+		})
+	}
+}
+
+// holdUp keeps the loop from going on until the channel is closed that is returned, and has do called meanwhile with the socket of the first connection.
+func (r *rig) holdUp(do func(fd int)) (goOn chan struct{}) {
+	r.t.Helper()
+	fd := make(chan int)
+	goOn = make(chan struct{})
+	require.True(r.t, r.ctx.Post(func() {
+		fd <- r.file.conns[0].fd
+		<-goOn
+	}))
+	do(<-fd)
+	return goOn
+}
+
+// awaitEvent waits until a socket is ready.
+func awaitEvent(t *testing.T, fd int, event int16) {
+	t.Helper()
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: event}}, int(patienceMax/time.Millisecond))
+		if err == unix.EINTR {
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		return
 	}
 }
 

@@ -37,7 +37,7 @@ const (
 // end anywhere (RFC 5531 11). Owned by the context.
 type parser struct {
 	in         []byte // received; nil until there was something
-	full       bool   // the last receive brought all that it had room for
+	more       bool   // there may be: the last receive brought all that it had room for, or the engine would not tell of an end that came with it
 	begin, end int    // in[begin:end] is not parsed yet
 
 	fragment  int  // bytes of the fragment that are still to come
@@ -58,7 +58,7 @@ type parser struct {
 
 // reset forgets a record that has come in part.
 func (p *parser) reset() {
-	p.begin, p.end, p.full = 0, 0, false
+	p.begin, p.end, p.more = 0, 0, false
 	p.fragment, p.inRecord = 0, false
 	p.nextRecord()
 }
@@ -73,6 +73,10 @@ func (p *parser) nextRecord() {
 func (c *conn) receive() bool {
 	n, errno := c.recv()
 	switch {
+	case errno == unix.EAGAIN && c.more:
+		c.more = false
+		c.atTurnEnd() // now it can be said how to wait
+		return false
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return false
 	case errno != 0:
@@ -122,7 +126,7 @@ func (c *conn) recv() (int, unix.Errno) {
 		return 0, errno
 	}
 	c.end += int(n)
-	c.full = int(n) == len(free)
+	c.more = int(n) == len(free) || c.f.ctx.TellsOnce()
 	return int(n), 0
 }
 
@@ -142,7 +146,7 @@ func (c *conn) recvData() (int, unix.Errno) {
 	c.dataDone += inPlace
 	c.fragment -= inPlace
 	c.end = int(n) - inPlace
-	c.full = int(n) == len(rest)+len(behind)
+	c.more = int(n) == len(rest)+len(behind) || c.f.ctx.TellsOnce()
 	return int(n), 0
 }
 
