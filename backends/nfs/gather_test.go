@@ -149,13 +149,17 @@ func (r *rig) onEngine(kind blockcore.EngineKind) {
 	r.ctx = ctx
 }
 
-// readMany has so many readers read so often, and reports whether sockets were to wait for several replies.
+// gatheredMax is how long it may take until several replies are waited for: on a slow machine, which answers one by one, it is by chance that some come quickly.
+const gatheredMax = time.Minute
+
+// readMany has so many readers read so often, and then until sockets are to wait for several replies. It reports whether they were.
 func (r *rig) readMany(want []byte, readers, rounds int) (gathered bool) {
 	r.t.Helper()
 	var all []chan error
+	begun := time.Now()
 	for i := range readers {
 		all = append(all, r.begin(func(t *blockcore.Task) error {
-			for round := range rounds {
+			for round := 0; round < rounds || !gathered && time.Since(begun) < gatheredMax; round++ {
 				off := int64((i*131 + round*17) % 64 * 4096)
 				if err := r.reading(off, want[off:off+4096])(t); err != nil {
 					return err
