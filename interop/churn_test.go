@@ -150,7 +150,7 @@ func TestChurn(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	c := &churn{m: m, random: rand.New(rand.NewPCG(seed, 1))}
-	clients, ended := startVerifiers(server.Socket, seed)
+	clients, ended := startVerifiers(server.Socket, seed, 32*mib/verifier.BlockBytes)
 	var work []func()
 	for _, kind := range []struct {
 		times int
@@ -184,11 +184,39 @@ func TestChurn(t *testing.T) {
 	atRest(t, m)
 }
 
-func startVerifiers(socket string, seed uint64) ([]*verifier.Client, chan error) {
+// Goal: a client that was thrown out and comes back reads what stays, also where a request of its last connection is still under way. Method: clients of a few blocks each are
+// thrown out again and again, with a limit that has their writes wait in the graph.
+func TestChurnOfClients(t *testing.T) {
+	control := filepath.Join(t.TempDir(), "ctl")
+	server := program.Start(t, subject.Options{File: sparse(t, 64*mib), Name: "disk", Args: []string{"-f", "raw", "--control", control, "--shared", "0"}})
+	m := dialMonitor(t, control)
+	m.do("object-add", args{"qom-type": "throttle-group", "id": "tg", "limits": args{"iops-write": 5000}}, nil)
+	m.do("blockdev-add", args{"driver": "throttle", "node-name": "slow", "throttle-group": "tg", "file": "disk0"}, nil)
+	m.do("x-blockdev-insert", args{"node-name": "slow", "above": "disk0"}, nil)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	c := &churn{m: m, random: rand.New(rand.NewPCG(seed, 1))}
+	clients, ended := startVerifiers(server.Socket, seed, 256)
+	for n := range 60 {
+		done := clients[n%len(clients)].Done()
+		require.Eventually(t, func() bool { return clients[n%len(clients)].Done() > done+64 || len(ended) > 0 }, clientMax, time.Millisecond)
+		c.disconnect()
+	}
+	for _, v := range clients {
+		v.Stop()
+	}
+	for range clients {
+		require.NoError(t, <-ended, "seed %d", seed)
+	}
+	atRest(t, m)
+}
+
+// startVerifiers starts four clients that share so many blocks.
+func startVerifiers(socket string, seed uint64, blocks int64) ([]*verifier.Client, chan error) {
 	var all []*verifier.Client
 	ended := make(chan error, 4)
 	for n := range 4 {
-		v := verifier.New(verifier.Options{Socket: socket, Export: "disk", Depth: 32, Index: n, Of: 4, Blocks: 32 * mib / verifier.BlockBytes, Seed: seed})
+		v := verifier.New(verifier.Options{Socket: socket, Export: "disk", Depth: 32, Index: n, Of: 4, Blocks: blocks, Seed: seed})
 		all = append(all, v)
 		go func() { ended <- v.Run() }()
 	}
