@@ -143,7 +143,7 @@ func (c *simThread) lastLookAtLocks() (mine bool) {
 		return true
 	}
 	so := func() bool {
-		return w.came && w.file.RefusesWrites() || !w.foreign && len(w.ourLocks()) == w.ownLocks()
+		return w.came && w.file.RefusesWrites() || (!w.foreign || w.bothRead()) && len(w.ourLocks()) == w.ownLocks()
 	}
 	for until := w.Now() + simRecoveryMax; !so(); c.pause(time.Second) {
 		if w.Now() > until || w.Failed() {
@@ -155,8 +155,11 @@ func (c *simThread) lastLookAtLocks() (mine bool) {
 	if w.file.RefusesWrites() {
 		w.Count("the loss of a lock is noticed")
 	}
-	return !w.file.RefusesWrites()
+	return !w.file.RefusesWrites() && !w.foreign
 }
+
+// bothRead reports whether who has the disk is a visitor who reads, and the file was made read-only since he came: they are in nobody's way, and there was no loss to notice.
+func (w *simWorld) bothRead() bool { return w.readOnly && w.visitor.owns && w.visitor.use.ReadOnly }
 
 // checkUnlocked looks for locks that a file has left behind.
 func (w *simWorld) checkUnlocked() {

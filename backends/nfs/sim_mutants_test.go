@@ -77,5 +77,5 @@ func TestSimulationFindsMutants(t *testing.T) {
 	for _, m := range simMutants {
 		list = append(list, simkit.Mutant{Mistake: m.mistake, File: m.file, Old: m.old, New: m.new})
 	}
-	simFlags.TestMutants(t, ".", list, "-timeout=5m", "-run", "TestSimulation$", ".", "-nfs.seeds=4000")
+	simFlags.TestMutants(t, ".", list, "-timeout=10m", "-run", "TestSimulation$", ".", "-nfs.seeds=12000")
 }

@@ -14,6 +14,7 @@ type simVisitor struct {
 	use     imagelock.Use
 	looking bool // he has taken his locks and has not looked yet
 	guest   bool // he has found nobody in his way, and stays
+	owns    bool // so he has, as our locks were lost, and has the disk for good
 	next    time.Duration
 	seenAt  int64 // when he was in somebody's way last
 }
@@ -84,12 +85,13 @@ func (w *simWorld) visitorLooks() {
 		w.Log("the visitor stays, and reads")
 		w.Count("a visitor reads")
 		v.guest, v.next = true, w.Now()+max(w.someTime(), w.someTime(), w.someTime())
+		w.came = w.came || len(w.ourLocks()) == 0 // a writer, even one that is about to be none, cannot have them back beside him
 	case w.life() && !w.dropped:
 		w.Fail("the disk is open, and somebody else gets it: %+v", v.use)
 	default:
 		w.Log("the visitor has the disk")
 		w.Count("a visitor has the disk")
-		w.foreign, w.came = true, true
+		w.foreign, w.came, v.owns = true, true, true
 	}
 }
 
@@ -117,7 +119,7 @@ func (w *simWorld) visitorLeaves() {
 // visitorGone notes that he has no locks.
 func (w *simWorld) visitorGone() {
 	v := &w.visitor
-	v.looking, v.guest, v.seenAt = false, false, w.Tick()
+	v.looking, v.guest, v.owns, v.seenAt = false, false, false, w.Tick()
 	v.next = w.Now() + simVisitEach + time.Duration(w.rng.Int64N(int64(time.Minute)))
 }
 
