@@ -1,14 +1,25 @@
 package main
 
-import "strings"
+import (
+	"encoding/json"
+	"strings"
+)
 
-// completeLimits is completeLimits for a group that is there.
-func (m *monitor) completeLimits(group string, set map[string]int64) error {
+// limits are those of a group, by property, and as the server told them.
+func (m *monitor) limits(group string) (now map[string]int64, raw json.RawMessage, err error) {
+	raw, err = m.query("qom-get", map[string]string{"path": groupPath(group), "property": "limits"}, &now)
+	return now, raw, err
+}
+
+func groupPath(group string) string { return "/objects/" + group }
+
+// completeLimitsOf is completeLimits for a group that is there.
+func (m *monitor) completeLimitsOf(group string, set map[string]int64) error {
 	if len(set) == 0 {
 		return nil
 	}
-	var now map[string]int64
-	if err := m.ask("qom-get", map[string]string{"path": "/objects/" + group, "property": "limits"}, &now); err != nil {
+	now, _, err := m.limits(group)
+	if err != nil {
 		return err
 	}
 	return completeLimits(now, set)

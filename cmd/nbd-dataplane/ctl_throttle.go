@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -145,7 +144,7 @@ func (t *ctl) throttle(m *monitor, name string, o *throttleOrder) error {
 		}
 		limits["iops-size"] = 0
 	}
-	if err := m.completeLimits(name, limits); err != nil {
+	if err := m.completeLimitsOf(name, limits); err != nil {
 		return err
 	}
 	return t.setAndShow(m, name, limits)
@@ -174,7 +173,7 @@ func (t *ctl) throttleExport(m *monitor, e *exportAnswer, groups []string, o *th
 			return err
 		}
 		limits = nil
-	} else if err := m.completeLimits(group, limits); err != nil { // before the export is put into it
+	} else if err := m.completeLimitsOf(group, limits); err != nil { // before the export is put into it
 		return err
 	}
 	if group != e.Throttle {
@@ -219,19 +218,17 @@ func (t *ctl) unthrottle(m *monitor, e *exportAnswer) error {
 
 // setAndShow changes the limits of a group, if there are any to change, and shows all of them.
 func (t *ctl) setAndShow(m *monitor, group string, limits map[string]int64) error {
-	path := "/objects/" + group
 	if len(limits) > 0 {
-		if err := m.ask("qom-set", map[string]any{"path": path, "property": "limits", "value": limits}, nil); err != nil {
+		if err := m.ask("qom-set", map[string]any{"path": groupPath(group), "property": "limits", "value": limits}, nil); err != nil {
 			return err
 		}
 	}
-	var now map[string]int64
-	raw, err := m.query("qom-get", map[string]string{"path": path, "property": "limits"}, &now)
+	now, raw, err := m.limits(group)
 	if err != nil {
 		return err
 	}
 	if t.asJSON {
-		return t.printJSON(map[string]any{"group": group, "limits": json.RawMessage(raw)})
+		return t.printJSON(map[string]any{"group": group, "limits": raw})
 	}
 	t.say("throttle group %s", printable(group))
 	list := newTable("LIMIT", ">PER SECOND", ">IN BURSTS", ">FOR")
