@@ -149,12 +149,15 @@ func TestFaultsBelowTheProgram(t *testing.T) {
 func TestCrashInTheMiddleOfACall(t *testing.T) {
 	s := Start(t, Options{})
 	d := openDisk(t, s)
+	up := make(chan struct{})
 	s.Inject(Rule{Proc: Write, Fault: Fault{After: func() {
 		s.Crash(LoseAll)
 		s.Restart()
+		close(up)
 	}}})
 	d.send(numberWrite, d.writeArgs(0, "x", Unstable))
 	d.ended()
+	<-up // the client hears of the crash before the server is back
 	if got, _ := openDisk(t, s).read(0, 1); got != "\x00" {
 		t.Errorf("%q", got)
 	}
