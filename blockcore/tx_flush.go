@@ -1,12 +1,25 @@
 package blockcore
 
-import "nbd-dataplane/internal/check"
+import (
+	"context"
+
+	"nbd-dataplane/internal/check"
+)
 
 // Flush makes durable what was acknowledged to those who use nodes; all of it, if they are drained. It is a part of a change so that
 // nobody moves, reopens or removes a node meanwhile; who holds a section does not wait for the disk.
 func (tx *Tx) Flush(nodes ...*Node) error {
 	check.Invariant(!tx.byLoop, "a loop that changes the graph would wait for a flush")
-	g := tx.graph
+	return tx.graph.flush(nodes)
+}
+
+// Flush is Tx.Flush where nothing else is changed. It waits for its turn as long as ctx. Not on a loop.
+func (g *Graph) Flush(ctx context.Context, why string, nodes ...*Node) error {
+	return g.BetweenChanges(ctx, why, func() error { return g.flush(nodes) })
+}
+
+// flush expects the control plane to be held.
+func (g *Graph) flush(nodes []*Node) error {
 	g.mu.Lock()
 	err := g.has(nodes...)
 	g.mu.Unlock()

@@ -1,14 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
-
-	"nbd-dataplane/internal/control"
 )
 
 // daemonStep is one option of the daemon that does something when its turn comes: what it refers to has to stand before it.
@@ -115,31 +114,29 @@ func (o *daemonOptions) set(name, value, words string) error {
 	case "trace":
 		return wrong("--trace: this program has no trace events of QEMU's; leave it out", "")
 	default:
-		if kind, _, _ := strings.Cut(value, ","); kind == "help" || kind == "?" {
-			return o.helpOf(name, words)
+		help, err := helpOf(name, value, words)
+		if err != nil || help != "" {
+			o.kinds = help
+			return cmp.Or(err, errHelp)
 		}
 		o.steps = append(o.steps, daemonStep{name, value, words})
 	}
 	return nil
 }
 
-// helpOf lists the kinds of what an option makes.
-func (o *daemonOptions) helpOf(name, words string) error {
-	var kinds []string
-	switch name {
-	case "chardev":
-		o.kinds = "Available chardev backend types: \n"
-		kinds = slices.DeleteFunc(slices.Collect(maps.Keys(chardevKinds)), func(kind string) bool { return kind == "tty" }) // the old name of serial
-	case "object":
-		o.kinds = "List of user creatable objects:\n"
-		kinds = control.ObjectKinds()
-	default:
-		return fmt.Errorf("%s: Help is not available for this option", words)
+// helpOf is the help that an option is asked for by its argument; "" = it is not.
+func helpOf(name, argument, words string) (string, error) {
+	if name == "object" {
+		return objectHelp(argument), nil
 	}
-	for _, kind := range slices.Sorted(slices.Values(kinds)) {
-		o.kinds += "  " + kind + "\n"
+	if kind, _, _ := strings.Cut(argument, ","); !isHelp(kind) {
+		return "", nil
 	}
-	return errHelp
+	if name != "chardev" {
+		return "", fmt.Errorf("%s: Help is not available for this option", words)
+	}
+	kinds := slices.DeleteFunc(slices.Sorted(maps.Keys(chardevKinds)), func(kind string) bool { return kind == "tty" }) // the old name of serial
+	return listing("Available chardev backend types: ", kinds), nil
 }
 
 // daemonUsage is the text of --help at a door, less its first lines.

@@ -79,3 +79,35 @@ func TestLoopPropertiesAsQEMU(t *testing.T) {
 	want := transcript(t, stockQSD, nil, loopScript)
 	require.Equal(t, want, transcript(t, asProgram(t, qsdName), nil, loopScript))
 }
+
+// pathScript names objects, and what holds them, in all ways that there are.
+const pathScript = `
+		object-add {"qom-type":"iothread","id":"t0"}
+		qom-list {"path":"/objects/"}
+		qom-list {"path":"objects"}
+		object-add {"qom-type":"throttle-group","id":"g0"}
+		qom-list {"path":"//objects//t0/"}
+		qom-list {"path":"objects/t0"}
+		qom-list {"path":"/t0"}
+		qom-list {"path":"/objects/t0/x"}
+		qom-get {"path":"/","property":"type"}
+		qom-get {"path":"//","property":"objects"}
+		qom-get {"path":"/","property":"t0"}
+		qom-get {"path":"","property":"type"}
+		qom-get {"path":"objects","property":"type"}
+		qom-get {"path":"objects/","property":"t0"}
+		qom-get {"path":"objects//g0","property":"x-iops-total"}
+		qom-get {"path":"/g0","property":"type"}
+		qom-set {"path":"/","property":"type","value":"x"}
+		qom-set {"path":"/","property":"objects","value":"x"}
+		qom-set {"path":"/","property":"nosuch","value":1}
+		qom-set {"path":"//objects///g0//","property":"limits","value":{"iops-total":5}}
+		qom-get {"path":"g0","property":"x-iops-total"}
+`
+
+// Goal: a QOM path leads to what it leads to with QEMU. Method: a script is sent to both; of the root only the objects are there with us.
+func TestObjectPathsAsQEMU(t *testing.T) {
+	ours := asProgram(t, qsdName)
+	require.Equal(t, transcript(t, stockQSD, nil, pathScript), transcript(t, ours, nil, pathScript))
+	require.Contains(t, transcript(t, ours, nil, `qom-list {"path":"//"}`), `{"name":"objects","type":"child\u003ccontainer\u003e"}`)
+}

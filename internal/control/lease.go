@@ -91,8 +91,7 @@ func (p *Plane) still(ctx context.Context, o blockcore.DrainOptions) (*blockcore
 	if err != nil || !o.FlushAhead {
 		return section, err
 	}
-	err = p.graph.Update(ctx, "flush for "+o.Why, func(tx *blockcore.Tx) error { return tx.Flush(o.Nodes...) })
-	if err != nil {
+	if err := p.graph.Flush(ctx, "flush for "+o.Why, o.Nodes...); err != nil {
 		section.End()
 		return nil, err
 	}

@@ -69,6 +69,28 @@ func TestLeaseHoldsExportsStill(t *testing.T) {
 	}
 }
 
+// Goal: monitors are not told that the graph has changed where data was flushed and nothing else. Method: the events of a section that flushes, up to
+// its end.
+func TestLeaseIsNoChange(t *testing.T) {
+	h := newHouse(t)
+	o := h.monitor()
+	h.serve(o, "a")
+	for len(o.Events()) > 0 {
+		<-o.Events()
+	}
+	flushes := h.gate("a").flushes.Load()
+	id := o.begin(`{"exports":["a"],"lease":60}`)
+	require.Greater(t, h.gate("a").flushes.Load(), flushes)
+	o.must("x-drain-end", fmt.Sprintf(`{"id":%q}`, id))
+	for {
+		e := <-o.Events()
+		require.NotEqual(t, "X_GRAPH_CHANGED", e.Name)
+		if e.Name == "X_DRAIN_ENDED" {
+			return
+		}
+	}
+}
+
 // Goal: the end of the program ends leases. Method: the plane is closed under one, with a request waiting.
 func TestLeaseEndsWithThePlane(t *testing.T) {
 	h := newHouse(t)

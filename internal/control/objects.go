@@ -39,8 +39,8 @@ var objectKinds = map[string]func(*Plane, *object, qmp.Value) error{
 	"secret_keyring":  (*Plane).makeSecurity,
 }
 
-// ObjectKinds are the kinds that object-add can make.
-func ObjectKinds() []string { return slices.Collect(maps.Keys(objectKinds)) }
+// ObjectKinds are the kinds that object-add can make, in the order of their names.
+func ObjectKinds() []string { return slices.Sorted(maps.Keys(objectKinds)) }
 
 func (p *Plane) objectAdd(ctx context.Context, call *qmp.Call) (any, error) {
 	return nil, p.AddObject(call.Arguments)

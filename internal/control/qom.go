@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/qmp"
@@ -14,23 +15,27 @@ type qomArgs struct {
 	Property string `qmp:"property"`
 }
 
-// What holds the objects is one itself.
+// What holds objects is one itself: the root, and what is in it.
 const (
-	containerPath = "/objects"
-	containerKind = "container"
+	containerKind    = "container"
+	objectsName      = "objects"
+	rootContainer    = "/"
+	objectsContainer = rootContainer + objectsName
 )
 
-// objectAt finds the object that a QOM path names: "/objects/ID", or "ID" alone.
+// objectAt finds the object, or the container, that a QOM path names: "/objects/ID", or the end of such a path. Slashes too many do no harm.
 func (p *Plane) objectAt(path string) (*object, error) {
-	if path == containerPath {
-		return &object{kind: containerKind}, nil
-	}
-	id := path
-	for _, prefix := range []string{"/objects/", "/"} {
-		if len(path) > len(prefix) && path[:len(prefix)] == prefix {
-			id = path[len(prefix):]
-			break
-		}
+	names, fromRoot := strings.FieldsFunc(path, func(r rune) bool { return r == '/' }), strings.HasPrefix(path, rootContainer)
+	id := ""
+	switch {
+	case len(names) == 0 && fromRoot:
+		return &object{id: rootContainer, kind: containerKind}, nil
+	case len(names) == 1 && names[0] == objectsName:
+		return &object{id: objectsContainer, kind: containerKind}, nil
+	case len(names) == 1 && !fromRoot:
+		id = names[0]
+	case len(names) == 2 && names[0] == objectsName:
+		id = names[1]
 	}
 	if o := p.object(id); o != nil {
 		return o, nil
@@ -49,10 +54,14 @@ func (p *Plane) qomGet(_ context.Context, _ *qmp.Call, a *qomArgs) (any, error) 
 	return nil, noProperty(o, a.Property)
 }
 
-// readProperty reads a property of an object, or of the container of all of them.
+// readProperty reads a property of an object, or of a container.
 func (p *Plane) readProperty(o *object, name string) (any, bool) {
-	if o.kind == containerKind && name != "type" {
-		return "/objects/" + name, p.object(name) != nil
+	switch {
+	case name == "type":
+	case o.id == rootContainer:
+		return objectsContainer, name == objectsName
+	case o.id == objectsContainer:
+		return objectsContainer + "/" + name, p.object(name) != nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -133,35 +142,47 @@ type qomListArgs struct {
 	Path string `qmp:"path"`
 }
 
-// qomList lists the objects, or the properties of one.
+// qomEntry is a property in the answer to qom-list.
+type qomEntry struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// qomList lists what a container holds, or the properties of an object.
 func (p *Plane) qomList(_ context.Context, _ *qmp.Call, a *qomListArgs) (any, error) {
-	type entry struct {
-		Name string `json:"name"`
-		Type string `json:"type"`
-	}
-	list := []entry{}
-	if a.Path == containerPath {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, o := range p.objects {
-			list = append(list, entry{o.id, "child<" + o.kind + ">"})
-		}
-		slices.SortFunc(list, func(a, b entry) int { return compare(a.Name, b.Name) })
-		return slices.Insert(list, 0, entry{"type", "string"}), nil
-	}
 	o, err := p.objectAt(a.Path)
 	if err != nil {
 		return nil, err
 	}
-	list = append(list, entry{"type", "string"})
+	list := []qomEntry{{"type", "string"}}
+	switch o.id {
+	case rootContainer:
+		return append(list, qomChild(objectsName, containerKind)), nil
+	case objectsContainer:
+		return append(list, p.qomObjects()...), nil
+	}
 	if o.group != nil {
-		list = append(list, entry{"limits", "ThrottleLimits"})
+		list = append(list, qomEntry{"limits", "ThrottleLimits"})
 		for _, p := range blockcore.ThrottleProperties {
-			list = append(list, entry{p.Legacy, "int"})
+			list = append(list, qomEntry{p.Legacy, "int"})
 		}
 	}
 	for _, p := range o.loopProperties() {
-		list = append(list, entry{p.name, "int"})
+		list = append(list, qomEntry{p.name, "int"})
 	}
 	return list, nil
+}
+
+func qomChild(name, kind string) qomEntry { return qomEntry{name, "child<" + kind + ">"} }
+
+// qomObjects are all objects, in the order of their names.
+func (p *Plane) qomObjects() []qomEntry {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := []qomEntry{}
+	for _, o := range p.objects {
+		list = append(list, qomChild(o.id, o.kind))
+	}
+	slices.SortFunc(list, func(a, b qomEntry) int { return compare(a.Name, b.Name) })
+	return list
 }
