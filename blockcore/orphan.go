@@ -8,11 +8,13 @@ import "fmt"
 //
 // INVARIANT: a request waits only for requests that came before it, so waiting has no cycles.
 
-// Orphan is told that the client of requests has gone: those that are in flight or held, and change something, are orphans. On the loop.
-func (r *Root) Orphan(client fmt.Stringer) {
-	for k := r.tickets.first; k != nil; k = k.next {
+// Orphan is told that the client of requests has gone, of which there are so many at most: those that are in flight or held, and change something, are orphans. It looks at the last ones
+// first, since there may be a hundred thousand of others. On the loop.
+func (r *Root) Orphan(client fmt.Stringer, most int) {
+	for k := r.tickets.last; k != nil && most > 0; k = k.prev {
 		if k.Client == client {
 			k.adopt()
+			most--
 		}
 	}
 }

@@ -94,7 +94,7 @@ func BenchmarkBeginBesideOrphans(b *testing.B) {
 				r.End(t, k)
 			}))
 		}
-		r.Orphan(&gone)
+		r.Orphan(&gone, many)
 	})
 	onLoop(b, c, func() {
 		k := &Ticket{Range: Range{Offset: many << 12, Length: 4096}, Changes: true}

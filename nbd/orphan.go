@@ -14,7 +14,7 @@ func (c *Conn) orphan() {
 	}
 	c.orphaned = true
 	if c.inFlight > 0 {
-		c.export.root.Orphan(c)
+		c.export.root.Orphan(c, c.inFlight)
 	}
 }
 
