@@ -8,20 +8,22 @@ import "fmt"
 //
 // INVARIANT: a request waits only for requests that came before it, so waiting has no cycles.
 
-// Orphan is told that the client of requests has gone: those that are in flight or held, and change something, are orphans. On the loop.
-func (r *Root) Orphan(client fmt.Stringer) {
-	for k := r.tickets.first; k != nil; k = k.next {
+// Orphan is told that the client of requests has gone, of which there are so many at most: those that are in flight or held, and change something, are orphans. It looks at the last ones
+// first, since there may be a hundred thousand of others. On the loop.
+func (r *Root) Orphan(client fmt.Stringer, most int) {
+	for k := r.tickets.last; k != nil && most > 0; k = k.prev {
 		if k.Client == client {
 			k.adopt()
+			most--
 		}
 	}
 }
 
 // adopt makes an orphan of a request that changes something.
 func (k *Ticket) adopt() {
-	if k.Changes && !k.orphan {
+	if k.Changes && !k.orphan && k.Range.Length > 0 {
 		k.orphan = true
-		k.root.orphans++
+		k.root.orphans.add(k)
 	}
 }
 
@@ -29,7 +31,7 @@ func (k *Ticket) adopt() {
 func (k *Ticket) mourn() {
 	if k.orphan {
 		k.orphan = false
-		k.root.orphans--
+		k.root.orphans.remove(k)
 		k.followers.WakeAll()
 	}
 }
@@ -37,23 +39,13 @@ func (k *Ticket) mourn() {
 // awaitOrphans lets those go first that came before k and change what it reads or changes. Who is not wanted any more does not wait. It waits for the last of them first: where there are
 // many for one place, they have as a rule ended when that has, and each of the many that wait looks once.
 func (r *Root) awaitOrphans(t *Task, k *Ticket) {
-	for !k.unwanted && !k.dismissed && r.orphans > 0 {
-		if k.behind = k.lastOrphan(); k.behind == nil {
+	for !k.unwanted && !k.dismissed && r.orphans.count > 0 {
+		if k.behind = r.orphans.last(k); k.behind == nil {
 			return
 		}
 		t.Wait(&k.behind.followers)
 		k.behind = nil
 	}
-}
-
-// lastOrphan is the last one of those that k has to let go first, or nil.
-func (k *Ticket) lastOrphan() *Ticket {
-	for o := k.prev; o != nil; o = o.prev {
-		if o.orphan && o.Range.Overlaps(k.Range) {
-			return o
-		}
-	}
-	return nil
 }
 
 // reconsider has k look again whether it waits for an orphan.

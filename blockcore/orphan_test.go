@@ -38,7 +38,7 @@ func TestOrphansGoFirst(t *testing.T) {
 		ask("old read", &gone, &Ticket{Range: span(4096)}, true)
 	})
 	onLoop(t, c, func() { ask("before", &there, &Ticket{Range: span(0), Changes: true}, false) })
-	onLoop(t, c, func() { r.Orphan(&gone) })
+	onLoop(t, c, func() { r.Orphan(&gone, 2) })
 	onLoop(t, c, func() {
 		ask("same", &there, &Ticket{Range: span(511), Changes: true}, false)
 		ask("unwanted", &gone, &Ticket{Range: span(0), Changes: true}, false)
@@ -93,7 +93,7 @@ func TestDismissedWaitForNoOrphan(t *testing.T) {
 		}))
 	}
 	onLoop(t, c, func() { ask(&gone, true) })
-	onLoop(t, c, func() { r.Orphan(&gone) })
+	onLoop(t, c, func() { r.Orphan(&gone, 1) })
 	onLoop(t, c, func() {
 		for range 5 {
 			ask(&there, false)
@@ -136,7 +136,7 @@ func TestFollowersOfManyOrphansLookOnce(t *testing.T) {
 				woken += len(c.ready) - before
 			})
 		}
-		r.Orphan(&gone)
+		r.Orphan(&gone, many)
 		for range many {
 			ask(&there, func(t *Task, k *Ticket) {
 				followed++

@@ -30,7 +30,7 @@ type Root struct {
 	held     WaitQueue // requests that arrived meanwhile
 	resuming int       // requests that were held, or came behind such, are counted in and have not run yet
 	tickets  ticketList
-	orphans  int // of them
+	orphans  orphanIndex // of them
 
 	// Safe from anywhere.
 	ctx      atomic.Pointer[AioContext]
@@ -131,7 +131,7 @@ func (r *Root) Begin(t *Task, k *Ticket) bool {
 	default:
 		r.inFlight.Add(1)
 	}
-	if r.orphans > 0 {
+	if r.orphans.count > 0 {
 		r.awaitOrphans(t, k)
 	}
 	if k.Limited && r.throttle != nil && !k.dismissed {

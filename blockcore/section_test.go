@@ -22,7 +22,7 @@ func (o *watchfulOwner) Busy() bool { return o.busy.Load() }
 func (o *watchfulOwner) Resume()    { o.resumed.Add(1) }
 
 // newDisk makes a graph with one node of the memory driver.
-func newDisk(t *testing.T, c *AioContext) (*Graph, *Node) {
+func newDisk(t testing.TB, c *AioContext) (*Graph, *Node) {
 	t.Helper()
 	g := NewGraph()
 	n, err := g.AddNode(NodeOptions{Name: "disk", Context: c, Driver: newMemory(4096, Limits{Align: 1})})

@@ -26,6 +26,7 @@ type Ticket struct {
 	// Owned by the context.
 	root       *Root
 	task       *Task
+	number     uint64        // of its coming
 	since      time.Duration // by the context's clock
 	held       bool          // in Begin, and not counted in
 	away       bool          // in Begin, and the Root has moved to another context
@@ -45,9 +46,14 @@ func (k *Ticket) leave(t *Task) {
 }
 
 // ticketList is the requests of one Root, in the order of their coming. Owned by the context.
-type ticketList struct{ first, last *Ticket }
+type ticketList struct {
+	first, last *Ticket
+	came        uint64 // so many
+}
 
 func (l *ticketList) add(k *Ticket) {
+	l.came++
+	k.number = l.came
 	k.prev, k.next = l.last, nil
 	if l.last == nil {
 		l.first = k

@@ -72,10 +72,10 @@ type connStats struct{ requests, failed, read, written uint64 }
 // start takes up the transmission phase. On the loop.
 func (c *Conn) start() {
 	c.ctx, c.lane = c.export.ctx.Load(), c.export.lane
+	c.export.findOrphans() // before it asks for anything
 	c.watcher = c.ctx.Watch(c.fd, c)
 	c.export.lookLater()
-	c.export.findOrphans() // before it asks for anything
-	if c.ended {           // stopped before it began
+	if c.ended { // stopped before it began
 		c.maybeClose()
 		return
 	}

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -225,6 +226,58 @@ func TestRequestsInFlightOfTheGoneGoFirst_T_X4(t *testing.T) {
 			require.Equal(t, fill(2, 512), next.read(0, 512))
 		})
 	}
+}
+
+// Goal: what a client writes over its next connection is done after what it had sent on the one that broke and the loop has not read yet (T-X4, DI-2). Method: the loop is kept busy, or a
+// section holds it back, while more WRITEs are sent than one turn begins, the client goes, comes back and writes to the same place.
+func TestUnreadRequestsOfTheGoneGoFirst_T_X4(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		for _, drained := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, drained %v", network, drained), func(t *testing.T) {
+				eachEngine(t, func(t *testing.T, engine blockcore.EngineKind) {
+					h := newHouse(t, houseOptions{engine: engine, network: network})
+					old := h.dial(dialOptions{})
+					goOn := h.holdUp(drained)
+					var all []byte
+					for range burstInCompany + burstAlone {
+						b, _ := old.request(CmdWrite, 0, 0, 0, fill(1, 512))
+						all = append(all, b...)
+					}
+					old.send(all) // at once, for the end to come as soon
+					if network == "tcp" {
+						goodbyes["half closed"](t, old.conn)
+					} else {
+						goodbyes["closed"](t, old.conn)
+					}
+					next := h.knock(dialOptions{})
+					h.dialed++
+					cookie := next.post(CmdWrite, 0, 0, 0, fill(2, 512))
+					if drained {
+						h.until("both are parked", func() bool { c := h.conn(2); return h.conn(1).blocked && c != nil && c.blocked })
+					}
+					goOn()
+					next.ok(next.await(cookie))
+					if network == "tcp" {
+						old.awaitAll()
+					} else {
+						h.closed()
+					}
+					require.Equal(t, fill(2, 512), next.read(0, 512))
+				})
+			})
+		}
+	}
+}
+
+// holdUp has the loop do nothing, or nothing for clients, until goOn is called.
+func (h *house) holdUp(drained bool) (goOn func()) {
+	if drained {
+		return h.drain().End
+	}
+	busy, held := make(chan struct{}), make(chan struct{})
+	require.True(h.t, h.ctx.Post(func() { close(held); <-busy }))
+	<-held
+	return func() { close(busy) }
 }
 
 // Goal: a client that says with its only request that there will be no more is answered, and then at the end. Method: both leave the client at once, a number of times.

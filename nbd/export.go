@@ -288,5 +288,8 @@ func (e *Export) run(ctx *blockcore.AioContext, fn func()) {
 func (e *Export) connections() []*Conn {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(e.conns), func(a, b *Conn) int { return cmp.Compare(a.id, b.id) })
+	return slices.SortedFunc(maps.Keys(e.conns), byComing)
 }
+
+// byComing orders connections by when they came.
+func byComing(a, b *Conn) int { return cmp.Compare(a.id, b.id) }

@@ -21,8 +21,8 @@ func (e *Export) Quiesce() {
 func (e *Export) Busy() bool { return false }
 
 // Resume goes on with what has arrived: at once with a burst of each connection, and then turn by turn. So sections that follow each other without a
-// pause let every client get on. Those that came first go first: what a client had asked for when it lost its connection is not done after what it
-// asks for on the next one. It implements blockcore.Owner.
+// pause let every client get on. Those that came first go first, and those that are known to have hung up with all that they have sent: what a client had asked for when it lost
+// its connection is not done after what it asks for on the next one. It implements blockcore.Owner.
 func (e *Export) Resume() {
 	e.still = false
 	if e.isBetween() {
@@ -32,6 +32,9 @@ func (e *Export) Resume() {
 		if c.blocked && !c.closed {
 			c.blocked = false
 			c.ReadyIn()
+			if c.orphaned {
+				c.readOut()
+			}
 		}
 	}
 }

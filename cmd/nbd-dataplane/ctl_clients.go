@@ -129,7 +129,7 @@ func (t *ctl) inflight(m *monitor, watch time.Duration) error {
 			if isTerminal(t.c.out) && !t.asJSON {
 				fmt.Fprint(t.c.out, "\x1b[H\x1b[J")
 			}
-			if err := t.printInflight(m); err != nil {
+			if err := t.printInflight(m); err != nil || t.c.unheard() {
 				return err
 			}
 		}

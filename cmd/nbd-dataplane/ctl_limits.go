@@ -25,7 +25,7 @@ func (m *monitor) completeLimitsOf(group string, set map[string]int64) error {
 	return completeLimits(now, set)
 }
 
-// completeLimits puts what goes with a limit that is taken away beside it - its burst, and the size of requests after the last limit on their
+// completeLimits puts what goes with what is taken away beside it - with a limit its burst, with a burst its length, and the size of requests after the last limit on their
 // number - and says in the words of the flags what QEMU's errors say in those of a structure. now is what the group has; set is
 // what it is to get.
 func completeLimits(now, set map[string]int64) error {
@@ -39,7 +39,10 @@ func completeLimits(now, set map[string]int64) error {
 	for _, l := range limitNames {
 		burst := l.property + "-max"
 		if n, given := set[l.property]; given && n == 0 && set[burst] == 0 {
-			set[burst], set[burst+"-length"] = 0, 1
+			set[burst] = 0
+		}
+		if n, given := set[burst]; given && n == 0 {
+			set[burst+"-length"] = 1
 		}
 		switch limit, most := then(l.property), then(burst); {
 		case most > 0 && limit == 0:

@@ -56,6 +56,12 @@ func (w *toldWriter) status(c console, status int) int {
 	return report(c, doorServe, fmt.Errorf("standard output: %w", w.err))
 }
 
+// unheard reports whether something that was told is lost: it is of no use to go on then.
+func (c console) unheard() bool {
+	w, ok := c.out.(*toldWriter)
+	return ok && w.err != nil
+}
+
 // exitStatus is an error that is only a status: what there was to say has been said.
 type exitStatus int
 
