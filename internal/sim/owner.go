@@ -355,10 +355,11 @@ func (q *request) read(t *blockcore.Task) error {
 	if err := q.root.Edge().Read(t, p, q.reach().Offset); err != nil || q.volume == nil {
 		return err
 	}
+	now := q.w.Tick()
 	for i := range q.n {
 		tag, err := simkit.Tag(p[i*simkit.CellBytes : (i+1)*simkit.CellBytes])
 		if err == nil {
-			err = q.volume.check(q.first+i, tag, begin)
+			err = q.volume.check(q.first+i, tag, begin, now)
 		}
 		if err != nil {
 			q.w.Fail("root %s reads: %v", q.owner.name, err)
