@@ -21,6 +21,7 @@ var changes = []change{
 	{"move", 8, (*controller).move},
 	{"open", 8, (*controller).open},
 	{"close", 6, (*controller).shut},
+	{"vanish", 20, (*controller).vanish},
 	{"throttle", 8, (*controller).throttle},
 	{"crash", 5, (*controller).crash},
 	{"overlay", 6, (*controller).overlay},
@@ -267,6 +268,7 @@ func (c *controller) move() {
 			if !w.here(d.common()) {
 				return errGone
 			}
+			w.voyages++
 			return tx.SetContext(s.d, d.common().node, loop.AioContext)
 		})
 		if err == nil {
@@ -308,21 +310,26 @@ func (c *controller) open() {
 		return
 	}
 	w.owners = append(w.owners, o)
-	o.live = 1 + c.rng.IntN(4)
-	for i := range o.live {
-		one := &connection{owner: o, rng: w.stream(o.name + " " + string(rune('a'+i)))}
-		one.start()
+	for left := 1 + c.rng.IntN(4); left > 0; {
+		lines := 1 + c.rng.IntN(left)
+		o.connect(lines, nil, (*line).start)
+		left -= lines
 	}
 }
 
-// shut has a client go: its requests in flight end, and its Root is closed.
+// shut has an owner go: its clients make no more requests, or are thrown out, those in flight end, and its Root is closed.
 func (c *controller) shut() {
 	for len(c.sections) > 0 {
 		c.endOne() // which could hold back what is waited for
 	}
-	if o, ok := pick(c.rng, c.w.owners); ok && !o.closing {
-		c.closeOwner(o)
+	o, ok := pick(c.rng, c.w.owners)
+	if !ok || o.closing {
+		return
 	}
+	if c.rng.IntN(2) == 0 {
+		o.byLoop(o.throwOut)
+	}
+	c.closeOwner(o)
 }
 
 func (c *controller) closeOwner(o *owner) {
@@ -339,7 +346,7 @@ func (c *controller) closeOwner(o *owner) {
 	}
 	w.owners = slices.DeleteFunc(slices.Clone(w.owners), func(other *owner) bool { return other == o })
 	if n := o.root.InFlight(); n != 0 {
-		w.Fail("root %s has %d requests in flight and no connection", o.name, n)
+		w.Fail("root %s has %d requests in flight and no client", o.name, n)
 	}
 	o.root.Close()
 	c.park(0)
