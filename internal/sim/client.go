@@ -83,9 +83,13 @@ func (c *client) leave(cut bool) {
 	}
 	c.cut, c.hushed, c.wasStill = o.w.Tick(), o.hushes, o.still
 	o.root.Dismiss(c)
-	if o.rng.IntN(2) == 0 {
-		o.root.Cancel(c)
+	if o.rng.IntN(2) > 0 {
+		return
 	}
+	for _, q := range c.left() {
+		q.want(false)
+	}
+	o.root.Cancel(c)
 }
 
 // left is what the client has in flight, or is held of it.

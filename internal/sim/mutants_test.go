@@ -161,6 +161,12 @@ var mutants = []simkit.Mutant{
 		"\t\t\tk.reconsider()\n", "", ""},
 	{"who is thrown out waits for limits", "root.go",
 		"\tr.throttle.dismiss(func(t *Task) bool { return t.ticket != nil && t.ticket.Client == client })\n", "", ""},
+	{"what somebody wants ends early", "cancel.go",
+		"\tif k != nil && !k.unwanted {\n\t\treturn false\n\t}\n", "", ""},
+	{"what others of the same node want ends early", "cancel.go",
+		"\t\t\tif !k.unwanted {\n\t\t\t\treturn false\n\t\t\t}\n", "", ""},
+	{"what a job wants ends early", "cancel.go",
+		"\t\tif r.owner != nil && r.owner.Busy() {\n\t\t\treturn false\n\t\t}\n", "", ""},
 }
 
 // Goal: the simulation would see if a rule of the block layer were broken. Method: each mutant replaces a piece of blockcore, or of a driver, by an overlay of the go

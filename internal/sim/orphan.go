@@ -11,14 +11,25 @@ func (q *request) follows(o *request) bool {
 	return o.number < q.number && o.changes() && o.reach().Overlaps(q.reach())
 }
 
-// placed reports that q has not lost its place, as one has that was held while its Root moved: it begins again.
-func (q *request) placed() bool { return q.begun || q.voyage == q.w.voyages }
+// voyages are moves from one loop to another, and attempts.
+type voyages struct {
+	number   int // of beginnings and ends
+	underWay int
+}
+
+func (v *voyages) begin() { v.number, v.underWay = v.number+1, v.underWay+1 }
+func (v *voyages) end()   { v.number, v.underWay = v.number+1, v.underWay-1 }
+
+// placed reports that q has not lost its place, as one may have that was held while its Root moved: it begins again.
+func (q *request) placed() bool {
+	return q.begun || q.came.underWay == 0 && q.came == q.w.voyages
+}
 
 // arrive notes that a request comes to its Root.
 func (q *request) arrive() {
 	o := q.owner
 	o.arrivals++
-	q.number, q.arrived, q.voyage, q.mayWait, q.after = o.arrivals, q.w.Tick(), q.w.voyages, false, nil
+	q.number, q.arrived, q.came, q.mayWait, q.after = o.arrivals, q.w.Tick(), q.w.voyages, false, nil
 	o.forget(q)
 	for _, other := range o.pending {
 		if !other.gone || !q.follows(other) {
@@ -64,8 +75,22 @@ func (q *request) dropped() {
 	}
 }
 
+// want notes that the request may end early, or not any more. Drivers then ask under the graph's lock who wants it.
+func (q *request) want(wanted bool) {
+	if q.unwanted != wanted {
+		return
+	}
+	q.unwanted = !wanted
+	if q.unwanted {
+		q.w.locks(+1)
+	} else {
+		q.w.locks(-1)
+	}
+}
+
 // end notes that the request has ended.
 func (q *request) end() {
+	q.want(true)
 	q.ended = true
 	q.owner.forget(q)
 }

@@ -3,7 +3,9 @@ package sim
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"nbd-dataplane/blockcore"
 )
@@ -103,4 +105,79 @@ func (m mover) Attach(ctx *blockcore.AioContext) {
 		m.w.Fail("root %s comes to a loop: away %t, its own %t", m.name, m.away, ctx == m.root.Context())
 	}
 	m.away = false
+}
+
+// open has a new export come, with clients.
+func (c *controller) open() {
+	w := c.w
+	if len(w.owners) >= 8 {
+		return
+	}
+	below := c.pickLayer(func(d driver) bool { return isData(d) && !w.hidden(d) })
+	if below == nil {
+		return
+	}
+	name := w.newName("root")
+	o := &owner{w: w, name: name, rng: w.stream(name)}
+	options := blockcore.RootOptions{Name: o.name, Owner: o, Writable: c.rng.IntN(6) > 0, Movable: c.rng.IntN(2) == 0}
+	if c.rng.IntN(2) == 0 {
+		options.Owner = mover{o, w.stream(name + " veto")}
+	}
+	if c.rng.IntN(10) == 0 {
+		options.Unshared = blockcore.PermResize
+	}
+	err := c.update("open "+o.name, func(tx *blockcore.Tx) error {
+		if !w.here(below.common()) || !isData(below) || w.hidden(below) {
+			return errGone
+		}
+		r, err := tx.NewRoot(below.common().node, options)
+		o.root = r
+		return err
+	})
+	if err != nil {
+		return
+	}
+	w.owners = append(w.owners, o)
+	for left := 1 + c.rng.IntN(4); left > 0; {
+		lines := 1 + c.rng.IntN(left)
+		o.connect(lines, nil, (*line).start)
+		left -= lines
+	}
+}
+
+// shut has an owner go: its clients make no more requests, or are thrown out, those in flight end, and its Root is closed.
+func (c *controller) shut() {
+	for len(c.sections) > 0 {
+		c.endOne() // which could hold back what is waited for
+	}
+	o, ok := pick(c.rng, c.w.owners)
+	if !ok || o.closing {
+		return
+	}
+	if c.rng.IntN(2) == 0 {
+		o.byLoop(o.throwOut)
+	}
+	c.closeOwner(o)
+}
+
+func (c *controller) closeOwner(o *owner) {
+	w := c.w
+	o.closing = true
+	since, rest := w.Now(), 100*time.Microsecond
+	for o.live > 0 || o.own.Load() > 0 {
+		c.park(rest)
+		rest += rest / 4
+		if w.Now()-since > stuckMax {
+			w.Fail("root %s does not become idle: %s", o.name, w.describe())
+			c.park(0)
+		}
+	}
+	w.owners = slices.DeleteFunc(slices.Clone(w.owners), func(other *owner) bool { return other == o })
+	if n := o.root.InFlight(); n != 0 {
+		w.Fail("root %s has %d requests in flight and no client", o.name, n)
+	}
+	o.root.Close()
+	c.park(0)
+	w.updated = w.Tick()
+	w.Count("closed")
 }

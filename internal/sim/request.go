@@ -18,14 +18,15 @@ type request struct {
 	note     *simkit.Write // what it has begun to change; nil = nothing
 	err      error
 
-	number  int   // of those that came to the Root
-	arrived int64 // tick at which it came
-	voyage  int   // world.voyages then
-	begun   bool
-	ended   bool
-	mayWait bool       // for what somebody has left behind
-	after   []*request // those that it has to come after: their clients had gone, and they change what this one is about
-	late    []lateness // of this one: what has to come after it has begun
+	number   int     // of those that came to the Root
+	arrived  int64   // tick at which it came
+	came     voyages // world.voyages then
+	begun    bool
+	ended    bool
+	unwanted bool       // it may end early
+	mayWait  bool       // for what somebody has left behind
+	after    []*request // those that it has to come after: their clients had gone, and they change what this one is about
+	late     []lateness // of this one: what has to come after it has begun
 }
 
 // lateness says by when cells of a request should have been done.
@@ -92,6 +93,7 @@ func (q *request) perform(t *blockcore.Task) bool {
 	}
 	q.arrive()
 	if !o.root.Begin(t, k) {
+		q.want(true)
 		q.again = q
 		return false
 	}
@@ -157,6 +159,9 @@ func (q *request) judge(err error) {
 	case q.op != "flush" && !q.inside():
 		expected = syscall.ENOSPC
 	case errors.Is(err, errInjected):
+		return
+	case errors.Is(err, blockcore.ErrCancelled) && q.unwanted:
+		q.w.Count("ended early")
 		return
 	}
 	if !errors.Is(err, expected) {

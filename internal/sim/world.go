@@ -46,10 +46,10 @@ type world struct {
 
 	stepping  sync.Mutex // held while a loop does something
 	steps     int
-	preempted int   // the step after which a controller was last preempted
-	updating  int   // Updates under way
-	attended  int   // nodes that they remove or resize
-	voyages   int   // moves from one loop to another, and attempts
+	preempted int // the step after which a controller was last preempted
+	updating  int // Updates under way
+	attended  int // nodes that they remove or resize
+	voyages   voyages
 	updated   int64 // tick at which the last began or ended
 	lastCalm  int64 // tick at which all loops were idle
 
