@@ -52,7 +52,7 @@ func (w *world) newDisk(name string, cells int, v *volume) *disk {
 }
 
 // isUnwanted reports whether what a Task does here may end early. What a cache writes is its own to keep until it is stored.
-func (d *disk) isUnwanted(t *blockcore.Task) bool { return !d.w.hidden(d) && d.node.Unwanted(t) }
+func (d *disk) isUnwanted(t *blockcore.Task) bool { return d.node.Unwanted(t) && !d.w.hidden(d) }
 
 // Size is constant but for Resize.
 func (d *disk) Size() int64 { return int64(len(d.now)) * simkit.CellBytes }
