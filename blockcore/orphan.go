@@ -7,6 +7,8 @@ import "fmt"
 // was there before, and goes by that. So what comes later and reads or changes the same range waits for it, as long as it is known that its client has gone.
 //
 // INVARIANT: a request waits only for requests that came before it, so waiting has no cycles.
+//
+// A request that was held while its Root moved begins again, behind those that have come to the new loop meanwhile. An owner that reads nothing while it is quiesced has none.
 
 // Orphan is told that the client of requests has gone, of which there are so many at most: those that are in flight or held, and change something, are orphans. It looks at the last ones
 // first, since there may be a hundred thousand of others. On the loop.

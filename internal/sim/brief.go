@@ -72,6 +72,11 @@ func (w *world) wake(why string) { w.wakers[why].park(0) }
 func (w *world) changes(n int) {
 	w.updating += n
 	w.updated = w.Tick()
+	w.locks(n)
+}
+
+// locks counts what loops may do that takes the graph's lock.
+func (w *world) locks(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.brief += n

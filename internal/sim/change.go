@@ -21,6 +21,7 @@ var changes = []change{
 	{"move", 8, (*controller).move},
 	{"open", 8, (*controller).open},
 	{"close", 6, (*controller).shut},
+	{"vanish", 20, (*controller).vanish},
 	{"throttle", 8, (*controller).throttle},
 	{"crash", 5, (*controller).crash},
 	{"overlay", 6, (*controller).overlay},
@@ -263,88 +264,24 @@ func (c *controller) move() {
 		drained = append(drained, n.Driver().(driver).common())
 	}
 	c.within("move", drained, func(s *section) {
+		begun := false
 		err := c.update("move "+d.common().name+" to "+loop.Name(), func(tx *blockcore.Tx) error {
 			if !w.here(d.common()) {
 				return errGone
 			}
+			w.voyages.begin()
+			begun = true
 			return tx.SetContext(s.d, d.common().node, loop.AioContext)
 		})
+		if begun {
+			w.voyages.end()
+		}
 		if err == nil {
 			w.Count("moved")
 		} else {
 			w.Count("move refused")
 		}
 	})
-}
-
-// open has a new client come.
-func (c *controller) open() {
-	w := c.w
-	if len(w.owners) >= 8 {
-		return
-	}
-	below := c.pickLayer(func(d driver) bool { return isData(d) && !w.hidden(d) })
-	if below == nil {
-		return
-	}
-	name := w.newName("root")
-	o := &owner{w: w, name: name, rng: w.stream(name)}
-	options := blockcore.RootOptions{Name: o.name, Owner: o, Writable: c.rng.IntN(6) > 0, Movable: c.rng.IntN(2) == 0}
-	if c.rng.IntN(2) == 0 {
-		options.Owner = mover{o, w.stream(name + " veto")}
-	}
-	if c.rng.IntN(10) == 0 {
-		options.Unshared = blockcore.PermResize
-	}
-	err := c.update("open "+o.name, func(tx *blockcore.Tx) error {
-		if !w.here(below.common()) || !isData(below) || w.hidden(below) {
-			return errGone
-		}
-		r, err := tx.NewRoot(below.common().node, options)
-		o.root = r
-		return err
-	})
-	if err != nil {
-		return
-	}
-	w.owners = append(w.owners, o)
-	o.live = 1 + c.rng.IntN(4)
-	for i := range o.live {
-		one := &connection{owner: o, rng: w.stream(o.name + " " + string(rune('a'+i)))}
-		one.start()
-	}
-}
-
-// shut has a client go: its requests in flight end, and its Root is closed.
-func (c *controller) shut() {
-	for len(c.sections) > 0 {
-		c.endOne() // which could hold back what is waited for
-	}
-	if o, ok := pick(c.rng, c.w.owners); ok && !o.closing {
-		c.closeOwner(o)
-	}
-}
-
-func (c *controller) closeOwner(o *owner) {
-	w := c.w
-	o.closing = true
-	since, rest := w.Now(), 100*time.Microsecond
-	for o.live > 0 || o.own.Load() > 0 {
-		c.park(rest)
-		rest += rest / 4
-		if w.Now()-since > stuckMax {
-			w.Fail("root %s does not become idle: %s", o.name, w.describe())
-			c.park(0)
-		}
-	}
-	w.owners = slices.DeleteFunc(slices.Clone(w.owners), func(other *owner) bool { return other == o })
-	if n := o.root.InFlight(); n != 0 {
-		w.Fail("root %s has %d requests in flight and no connection", o.name, n)
-	}
-	o.root.Close()
-	c.park(0)
-	w.updated = w.Tick()
-	w.Count("closed")
 }
 
 // throttle changes limits, and who is under them.

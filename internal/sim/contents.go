@@ -101,7 +101,7 @@ func (c *controller) verify() {
 	c.onDisk("verify", func(d *disk) {
 		now := c.w.Tick()
 		for cell, tag := range d.now {
-			if err := d.volume.check(cell, tag, now); err != nil {
+			if err := d.volume.check(cell, tag, now, now); err != nil {
 				c.w.Fail("disk %s: %v", d.name, err)
 				return
 			}

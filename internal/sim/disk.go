@@ -45,8 +45,14 @@ func (w *world) newDisk(name string, cells int, v *volume) *disk {
 		d.limits.TransferMax = 512
 	}
 	d.zeroer = d.rng.IntN(3) * 50
+	if d.rng.IntN(2) == 0 {
+		d.unwanted = d.isUnwanted
+	}
 	return d
 }
+
+// isUnwanted reports whether what a Task does here may end early. What a cache writes is its own to keep until it is stored.
+func (d *disk) isUnwanted(t *blockcore.Task) bool { return d.node.Unwanted(t) && !d.w.hidden(d) }
 
 // Size is constant but for Resize.
 func (d *disk) Size() int64 { return int64(len(d.now)) * simkit.CellBytes }

@@ -20,6 +20,7 @@
 //   - fail a request with EIO, before it has done anything or in the middle;
 //   - refuse to zero other than by writing; keep or zero what is discarded;
 //   - lose at a crash, for each cell by itself, any of the writes since the last flush that succeeded;
+//   - end a request early that nobody wants any more;
 //   - tell, of what nobody has written yet, that it comes from another disk below: copy-on-read writes that back.
 //
 // It does not lie about flushes, and it does not change what nobody writes.
@@ -27,9 +28,16 @@
 // Under an image (backends/qcow2 as it is, on a file in memory) the same holds for each sector of the file. Overlays are put on images and on disks while
 // clients write. What a power cut would leave is looked at in copies: they are opened, and read to the end.
 //
+// Clients go with requests in flight, held back, or waiting for limits: they hang up, or are thrown out, as nbd has it (client.go). Each comes back at once over another
+// connection to the same Root, and reads and changes what it had asked for, perhaps while that is under way; it may go again. Requests that were held while their Root moved begin
+// again, behind what has come to the new loop meanwhile. nbd has none of these: in a section it reads nothing.
+//
 // # What is checked
 //
-//   - Reads of clients and jobs: each cell of 64 bytes holds a write that was under way, or the last one before (volume.go).
+//   - Reads of clients and jobs: each cell of 64 bytes holds a write that was under way, or the last one before (volume.go). What one read has found is so for those after it: a write
+//     that has failed was done or not.
+//   - Gone clients: what they had in flight is done before what comes to their Root later reads or changes in the same place, or never (orphan.go). What they
+//     had waiting for limits, or for what others have left, is dropped at once where they were thrown out. What somebody wants does not end early.
 //   - Crashes: what was flushed, or written with FUA, is there.
 //   - Bitmaps: what was written to a node since is marked, and nothing else. Those that an image keeps are right in what a power cut, a reopen or a close
 //     leaves, or said to be in use (bitmap.go).

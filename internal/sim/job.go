@@ -59,10 +59,11 @@ func (b *copyJob) piece(t *blockcore.Task, roots []*blockcore.Root) error {
 }
 
 func (b *copyJob) check(v *volume, p []byte, first int, begin int64) {
+	now := b.w.Tick()
 	for i := range len(p) / simkit.CellBytes {
 		tag, err := simkit.Tag(p[i*simkit.CellBytes : (i+1)*simkit.CellBytes])
 		if err == nil {
-			err = v.check(first+i, tag, begin)
+			err = v.check(first+i, tag, begin, now)
 		}
 		if err != nil {
 			b.w.Fail("job %s reads: %v", b.job.ID(), err)

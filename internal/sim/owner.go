@@ -2,17 +2,15 @@ package sim
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"nbd-dataplane/blockcore"
-	"nbd-dataplane/internal/simkit"
 )
 
-// owner is a client with several connections: several Tasks that make requests through one Root, one after the other each.
+// owner is an export: clients make requests through its Root.
 type owner struct {
 	// Immutable.
 	w    *world
@@ -23,11 +21,15 @@ type owner struct {
 	// Owned by the context.
 	still    bool
 	away     bool
-	live     int  // connections
-	closing  bool // they are to end
-	limited  bool // a throttle group limits it, or did
-	arrivals int  // requests that called Begin
-	admitted int  // the last of them that was let in and is not limited
+	hushes   int // how often it was quiesced
+	clients  []*client
+	named    int        // clients that there were
+	live     int        // lines of theirs
+	closing  bool       // they are to end
+	limited  bool       // a throttle group limits it, or did
+	arrivals int        // requests that called Begin
+	admitted int        // the last of them that was let in and waited for nothing of its own
+	pending  []*request // those that have not ended, in the order of their coming
 
 	// Safe from anywhere.
 	own atomic.Int64 // jobs that are no requests
@@ -42,6 +44,7 @@ func (o *owner) Quiesce() {
 		o.w.Fail("root %s is quiesced twice", o.name)
 	}
 	o.still = true
+	o.hushes++
 	if d := o.root.Node().Driver().(driver).common(); d.still && o.w.calm() && !o.closing {
 		o.w.Fail("root %s is quiesced after node %s, which it uses", o.name, d.name)
 	}
@@ -104,266 +107,77 @@ func (m mover) Attach(ctx *blockcore.AioContext) {
 	m.away = false
 }
 
-// connection is one Task after the other of an owner: a new one on each loop that its Root moves to.
-type connection struct {
-	*owner
-	rng    *rand.Rand
-	ticket blockcore.Ticket
-}
-
-// start begins a connection on the loop of the Root.
-func (c *connection) start() {
-	ctx := c.root.Context()
-	if !ctx.Post(func() { ctx.Spawn(c) }) {
-		c.w.Fail("root %s: its loop is closed", c.name)
-	}
-}
-
-// Run makes requests until the owner closes. It implements blockcore.Body.
-func (c *connection) Run(t *blockcore.Task) {
-	for {
-		if c.root.Context() != t.Context() {
-			c.start()
-			return
-		}
-		if c.closing {
-			c.live--
-			return
-		}
-		q := c.draw()
-		if !q.perform(t) {
-			c.w.Count("moved while held")
-			continue
-		}
-		c.w.Progress()
-		c.between(t)
-	}
-}
-
-// between is what a connection does when it makes no request.
-func (c *connection) between(t *blockcore.Task) {
-	switch n := c.rng.IntN(100); {
-	case n < 3 && !c.still && !c.closing:
-		c.job(t)
-	case n < 5 && c.w.requests < c.w.cfg.Requests && !c.closing:
-		c.ask(t)
-	case n < 30:
-	case n < 50:
-		t.Yield()
-	default:
-		t.Sleep(time.Duration(c.rng.IntN(500)) * time.Microsecond)
-	}
-	if c.w.requests > c.w.cfg.Requests {
-		over := c.w.requests - c.w.cfg.Requests
-		t.Sleep(time.Duration(over) * 100 * time.Microsecond) // the rest of the run is about changes
-	}
-}
-
-// job is work of the owner that is no request.
-func (c *connection) job(t *blockcore.Task) {
-	c.own.Add(1)
-	t.Sleep(time.Duration(c.rng.IntN(300)) * time.Microsecond)
-	if s := c.w.ownerCoveredBy(c.owner); s != nil {
-		c.w.Fail("root %s: a job runs in section %s", c.name, s.name)
-	}
-	if c.own.Add(-1) == 0 {
-		c.root.Settled()
-	}
-}
-
-// ask has the Task itself ask for a section.
-func (c *connection) ask(t *blockcore.Task) {
+// open has a new export come, with clients.
+func (c *controller) open() {
 	w := c.w
-	who := w.newController(fmt.Sprintf("task%d", w.Tick()))
-	w.Count("control by a task")
-	_ = t.Control(func() error {
-		defer who.finish()
-		who.park(0)
-		limit := time.Duration(1+who.rng.IntN(3000)) * time.Microsecond
-		who.end(who.drain(&section{name: who.name, owners: []*owner{c.owner}}, limit))
-		return nil
+	if len(w.owners) >= 8 {
+		return
+	}
+	below := c.pickLayer(func(d driver) bool { return isData(d) && !w.hidden(d) })
+	if below == nil {
+		return
+	}
+	name := w.newName("root")
+	o := &owner{w: w, name: name, rng: w.stream(name)}
+	options := blockcore.RootOptions{Name: o.name, Owner: o, Writable: c.rng.IntN(6) > 0, Movable: c.rng.IntN(2) == 0}
+	if c.rng.IntN(2) == 0 {
+		options.Owner = mover{o, w.stream(name + " veto")}
+	}
+	if c.rng.IntN(10) == 0 {
+		options.Unshared = blockcore.PermResize
+	}
+	err := c.update("open "+o.name, func(tx *blockcore.Tx) error {
+		if !w.here(below.common()) || !isData(below) || w.hidden(below) {
+			return errGone
+		}
+		r, err := tx.NewRoot(below.common().node, options)
+		o.root = r
+		return err
 	})
-}
-
-// request is one request and what the model says about it.
-type request struct {
-	*connection
-	op       string
-	first, n int // cells
-	volume   *volume
-	tag      uint64
-	err      error
-}
-
-var ops = []string{"read", "read", "read", "write", "write", "write", "write fua", "zero", "zero fua", "discard", "flush"}
-
-// draw thinks of a request; a few go past the end.
-func (c *connection) draw() *request {
-	cells := int(c.root.Node().Size() / simkit.CellBytes)
-	q := &request{connection: c, op: ops[c.rng.IntN(len(ops))]}
-	if cells > 0 {
-		q.first = c.rng.IntN(cells)
-		if c.rng.IntN(2) == 0 {
-			q.first %= 32 // where others are
-		}
-	}
-	q.n = 1 + c.rng.IntN(20)
-	if c.w.Now() < c.w.zeroing && q.op != "read" {
-		q.op, q.n = "zero", 1+c.rng.IntN(8)
-	}
-	if c.rng.IntN(20) > 0 {
-		q.n = min(q.n, max(cells-q.first, 0))
-	}
-	return q
-}
-
-func (q *request) reach() blockcore.Range {
-	return blockcore.Range{Offset: int64(q.first) * simkit.CellBytes, Length: int64(q.n) * simkit.CellBytes}
-}
-
-// perform makes the request. It returns false where the Root has moved away.
-func (q *request) perform(t *blockcore.Task) bool {
-	w, o := q.w, q.owner
-	k := &q.ticket
-	k.Op, k.Range, k.Limited = q.op, q.reach(), o.limited
-	k.Direction = blockcore.ThrottleWrite
-	if q.op == "read" {
-		k.Direction = blockcore.ThrottleRead
-	}
-	if q.op == "flush" {
-		k.Range = blockcore.Range{}
-	}
-	o.arrivals++
-	number := o.arrivals
-	if o.root.Still() {
-		w.Count("held")
-	}
-	if !o.root.Begin(t, k) {
-		return false
-	}
-	q.admitted(number)
-	if q.rng.IntN(2) == 0 {
-		t.Yield()
-	}
-	q.volume = nil
-	if d := storeOf(o.root.Node().Driver()); d != nil {
-		q.volume = d.volume
-	}
-	q.tag = w.newTag()
-	w.requests++
-	w.Log("%s: %d %s [%d, +%d) tag %#x", o.name, number, q.op, q.first, q.n, q.tag)
-	q.err = q.io(t)
-	w.Log("%s: %d done: %v", o.name, number, q.err)
-	q.judge(q.err)
-	if s := w.ownerCoveredBy(o); s != nil {
-		w.Fail("root %s: request %d ends inside of the settled section %s", o.name, number, s.name)
-	}
-	o.root.End(t, k)
-	return true
-}
-
-// admitted checks when a request is let in.
-func (q *request) admitted(number int) {
-	o := q.owner
-	if s := q.w.ownerCoveredBy(o); s != nil {
-		q.w.Fail("root %s: request %d is admitted inside of the settled section %s", o.name, number, s.name)
-	}
-	if q.ticket.Limited { // it may have waited for its turn besides
+	if err != nil {
 		return
 	}
-	if number < o.admitted {
-		q.w.Fail("root %s: request %d is admitted behind request %d", o.name, number, o.admitted)
+	w.owners = append(w.owners, o)
+	for left := 1 + c.rng.IntN(4); left > 0; {
+		lines := 1 + c.rng.IntN(left)
+		o.connect(lines, nil, (*line).start)
+		left -= lines
 	}
-	o.admitted = number
 }
 
-func (q *request) inside() bool { return q.volume == nil || q.first+q.n <= len(q.volume.cells) }
-
-// judge checks a result: what should work does, but for injected errors.
-func (q *request) judge(err error) {
-	writes := q.op != "read" && q.op != "flush"
-	expected := error(nil)
-	switch {
-	case writes && q.root.Edge().Permissions()&blockcore.PermWrite == 0:
-		expected = syscall.EPERM
-	case q.op != "flush" && !q.inside() && (q.op == "read" || q.op == "discard"):
-		expected = syscall.EINVAL
-	case q.op != "flush" && !q.inside():
-		expected = syscall.ENOSPC
-	case errors.Is(err, errInjected):
+// shut has an owner go: its clients make no more requests, or are thrown out, those in flight end, and its Root is closed.
+func (c *controller) shut() {
+	for len(c.sections) > 0 {
+		c.endOne() // which could hold back what is waited for
+	}
+	o, ok := pick(c.rng, c.w.owners)
+	if !ok || o.closing {
 		return
 	}
-	if !errors.Is(err, expected) {
-		q.w.Fail("root %s: %s of %v: %v instead of %v", q.owner.name, q.op, q.reach(), err, expected)
+	if c.rng.IntN(2) == 0 {
+		o.byLoop(o.throwOut)
 	}
+	c.closeOwner(o)
 }
 
-func (q *request) io(t *blockcore.Task) error {
-	e, w := q.root.Edge(), q.w
-	switch q.op {
-	case "read":
-		return q.read(t)
-	case "flush":
-		since := w.Tick()
-		err := e.Flush(t)
-		if err == nil && q.volume != nil {
-			q.volume.flushed(since)
-			w.Tick()
-		}
-		return err
-	case "zero", "zero fua", "discard":
-		q.tag = 0
-	}
-	fua := q.op == "write fua" || q.op == "zero fua"
-	note := &simkit.Write{Tag: q.tag, Begin: w.Tick()}
-	if q.volume != nil && q.inside() {
-		q.volume.begin(note, q.first, q.n)
-	}
-	err := q.change(t, e, fua)
-	note.Optional = err != nil || q.op == "discard"
-	note.End = w.Tick()
-	if err == nil && q.volume != nil && q.tag != 0 {
-		q.volume.maybe = nil
-	}
-	note.Durable = fua && err == nil
-	return err
-}
-
-func (q *request) change(t *blockcore.Task, e *blockcore.Edge, fua bool) error {
-	switch q.op {
-	case "zero":
-		return e.WriteZeroes(t, q.reach(), blockcore.ZeroMayUnmap)
-	case "zero fua":
-		return e.WriteZeroes(t, q.reach(), blockcore.ZeroFUA)
-	case "discard":
-		return e.Discard(t, q.reach(), fua)
-	}
-	p := t.Buffers().Get(q.n * simkit.CellBytes)
-	defer t.Buffers().Put(p)
-	simkit.Fill(p, q.tag)
-	var flags blockcore.WriteFlags
-	if fua {
-		flags = blockcore.WriteFUA
-	}
-	return e.Write(t, p, q.reach().Offset, flags)
-}
-
-func (q *request) read(t *blockcore.Task) error {
-	p := t.Buffers().Get(q.n * simkit.CellBytes)
-	defer t.Buffers().Put(p)
-	begin := q.w.Tick()
-	if err := q.root.Edge().Read(t, p, q.reach().Offset); err != nil || q.volume == nil {
-		return err
-	}
-	for i := range q.n {
-		tag, err := simkit.Tag(p[i*simkit.CellBytes : (i+1)*simkit.CellBytes])
-		if err == nil {
-			err = q.volume.check(q.first+i, tag, begin)
-		}
-		if err != nil {
-			q.w.Fail("root %s reads: %v", q.owner.name, err)
-			return nil
+func (c *controller) closeOwner(o *owner) {
+	w := c.w
+	o.closing = true
+	since, rest := w.Now(), 100*time.Microsecond
+	for o.live > 0 || o.own.Load() > 0 {
+		c.park(rest)
+		rest += rest / 4
+		if w.Now()-since > stuckMax {
+			w.Fail("root %s does not become idle: %s", o.name, w.describe())
+			c.park(0)
 		}
 	}
-	return nil
+	w.owners = slices.DeleteFunc(slices.Clone(w.owners), func(other *owner) bool { return other == o })
+	if n := o.root.InFlight(); n != 0 {
+		w.Fail("root %s has %d requests in flight and no client", o.name, n)
+	}
+	o.root.Close()
+	c.park(0)
+	w.updated = w.Tick()
+	w.Count("closed")
 }

@@ -37,7 +37,7 @@ func TestSeeds(t *testing.T) {
 
 // happens is what must have happened for all that is checked to mean something.
 var happens = []string{
-	"bitmaps added", "bitmaps changed", "bitmaps checked", "bitmaps found kept", "bitmaps merged", "bitmaps removed", "change done", "change failed", "closed", "control by a task", "copied up", "drain failed", "drain settled", "held", "injected in the graph",
+	"bitmaps added", "bitmaps changed", "bitmaps checked", "bitmaps found kept", "bitmaps merged", "bitmaps removed", "came after an orphan", "change done", "change failed", "clients gone", "closed", "control by a task", "copied up", "drain failed", "drain settled", "dropped", "ended early", "held", "injected in the graph",
 	"job aborted", "job done", "move refused", "moved", "moved while held", "overlays", "overtaken",
 	"reopened", "power cuts", "snapshots applied", "snapshots deleted", "snapshots taken",
 }

@@ -89,7 +89,7 @@ func (c *controller) cellsOf(t *blockcore.Task, d *image) ([]uint64, error) {
 	for at := 0; at < len(p); at += simkit.CellBytes {
 		tag, err := simkit.Tag(p[at : at+simkit.CellBytes])
 		if err == nil {
-			err = d.volume.check(at/simkit.CellBytes, tag, now)
+			err = d.volume.check(at/simkit.CellBytes, tag, now, now)
 		}
 		if err != nil {
 			c.w.Fail("at a snapshot of %s: %v", d.name, err)

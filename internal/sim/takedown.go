@@ -63,10 +63,10 @@ func (c *controller) lastLook(d driver) {
 		return err
 	})
 	w.owners = append(w.owners, o)
-	one := &connection{owner: o, rng: c.rng}
+	one := &line{client: &client{owner: o, name: o.name}, rng: c.rng}
 	cells := int(o.root.Node().Size() / simkit.CellBytes)
 	err := o.root.Context().Do(func(t *blockcore.Task) error {
-		for _, q := range []*request{{connection: one, op: "read", n: cells}, {connection: one, op: "flush"}} {
+		for _, q := range []*request{{line: one, op: "read", n: cells}, {line: one, op: "flush"}} {
 			for range 1000 {
 				if q.performed(t) == nil {
 					break

@@ -2,17 +2,53 @@ package sim
 
 import (
 	"fmt"
+	"math"
 
 	"nbd-dataplane/internal/simkit"
 )
 
-// volume is what a client should see of a disk: for each cell the writes that there were. Contents that are copied to another disk
+// volume is what a client should see of a disk: for each cell what was read last, and the writes that there were. Contents that are copied to another disk
 // take their volume with them.
 type volume struct {
 	name  string
-	cells [][]*simkit.Write
+	cells [][]share
 	open  []*simkit.Write // begun and not settled as durable
 	maybe []int           // how many cells a power cut may leave as well, because changes of the size have failed
+}
+
+// share is what a write has done to one cell; the first of a cell is the read that has looked at it last.
+type share struct {
+	write *simkit.Write
+	by    int64 // when it has been done at the latest, if it is: what came behind it by rights has begun; 0 = it says so itself
+
+	reads bool   // it is a read,
+	found uint64 // of this
+}
+
+// unread is a tag that nobody writes.
+const unread = math.MaxUint64
+
+// newCell is one that nobody has read.
+func newCell(tag uint64, now int64) []share {
+	return []share{{write: &simkit.Write{Tag: unread}, reads: true}, {write: &simkit.Write{Tag: tag, Begin: now, End: now, Durable: true}}}
+}
+
+// Note implements simkit.Noted.
+func (s share) Note() *simkit.Write {
+	if s.by == 0 || s.by > s.write.End {
+		return s.write
+	}
+	early := *s.write
+	early.Begin, early.End = min(early.Begin, s.by), s.by
+	return &early
+}
+
+// stood reports whether the cell held what s was about at some time before a read began that has found tag.
+func (s share) stood(tag uint64, begin int64) bool {
+	if s.write.End >= begin {
+		return false
+	}
+	return s.reads && s.found != tag || !s.reads && !s.write.Optional
 }
 
 func newVolume(name string, cells int) *volume {
@@ -33,9 +69,8 @@ func (v *volume) resize(cells int, now int64) {
 		v.cells = v.cells[:cells:cells]
 		return
 	}
-	zero := &simkit.Write{Begin: now, End: now, Durable: true}
 	for range cells - old {
-		v.cells = append(v.cells, []*simkit.Write{zero})
+		v.cells = append(v.cells, newCell(0, now))
 	}
 }
 
@@ -44,8 +79,12 @@ func (v *volume) resize(cells int, now int64) {
 func (v *volume) mayLose(cells int, now int64) {
 	v.maybe = append(v.maybe, cells)
 	for i := cells; i < len(v.cells); i++ {
-		for _, w := range append([]*simkit.Write{{}}, v.cells[i]...) {
-			v.cells[i] = append(v.cells[i], &simkit.Write{Tag: w.Tag, Begin: now, End: now, Optional: true})
+		tags := []uint64{0}
+		for _, s := range v.cells[i][1:] {
+			tags = append(tags, s.write.Tag)
+		}
+		for _, tag := range tags {
+			v.mayHold(i, tag, now)
 		}
 	}
 }
@@ -54,15 +93,20 @@ func (v *volume) mayLose(cells int, now int64) {
 func (v *volume) mayBecome(tags []uint64, now int64) {
 	v.maybe = append(v.maybe, len(tags))
 	for i := range min(len(tags), len(v.cells)) {
-		v.cells[i] = append(v.cells[i], &simkit.Write{Tag: tags[i], Begin: now, End: now, Optional: true})
+		v.mayHold(i, tags[i], now)
 	}
+}
+
+// mayHold notes that a cell may hold something from now on.
+func (v *volume) mayHold(cell int, tag uint64, now int64) {
+	v.cells[cell] = append(v.cells[cell], share{write: &simkit.Write{Tag: tag, Begin: now, End: now, Optional: true}})
 }
 
 // reset takes over what the cells hold, as one durable write.
 func (v *volume) reset(tags []uint64, now int64) {
 	v.open = nil
 	for i, tag := range tags {
-		v.cells[i] = []*simkit.Write{{Tag: tag, Begin: now, End: now, Durable: true}}
+		v.cells[i] = newCell(tag, now)
 	}
 }
 
@@ -70,27 +114,44 @@ func (v *volume) reset(tags []uint64, now int64) {
 func (v *volume) begin(w *simkit.Write, first, n int) {
 	w.End = simkit.Never
 	for i := first; i < first+n; i++ {
-		v.cells[i] = append(v.cells[i], w)
+		v.cells[i] = append(v.cells[i], share{write: w})
 	}
 	v.open = append(v.open, w)
+}
+
+// precede notes that a write, if it is done at all in n cells from first on, was done there by a time: something has begun that comes behind it.
+func (v *volume) precede(w *simkit.Write, first, n int, by int64) {
+	for i := first; i < min(first+n, len(v.cells)); i++ {
+		for k := range v.cells[i] {
+			if s := &v.cells[i][k]; s.write == w && (s.by == 0 || s.by > by) {
+				s.by = by
+			}
+		}
+	}
 }
 
 // flushed makes all writes durable that had ended at since.
 func (v *volume) flushed(since int64) { v.open = simkit.Flushed(v.open, since) }
 
-// check says what is wrong with tag as the answer to a read of a cell that began at begin. It is over now.
-func (v *volume) check(cell int, tag uint64, begin int64) error {
-	return v.find(cell, tag, func(later *simkit.Write) bool { return !later.Optional && later.End < begin })
+// check says what is wrong with tag as the answer to a read of a cell that began at begin and is over now. If nothing is, no later read may find what was
+// over before this one began, but what this one has found: a write that was in doubt has been done or not.
+func (v *volume) check(cell int, tag uint64, begin, now int64) error {
+	err := v.find(cell, tag, func(later share) bool { return later.stood(tag, begin) })
+	if last := &v.cells[cell][0]; err == nil && last.write.Begin < begin {
+		*last = share{write: &simkit.Write{Tag: unread, Begin: begin, End: now}, reads: true, found: tag}
+	}
+	return err
 }
 
 // checkCrash says what is wrong with tag as what is left after a crash.
 func (v *volume) checkCrash(cell int, tag uint64) error {
-	return v.find(cell, tag, func(later *simkit.Write) bool { return !later.Optional && later.Durable })
+	return v.find(cell, tag, func(later share) bool { return !later.reads && !later.write.Optional && later.write.Durable })
 }
 
-func (v *volume) find(cell int, tag uint64, stands func(later *simkit.Write) bool) error {
+func (v *volume) find(cell int, tag uint64, stands func(later share) bool) error {
 	if _, err := simkit.Find(v.cells[cell], tag, stands); err != nil {
-		return fmt.Errorf("%s cell %d %w", v.name, cell, err)
+		last := v.cells[cell][0]
+		return fmt.Errorf("%s cell %d %w; it was last read at %d-%d as %#x", v.name, cell, err, last.write.Begin, last.write.End, last.found)
 	}
 	return nil
 }

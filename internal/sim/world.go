@@ -46,9 +46,10 @@ type world struct {
 
 	stepping  sync.Mutex // held while a loop does something
 	steps     int
-	preempted int   // the step after which a controller was last preempted
-	updating  int   // Updates under way
-	attended  int   // nodes that they remove or resize
+	preempted int // the step after which a controller was last preempted
+	updating  int // Updates under way
+	attended  int // nodes that they remove or resize
+	voyages   voyages
 	updated   int64 // tick at which the last began or ended
 	lastCalm  int64 // tick at which all loops were idle
 
@@ -58,7 +59,7 @@ type world struct {
 	mu       sync.Mutex
 	unparked int  // controllers that are neither parked nor ended
 	solo     bool // there was one of them when the scheduler last decided
-	brief    int  // changes under way that loops may make
+	brief    int  // what is under way that loops may do, and that takes the graph's lock
 }
 
 // stuckMax is how much time may pass without any request or change coming to its end. Drains take less (drainMax).
@@ -164,7 +165,7 @@ func (w *world) sleep(d time.Duration) {
 func (w *world) describe() string {
 	var lines []string
 	for _, o := range w.owners {
-		lines = append(lines, fmt.Sprintf("root %s: %d in flight, quiesced %t, %d connections", o.name, o.root.InFlight(), o.still, o.live))
+		lines = append(lines, fmt.Sprintf("root %s: %d in flight, quiesced %t, %d lines", o.name, o.root.InFlight(), o.still, o.live))
 	}
 	for _, d := range w.layers {
 		if l := d.common(); l.node != nil {
