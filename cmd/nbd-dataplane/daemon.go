@@ -201,7 +201,7 @@ func (s *daemon) do(step daemonStep) error {
 	}
 	switch step.option {
 	case "blockdev":
-		_, err = s.plane.AddNode(context.Background(), v, nil)
+		err = s.plane.AddBlockdev(context.Background(), v)
 	case "object":
 		err = s.plane.AddObject(v)
 	case "nbd-server":

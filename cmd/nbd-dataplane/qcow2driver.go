@@ -111,7 +111,7 @@ func (d qcow2Driver) options(o *control.Opening, n *qcow2Node) (options qcow2.Op
 		options.DetectZeroes = qcow2.DetectUnmap
 	}
 	options.Overlap, err = readOverlap(n.OverlapCheck)
-	return options, err
+	return options, control.Malformed(err)
 }
 
 func (d qcow2Driver) open(o *control.Opening) (blockcore.Driver, error) {
@@ -207,8 +207,7 @@ func (d qcow2Driver) openNamed(o *control.Opening, role blockcore.Role, file *bl
 	if err != nil {
 		return err
 	}
-	_, err = o.Child(role, v)
-	return err
+	return o.NamedChild(role, v)
 }
 
 // describe returns the options for a file that an image names.

@@ -20,6 +20,18 @@ var nestedMistakes = []string{
 	"--blockdev qcow2,IMAGE,backing.driver=qcow2,backing.file.driver=file,backing.file.filename=nope",
 	"--blockdev qcow2,IMAGE,backing.driver=qcow2,backing.file.driver=file,backing.file.filename=a.qcow2,backing.backing=zz",
 	"--blockdev qcow2,IMAGE,backing.driver=raw,backing.size=100,backing.file.driver=file,backing.file.filename=notq",
+	"--blockdev qcow2,IMAGE,backing.locking=7", "--blockdev qcow2,IMAGE,backing.driver=file", "--blockdev qcow2,IMAGE,backing.driver=nosuch", "--blockdev qcow2,IMAGE,backing.driver=raw",
+	"--blockdev qcow2,IMAGE,backing.driver=file,backing.filename=notq,backing.locking=7", "--blockdev qcow2,IMAGE,backing.driver=file,backing.filename=notq,backing.bogus=7",
+	"--blockdev qcow2,IMAGE,backing.driver=file,backing.filename=notq,backing.discard=x", "--blockdev qcow2,IMAGE,backing.driver=file,backing.filename=notq,backing.cache.direct=x",
+	"--blockdev qcow2,IMAGE,backing.driver=file,backing.filename=notq,backing.node-name=1x", "--blockdev qcow2,IMAGE,backing.driver=file,backing.filename=notq,backing.node-name=q",
+	"--blockdev qcow2,node-name=1x,file.driver=file,file.filename=a.qcow2,backing.driver=file,backing.filename=notq,backing.node-name=2x",
+	"--blockdev qcow2,node-name=1x,file.driver=file,file.filename=a.qcow2,file.node-name=2x", "--blockdev qcow2,IMAGE,file.node-name=q",
+	"--blockdev qcow2,IMAGE,file.node-name=f,backing.driver=file,backing.filename=notq,backing.node-name=f",
+	"--blockdev qcow2,IMAGE,backing.driver=qcow2,backing.file.driver=file,backing.file.filename=b.qcow2,backing.overlap-check=much",
+	"--blockdev qcow2,IMAGE,backing.driver=qcow2,backing.file.driver=file,backing.file.filename=b.qcow2,backing.backing.driver=file,backing.backing.bogus=1",
+	`--blockdev {"driver":"qcow2","node-name":"q","file":{"driver":"file","filename":"a.qcow2"},"backing":7}`,
+	`--blockdev {"driver":"qcow2","node-name":"q","file":{"driver":"file","filename":"a.qcow2"},"backing":{"driver":"file","filename":"notq","locking":7}}`,
+	"--blockdev raw,node-name=q,file.driver=qcow2,file.file.driver=file,file.file.filename=a.qcow2,file.backing.driver=file,file.backing.locking=7",
 	"--blockdev qcow2,IMAGE,data-file=zz", "--blockdev qcow2,IMAGE,data-file.driver=file,data-file.filename=notq",
 	`--blockdev {"driver":"qcow2","node-name":"q","file":{"driver":"file","filename":"a.qcow2"},"backing":{"driver":"file","filename":"nope"}}`,
 	"--blockdev raw,node-name=q,file.driver=file,file.filename=notq,offset=2M",
@@ -44,7 +56,7 @@ func TestQSDNestedMistakes(t *testing.T) {
 		line = strings.ReplaceAll(line, "IMAGE", "node-name=q,file.driver=file,file.filename=a.qcow2")
 		result := func(program string) outcome {
 			dir := sameDir(t)
-			made := run(t, dir, "/bin/sh", "-c", "qemu-img create -q -f qcow2 a.qcow2 1M && truncate -s 1M notq")
+			made := run(t, dir, "/bin/sh", "-c", "qemu-img create -q -f qcow2 a.qcow2 1M && cp a.qcow2 b.qcow2 && truncate -s 1M notq")
 			require.Zero(t, made.Status, made)
 			return run(t, dir, program, strings.Fields(line)...)
 		}
@@ -52,4 +64,15 @@ func TestQSDNestedMistakes(t *testing.T) {
 		require.Equal(t, 1, want.Status, line)
 		require.Equal(t, want, result(ours), line)
 	}
+}
+
+// Goal: what is wrong in the form of a backing file that an image names is told as found while that was opened: nobody has written it with the others. Method: an
+// image that names one by JSON with a driver that there is not.
+func TestQSDNamedBackingMistake(t *testing.T) {
+	dir := sameDir(t)
+	made := run(t, dir, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", `json:{"driver":"nosuch"}`, "a.qcow2", "1M")
+	require.Zero(t, made.Status, made)
+	got := run(t, dir, asProgram(t, qsdName), "--blockdev", "qcow2,node-name=q,file.driver=file,file.filename=a.qcow2")
+	require.Equal(t, 1, got.Status, got)
+	require.Contains(t, got.Stderr, ": Could not open backing file: Parameter 'driver' does not accept value 'nosuch'")
 }

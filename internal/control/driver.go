@@ -79,7 +79,7 @@ type madeNode struct {
 }
 
 // Decode reads the driver's own options, strictly.
-func (o *Opening) Decode(dst any) error { return o.rest.Decode(dst) }
+func (o *Opening) Decode(dst any) error { return Malformed(o.rest.Decode(dst)) }
 
 // Group finds the throttle group of that name.
 func (o *Opening) Group(name string) (*blockcore.ThrottleGroup, error) {
@@ -118,7 +118,7 @@ func (o *Opening) Child(role blockcore.Role, v qmp.Value) (sizeBytes int64, err 
 		o.children = append(o.children, child{role: role, made: made})
 		return made.size(), nil
 	}
-	return 0, v.WrongType("BlockdevRef")
+	return 0, noReference(role, v)
 }
 
 // ChildDriver returns what a child that Child has read is made of, and what its driver is called; nil = there is none.
@@ -163,14 +163,14 @@ func (p *Plane) openAs(v qmp.Value, o *Opening) (*madeNode, error) {
 	}
 	rest, err := v.Take(&head)
 	if err != nil {
-		return nil, err
+		return nil, Malformed(err)
 	}
 	driver, known := p.options.Drivers[head.Driver]
 	if !known {
-		return nil, qmp.NotAccepted("driver", head.Driver)
+		return nil, Malformed(qmp.NotAccepted("driver", head.Driver))
 	}
 	if o.rest, err = rest.Take(&o.Common); err != nil {
-		return nil, err
+		return nil, Malformed(err)
 	}
 	o.Driver = head.Driver
 	if o.inherits == nil {

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"fmt"
+
 	"nbd-dataplane/blockcore"
 	"nbd-dataplane/qmp"
 )
@@ -45,16 +47,38 @@ func (p *Plane) broken(v qmp.Value, depth int) bool {
 	return false
 }
 
-// checkNamesIn goes through children first, as they are opened. What is no description of a node is left to those who read it.
+// checkNamesIn goes through the names in the order in which QEMU gives them: a node has its own when its file is open, and before all else that is below it.
+// What is no description of a node is left to those who read it.
 func (p *Plane) checkNamesIn(v qmp.Value, seen map[string]bool, depth int) error {
 	if v.Kind() != qmp.Object || !v.Has("driver") || depth > nestingMax {
 		return nil
 	}
-	for _, member := range v.Members() {
-		if err := p.checkNamesIn(v.Member(member), seen, depth+1); err != nil {
+	file := string(blockcore.RoleFile)
+	if v.Has(file) {
+		if err := p.checkNamesIn(v.Member(file), seen, depth+1); err != nil {
 			return err
 		}
 	}
+	if err := p.checkOwnName(v, seen); err != nil {
+		return err
+	}
+	for _, member := range v.Members() {
+		if member == file {
+			continue
+		}
+		err := p.checkNamesIn(v.Member(member), seen, depth+1)
+		if err != nil && member == string(blockcore.RoleBacking) {
+			err = fmt.Errorf("Could not open backing file: %w", err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkOwnName looks at the name of the node that v describes, if it has one.
+func (p *Plane) checkOwnName(v qmp.Value, seen map[string]bool) error {
 	var name string
 	if !v.Has("node-name") || v.Member("node-name").Decode(&name) != nil {
 		return nil

@@ -20,16 +20,17 @@ type opened struct {
 
 // blockdevAdd makes a node, and those below it that are described with it.
 func (p *Plane) blockdevAdd(ctx context.Context, call *qmp.Call) (any, error) {
-	_, err := p.addNode(ctx, call.Arguments, nil)
-	return nil, err
+	return nil, p.AddBlockdev(ctx, call.Arguments)
 }
 
-// AddNode is blockdev-add for the command line. loop runs the node and those that are made with it; nil = the main one.
+// AddBlockdev is blockdev-add, for the command line too.
+func (p *Plane) AddBlockdev(ctx context.Context, v qmp.Value) error {
+	_, err := p.AddNode(ctx, v, nil)
+	return bare(err)
+}
+
+// AddNode makes a node like blockdev-add. loop runs it and those that are made with it; nil = the main one.
 func (p *Plane) AddNode(ctx context.Context, v qmp.Value, loop *blockcore.AioContext) (*blockcore.Node, error) {
-	return p.addNode(ctx, v, loop)
-}
-
-func (p *Plane) addNode(ctx context.Context, v qmp.Value, loop *blockcore.AioContext) (*blockcore.Node, error) {
 	m, err := p.openAs(v, &Opening{plane: p, context: loop})
 	if err != nil {
 		return nil, err

@@ -191,7 +191,7 @@ func (o *Opening) childAgain(role blockcore.Role, v qmp.Value) (*blockcore.Node,
 		}
 		return to, err
 	}
-	return nil, v.WrongType("BlockdevRef")
+	return nil, noReference(role, v)
 }
 
 // reopen does what was read.

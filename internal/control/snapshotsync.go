@@ -137,7 +137,7 @@ func (s *snapshotSyncAction) open(ctx context.Context, p *Plane) (*blockcore.Nod
 	if err != nil {
 		return nil, err
 	}
-	return p.addNode(ctx, v, nil)
+	return p.AddNode(ctx, v, nil)
 }
 
 func (s *snapshotSyncAction) change(p *Plane, tx *blockcore.Tx, d *blockcore.Drained) error {
