@@ -77,7 +77,7 @@ func (c *client) leave(cut bool) {
 			later.mayWait = later.mayWait || later.follows(q)
 		}
 	}
-	o.root.Orphan(c)
+	o.root.Orphan(c, len(c.left()))
 	if !cut {
 		return
 	}
