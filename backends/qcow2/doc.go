@@ -35,7 +35,8 @@
 // # Who waits for whom
 //
 // Requests that change L2 entries hold the range of their clusters alone (Image.changes): to allocate, to zero, to discard. Others wait for none of these: they
-// see the old mapping or the new one. What is in flight to a cluster that is freed meanwhile ends before the cluster is used again (grace.go).
+// see the old mapping or the new one. What is in flight to a cluster that is freed meanwhile ends before the cluster is used again (grace.go), and what is in
+// flight to one that is zeroed and stays where it is, before that is written to again (kept.go).
 //
 // INVARIANT: while a range is held, nobody else changes L2 entries of its clusters.
 //

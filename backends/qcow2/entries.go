@@ -71,6 +71,9 @@ func (i *Image) changePiece(t *blockcore.Task, off format.Guest, n int64, kind f
 				return done, err
 			}
 			i.setEntry(t, piece, at, next)
+			if i.external || !frees && old.Offset() != 0 {
+				i.keep(i.clustersOf(off, 1))
+			}
 			if frees {
 				i.freeEntry(t, old, kind)
 			}

@@ -151,23 +151,23 @@ func (i *Image) writeSpan(t *blockcore.Task, s *span, flags blockcore.WriteFlags
 		defer i.grace.exit(epoch)
 		return i.writeData(t, s.p, s.host+format.Host(i.g.GuestInCluster(s.off)), flags)
 	case spanKept:
-		from, to := i.begin(s), i.finish(s)
-		if err := i.fill(t, s, s.host, from, to, false); err != nil {
-			return err
-		}
-		_, err := i.link(t, s, s.host, from, to)
-		return err
+		return i.writeKept(t, s, s.host)
 	}
 	if i.external {
-		host := format.Host(s.off - format.Guest(i.g.GuestInCluster(s.off)))
-		from, to := i.begin(s), i.finish(s)
-		if err := i.fill(t, s, host, from, to, false); err != nil {
-			return err
-		}
-		_, err := i.link(t, s, host, from, to)
-		return err
+		return i.writeKept(t, s, format.Host(s.off-format.Guest(i.g.GuestInCluster(s.off))))
 	}
 	return i.writeNew(t, s)
+}
+
+// writeKept writes a span into the clusters at host, which are its own already.
+func (i *Image) writeKept(t *blockcore.Task, s *span, host format.Host) error {
+	i.awaitKept(t, i.clustersOf(s.off, int64(len(s.p))))
+	from, to := i.begin(s), i.finish(s)
+	if err := i.fill(t, s, host, from, to, false); err != nil {
+		return err
+	}
+	_, err := i.link(t, s, host, from, to)
+	return err
 }
 
 // writeNew writes a span into new clusters, as many at once as lie together.
