@@ -171,9 +171,11 @@ func (s *Server) handshakeOptions() handshakeOptions {
 func (s *Server) transmit(agreed negotiated, conn net.Conn, peer *Peer, d *descriptors) error {
 	e := agreed.export.Export  // and not who has the name by now: the client was told of this one
 	agreed.export.Export = nil // c may outlive it
+	welcome := agreed.welcome
+	agreed.welcome = nil
 	p, fd := d.descriptor(conn)
 	c := &Conn{
-		id: s.lastID.Add(1), server: s, export: e, fd: fd, pump: p, peer: peer,
+		id: s.lastID.Add(1), server: s, export: e, fd: fd, pump: p, peer: peer, welcome: welcome,
 		agreed: agreed, style: agreed.style(), limits: s.limits, began: time.Now(),
 	}
 	if err := e.add(c); err != nil {

@@ -35,6 +35,7 @@ type Conn struct {
 	watcher    *blockcore.Watcher    // nil before start, and between two contexts
 	between    bool                  // has left one context and not come to the other one yet
 	in         *slab                 // what is being received into; nil while there is nothing
+	welcome    []byte                // what the client is told first
 	begin, end int                   // in.memory[begin:end] is received and not parsed
 	large      *request              // a WRITE whose payload is being received into a buffer of its own
 	skipped    *request              // a refused WRITE whose payload is being thrown away
@@ -69,11 +70,16 @@ type Conn struct {
 // connStats is what is told of a connection at its end.
 type connStats struct{ requests, failed, read, written uint64 }
 
-// start takes up the transmission phase. On the loop.
+// start takes up the transmission phase. Only here is the client told that it has the export: it cannot come back over another connection that begins before this one. On
+// the loop.
 func (c *Conn) start() {
 	c.ctx, c.lane = c.export.ctx.Load(), c.export.lane
 	c.export.findOrphans() // before it asks for anything
 	c.watcher = c.ctx.Watch(c.fd, c)
+	if len(c.welcome) > 0 {
+		copy(c.header(len(c.welcome)), c.welcome)
+		c.welcome = nil
+	}
 	c.export.lookLater()
 	if c.ended { // stopped before it began
 		c.maybeClose()

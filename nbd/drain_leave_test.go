@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -249,13 +250,18 @@ func TestUnreadRequestsOfTheGoneGoFirst_T_X4(t *testing.T) {
 					} else {
 						goodbyes["closed"](t, old.conn)
 					}
-					next := h.knock(dialOptions{})
+					var next *wireClient
+					come := begin(func() (err error) { next, err = h.negotiate(dialOptions{}); return err })
 					h.dialed++
+					if h.came(2); !drained {
+						goOn()
+					}
+					require.NoError(t, <-come)
 					cookie := next.post(CmdWrite, 0, 0, 0, fill(2, 512))
 					if drained {
 						h.until("both are parked", func() bool { c := h.conn(2); return h.conn(1).blocked && c != nil && c.blocked })
+						goOn()
 					}
-					goOn()
 					next.ok(next.await(cookie))
 					if network == "tcp" {
 						old.awaitAll()
@@ -266,6 +272,32 @@ func TestUnreadRequestsOfTheGoneGoFirst_T_X4(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// Goal: a client is told that it has the export when the loop has its connection, so that none that it comes back over begins before it (T-X4). Method: while the loop is held up a client
+// chooses the export; when that knows the connection nothing has been sent for the choice.
+func TestClientIsToldByTheLoop_T_X4(t *testing.T) {
+	for name, option := range map[string][]byte{"GO": optionBytes(OptGo, infoData("disk")), "EXPORT_NAME": optionBytes(OptExportName, []byte("disk"))} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, houseOptions{})
+			conn, err := net.Dial("unix", h.listener.Addr().String())
+			require.NoError(t, err)
+			defer conn.Close()
+			raw, err := conn.(*net.UnixConn).SyscallConn()
+			require.NoError(t, err)
+			goOn := h.holdUp(false)
+			_, err = conn.Write(append(clientHello[:4:4], option...))
+			require.NoError(t, err)
+			h.came(1)
+			told := 0
+			err = raw.Control(func(fd uintptr) { told = unread(int(fd)) })
+			goOn()
+			require.NoError(t, err)
+			require.Equal(t, len(greeting()), told, "bytes for the client")
+			_, err = io.ReadFull(conn, make([]byte, len(greeting())+1))
+			require.NoError(t, err)
+		})
 	}
 }
 

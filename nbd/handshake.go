@@ -31,7 +31,8 @@ type handshakeOptions struct {
 // transmission, or a TLS hello. For the same reason bytes sent in clear behind STARTTLS end up in the TLS
 // layer, which takes them for what they are, an attack or nonsense, and not in this one.
 //
-// On an error the connection has been closed; the error wraps one of the ErrXxx of this package. Without one the export expects the client.
+// On an error the connection has been closed; the error wraps one of the ErrXxx of this package. Without one the export expects the client, who is yet to be told
+// that it has the export (negotiated.welcome).
 func handshake(ctx context.Context, conn net.Conn, cat catalog, o handshakeOptions) (negotiated, net.Conn, *Peer, error) {
 	h := newHandshake(conn, cat, o)
 	deadline := o.deadline
@@ -111,14 +112,16 @@ func (h *handshaker) haggle() (chosen bool, err error) {
 	}
 	h.n.out = h.n.out[:0]
 	end := h.n.step(o)
+	if end.verdict == verdictTransmission {
+		h.n.result.welcome = h.n.out
+		return true, h.n.spillErr
+	}
 	if err := h.sendReplies(end); err != nil {
 		return false, err
 	}
 	switch end.verdict {
 	case verdictStartTLS:
 		return false, h.startTLS()
-	case verdictTransmission:
-		return true, nil
 	case verdictClose:
 		return false, end.reason
 	}

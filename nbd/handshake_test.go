@@ -24,12 +24,15 @@ type handshakeEnd struct {
 	err    error
 }
 
-// startHandshake serves the handshake on one end of a connection and returns where its outcome will be.
+// startHandshake serves the handshake on one end of a connection, tells the client that it has the export, and returns where the outcome will be.
 func startHandshake(ctx context.Context, server net.Conn, o handshakeOptions) <-chan handshakeEnd {
 	end := make(chan handshakeEnd, 1)
 	go func() {
 		var e handshakeEnd
 		e.result, e.conn, e.peer, e.err = handshake(ctx, server, testExports(), o)
+		if e.err == nil {
+			_, e.err = e.conn.Write(e.result.welcome)
+		}
 		end <- e
 	}()
 	return end

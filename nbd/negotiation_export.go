@@ -41,6 +41,7 @@ type negotiated struct {
 	blockSizes bool              // the client asked for INFO_BLOCK_SIZE and so knows the limits
 	flags      TransmissionFlags // as the client was told
 	oldStyle   bool              // chosen by EXPORT_NAME
+	welcome    []byte            // what tells the client that it has the export: the last of the handshake's bytes
 }
 
 // Block sizes of an export that sets none. NBD proto.md, "Block size constraints".

@@ -170,19 +170,35 @@ func (h *house) dial(o dialOptions) *wireClient {
 	return w
 }
 
-// knock returns a client whose handshake is over as it sees it.
+// knock returns a client whose handshake is over.
 func (h *house) knock(o dialOptions) *wireClient {
 	h.t.Helper()
+	w, err := h.negotiate(o)
+	require.NoError(h.t, err)
+	return w
+}
+
+// negotiate is knock for any goroutine.
+func (h *house) negotiate(o dialOptions) (*wireClient, error) {
 	if o.export == "" {
 		o.export = h.export.Name()
 	}
 	conn, err := net.Dial(h.listener.Addr().Network(), h.listener.Addr().String())
-	require.NoError(h.t, err)
+	if err != nil {
+		return nil, err
+	}
 	h.t.Cleanup(func() { conn.Close() })
 	w, err := negotiate(conn, o)
-	require.NoError(h.t, err)
-	w.t = h.t
-	return w
+	if err == nil {
+		w.t = h.t
+	}
+	return w, err
+}
+
+// came waits until that connection is known to its export, though the loop may not know it yet.
+func (h *house) came(id uint64) {
+	h.t.Helper()
+	require.Eventually(h.t, func() bool { return h.conn(id) != nil }, patience, time.Millisecond)
 }
 
 // stop stops the server in order.
