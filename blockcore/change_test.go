@@ -226,3 +226,24 @@ func TestChangeComesBehindTheEndOfAnother(t *testing.T) {
 		closeStepped(t, l)
 	})
 }
+
+// Goal: a flush that is for no change is told of if it fails, and only then, by a name that is no change's. Method: one of each.
+func TestFlushIsNoChange(t *testing.T) {
+	var events []Event
+	g := NewGraphWith(GraphOptions{OnEvent: func(e Event) { events = append(events, e) }})
+	no := errors.New("no")
+	var fails error
+	disk := newMemory(4096, Limits{Align: 1})
+	disk.fail = func(string) error { return fails }
+	n, err := g.AddNode(NodeOptions{Name: "disk", Context: newTestContext(t, ContextOptions{}), Driver: disk})
+	require.NoError(t, err)
+	events = nil
+	require.NoError(t, g.Flush(t.Context(), "test", n))
+	require.Empty(t, events)
+	fails = no
+	err = g.Flush(t.Context(), "test", n)
+	require.ErrorIs(t, err, no)
+	require.Equal(t, []Event{GraphUnchanged{Why: "test", Err: err}}, events)
+	fails = nil
+	require.NoError(t, g.RemoveNodes())
+}

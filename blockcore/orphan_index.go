@@ -47,7 +47,13 @@ func (x *orphanIndex) remove(k *Ticket) {
 	for n := first; n <= last; n++ {
 		run := x.levels[level][n]
 		at := run.after(k)
-		if run = slices.Delete(run, at, at+1); len(run) > 0 {
+		if at == 0 { // as a rule they end in order, and there may be very many
+			run[0] = nil
+			run = run[1:]
+		} else {
+			run = slices.Delete(run, at, at+1)
+		}
+		if len(run) > 0 {
 			x.levels[level][n] = run
 		} else {
 			delete(x.levels[level], n)

@@ -13,9 +13,15 @@ func (tx *Tx) Flush(nodes ...*Node) error {
 	return tx.graph.flush(nodes)
 }
 
-// Flush is Tx.Flush where nothing else is changed. It waits for its turn as long as ctx. Not on a loop.
+// Flush is Tx.Flush where nothing else is changed: only that it failed is an event. It waits for its turn as long as ctx. Not on a loop.
 func (g *Graph) Flush(ctx context.Context, why string, nodes ...*Node) error {
-	return g.BetweenChanges(ctx, why, func() error { return g.flush(nodes) })
+	return g.BetweenChanges(ctx, why, func() error {
+		err := g.flush(nodes)
+		if err != nil {
+			g.emit(GraphUnchanged{Why: why, Err: err})
+		}
+		return err
+	})
 }
 
 // flush expects the control plane to be held.

@@ -39,7 +39,7 @@ const (
 	// is the real bound.
 	optionsMax = 4096
 
-	// repliesBuffered is how many bytes of replies are gathered before they are sent: LIST on a server
-	// with many exports is the only option that gets there.
+	// repliesBuffered is how many bytes of replies are gathered before they are sent: those to LIST on a server
+	// with many exports get there.
 	repliesBuffered = 4 << 10
 )

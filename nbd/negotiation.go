@@ -131,7 +131,7 @@ func (n *negotiation) secured(p *Peer) {
 }
 
 // reply appends one reply. Once enough has gathered it is sent ahead, so that the length of a list costs
-// no memory.
+// no memory. What answers GO is short, and stays together: it is the loop that sends it.
 func (n *negotiation) reply(o Option, t Reply, data []byte) {
 	n.out = append(n.out, wireBytes(protocol.NegotiationReplyHeader{
 		ReplyMagic: MagicOptionReply,
@@ -140,7 +140,7 @@ func (n *negotiation) reply(o Option, t Reply, data []byte) {
 		Length:     uint32(len(data)),
 	})...)
 	n.out = append(n.out, data...)
-	if n.spill != nil && len(n.out) >= repliesBuffered {
+	if n.spill != nil && o != OptGo && len(n.out) >= repliesBuffered {
 		if n.spillErr == nil {
 			n.spillErr = n.spill(n.out)
 		}

@@ -191,3 +191,14 @@ const (
 	diskExport = "EXPORT 1048576 0x86d"
 	diskPlain  = "INFO_NAME disk; " + diskExport // asked for by its default name
 )
+
+// Goal: the answer to GO is sent by the loop, and nothing of it ahead, however long it is; a list is sent ahead (T-X4). Method: replies of the length at which those are.
+func TestAnswerToGoStaysTogether(t *testing.T) {
+	for option, want := range map[Option]int{OptGo: 0, OptList: 1} {
+		spilt := 0
+		n := negotiation{spill: func([]byte) error { spilt++; return nil }}
+		n.reply(option, RepInfo, make([]byte, repliesBuffered))
+		n.done(option)
+		require.Equal(t, want, spilt, option)
+	}
+}

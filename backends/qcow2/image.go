@@ -36,6 +36,7 @@ type Image struct {
 	metas      metadata // what must not be written over
 	changes    blockcore.RangeLocks
 	grace      grace
+	writing    epochs // of writes in place
 	kept       keptPlaces
 	commits    commits
 	inflate    inflater

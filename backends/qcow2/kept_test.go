@@ -22,9 +22,18 @@ const (
 // tarrying is a file that has writes wait. Owned by the context.
 type tarrying struct {
 	*raw.File
-	slow, mute blockcore.WaitQueue
-	arrived    int // those of keptMute
-	open       bool
+	slow, mute, reads blockcore.WaitQueue
+	arrived           int // those of keptMute
+	open              bool
+	holdReads         bool
+}
+
+// ReadAt implements blockcore.Driver.
+func (f *tarrying) ReadAt(t *blockcore.Task, p []byte, off int64) error {
+	if f.holdReads {
+		t.Wait(&f.reads)
+	}
+	return f.File.ReadAt(t, p, off)
 }
 
 // WriteAt implements blockcore.Writer.
@@ -59,7 +68,8 @@ func TestLateWriteToAKeptPlace(t *testing.T) {
 	}
 }
 
-func testLateWrite(t *testing.T, options string, discard bool) {
+// tarry opens an image whose data is in a file that tarries.
+func tarry(t *testing.T, options string, discard bool) (*rig, *tarrying) {
 	dir := scratch(t)
 	t.Chdir(dir)
 	path := create(t, filepath.Join(dir, "image"), "1M", options)
@@ -81,8 +91,32 @@ func testLateWrite(t *testing.T, options string, discard bool) {
 	}
 	image, err := put(r.graph, "image", file, Options{Unmap: discard}, more...)
 	require.NoError(t, err)
-	r.use(image)
+	return r.use(image), f
+}
 
+// Goal: a read that gets no answer does not hold up writes elsewhere. Method: it tarries in the file while a cluster is zeroed in place and written to again.
+func TestReadHoldsUpNoKeptPlace(t *testing.T) {
+	r, f := tarry(t, "cluster_size=64k", false)
+	r.write(0, bytes.Repeat([]byte{1}, 256<<10))
+	require.NoError(t, r.ctx.Do(func(*blockcore.Task) error { f.holdReads = true; return nil }))
+	read := make(chan error, 1)
+	go func() {
+		read <- r.do(func(t *blockcore.Task, e *blockcore.Edge) error { return e.Read(t, make([]byte, 512), 128<<10) })
+	}()
+	require.Eventually(t, func() (waits bool) {
+		require.NoError(t, r.ctx.Do(func(*blockcore.Task) error { waits = !f.reads.Empty(); return nil }))
+		return waits
+	}, time.Minute, time.Millisecond)
+	require.NoError(t, r.do(func(t *blockcore.Task, e *blockcore.Edge) error {
+		return e.WriteZeroes(t, blockcore.Range{Length: 64 << 10}, 0)
+	}))
+	r.write(0, bytes.Repeat([]byte{2}, 512))
+	require.NoError(t, r.ctx.Do(func(*blockcore.Task) error { f.holdReads = false; f.reads.WakeAll(); return nil }))
+	require.NoError(t, <-read)
+}
+
+func testLateWrite(t *testing.T, options string, discard bool) {
+	r, f := tarry(t, options, discard)
 	const part, all = 4096, 128 << 10
 	r.write(0, bytes.Repeat([]byte{1}, all))
 	write := func(mark byte, length int) chan error {
@@ -115,7 +149,7 @@ func testLateWrite(t *testing.T, options string, discard bool) {
 		return e.WriteZeroes(t, blockcore.Range{Length: all}, 0)
 	}))
 	next := write(keptMute, 512)
-	await("the next write has arrived, or waits", func() bool { return f.arrived > 0 || !r.image.grace.over.Empty() })
+	await("the next write has arrived, or waits", func() bool { return f.arrived > 0 || !r.image.writing.over.Empty() })
 	goOn(&f.slow)
 	require.NoError(t, <-late)
 	rest := r.read(part, all-part)

@@ -147,8 +147,7 @@ func (i *Image) finish(s *span) format.Guest {
 func (i *Image) writeSpan(t *blockcore.Task, s *span, flags blockcore.WriteFlags) error {
 	switch s.kind {
 	case spanInPlace:
-		epoch := i.grace.enter()
-		defer i.grace.exit(epoch)
+		defer i.exitInPlace(i.enterInPlace())
 		return i.writeData(t, s.p, s.host+format.Host(i.g.GuestInCluster(s.off)), flags)
 	case spanKept:
 		return i.writeKept(t, s, s.host)

@@ -57,11 +57,11 @@ func (i *Image) detected(fua blockcore.WriteFlags) blockcore.ZeroFlags {
 
 // writeRange writes in place what is mapped, and allocates the rest.
 func (i *Image) writeRange(t *blockcore.Task, p []byte, off format.Guest, flags blockcore.WriteFlags) error {
-	epoch := i.grace.enter()
+	epochs := i.enterInPlace()
 	m, err := i.lookupFor(t, off, int64(len(p)), forWriting)
 	if err == nil && m.inPlace() && m.length == int64(len(p)) {
 		err = i.writeData(t, p, m.host, flags)
-		i.grace.exit(epoch)
+		i.exitInPlace(epochs)
 		return err
 	}
 	var parts []part
@@ -72,10 +72,10 @@ func (i *Image) writeRange(t *blockcore.Task, p []byte, off format.Guest, flags 
 		err = parallel(t, len(parts), func(t *blockcore.Task, k int) error {
 			return i.writeData(t, parts[k].p, parts[k].m.host, flags)
 		})
-		i.grace.exit(epoch)
+		i.exitInPlace(epochs)
 		return err
 	}
-	i.grace.exit(epoch)
+	i.exitInPlace(epochs)
 	if err != nil {
 		return err
 	}

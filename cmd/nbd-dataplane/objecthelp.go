@@ -37,7 +37,7 @@ func objectHelp(argument string) string {
 	if strings.HasPrefix(argument, "{") {
 		return ""
 	}
-	words := strings.Split(argument, ",")
+	words := strings.Split(strings.ReplaceAll(argument, ",,", "\x00"), ",") // a comma that is doubled is in a value
 	if !slices.ContainsFunc(words, isHelp) {
 		return ""
 	}

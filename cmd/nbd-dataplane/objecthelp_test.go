@@ -27,7 +27,7 @@ func TestObjectHelpOfNoKind(t *testing.T) {
 	kinds := objectHelp("help")
 	require.Equal(t, kinds, objectHelp("nosuch,help"))
 	require.Contains(t, kinds, "\n  throttle-group\n")
-	for _, argument := range []string{"secret,id=help,data=?", "iothread,id=x", `{"qom-type":"iothread,help"}`} {
+	for _, argument := range []string{"secret,id=help,data=?", "iothread,id=x", `{"qom-type":"iothread,help"}`, "secret,id=s,data=a,,help", "secret,id=s,data=a,,?"} {
 		require.Empty(t, objectHelp(argument), argument)
 	}
 }
