@@ -44,7 +44,7 @@ var daemonHelp = []daemonRow{
 	{"monitor", "", "[chardev=]ID[,mode=control][,pretty=on|off]", "take QMP commands there"},
 	{"nbd-server", "", "addr.type=unix,addr.path=PATH | addr.type=inet,addr.host=HOST,addr.port=PORT", "start the NBD server ([,tls-creds=ID][,tls-authz=ID][,max-connections=N])"},
 	{"export", "", "[type=]nbd,id=ID,node-name=NAME[,name=NAME][,writable=on|off][,iothread=ID]", "export a node"},
-	{"object", "", "TYPE,id=ID[,OPTION=VALUE...]", "make an object: iothread, throttle-group, secret, secret_keyring, tls-creds-x509, authz-simple, authz-list, authz-list-file"},
+	{"object", "", "TYPE,id=ID[,OPTION=VALUE...]", "make an object, or with TYPE,help list its options: iothread, throttle-group, secret, secret_keyring, tls-creds-x509, authz-simple, authz-list, authz-list-file"},
 	{"pidfile", "", "PATH", "write the process id here once everything is there"},
 	{"daemonize", "", "", "go to the background once everything is there"},
 	{ownRemember, "", "FILE", "keep in FILE what each export has offered, and refuse one that comes back with less, unless it has x-allow-less=on"},
